@@ -1,0 +1,1 @@
+"""Events, rows and their merge, the one table of features, and the online store. Imports nothing of ours."""

@@ -1,0 +1,72 @@
+"""One step of a user's features: what arrived, applied to the rows it touches. The online ingest and the history use it alike."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from features.rows import (
+    Arrivals,
+    Behaviour,
+    CategoryRow,
+    Search,
+    Touched,
+    UserRow,
+    merge_category,
+    merge_queries,
+    merge_user,
+)
+
+
+class Applied(NamedTuple):
+    """Rows after a step: the user's, those of categories that changed, and what was dropped as a duplicate."""
+
+    user: UserRow
+    categories: dict[str, CategoryRow]
+    duplicates: list[Behaviour]
+    duplicate_queries: list[Search]
+
+
+def reached(user: UserRow, events: Iterable[Behaviour], queries: Sequence[Search]) -> set[str]:
+    """Categories whose rows a step needs: those of its events, and those that a late query may explain."""
+    needed = {event.category for event in events}
+    if queries:
+        oldest = min(query.ts for query in queries)
+        needed.update(touched.category for touched in user.categories if touched.last_ts >= oldest)
+    return needed
+
+
+def apply(
+    user: UserRow,
+    categories: Mapping[str, CategoryRow],
+    events: Sequence[Behaviour] = (),
+    queries: Sequence[Search] = (),
+    again: Sequence[Behaviour] = (),
+) -> Applied:
+    """Apply events and queries of one user, in any order. `categories` holds the rows that `reached` names; absent is empty.
+
+    `again` are events that their category row has counted already (see features.rows).
+    """
+    queries = sorted(queries)
+    known, duplicate_queries = merge_queries(user.queries, queries)
+    changed: dict[str, CategoryRow] = {}
+    duplicates: list[Behaviour] = []
+    fresh_in, again_in = _by_category(events), _by_category(again)
+    for category in sorted(reached(user, (*events, *again), queries)):
+        old = categories.get(category, CategoryRow())
+        row, dropped = merge_category(old, Arrivals(fresh_in.get(category, ()), queries, again_in.get(category, ())), known)
+        duplicates += dropped
+        if row != old:
+            changed[category] = row
+    touched = []
+    for category in fresh_in.keys() | again_in.keys():
+        row = changed.get(category) or categories.get(category, CategoryRow())
+        if row.events:
+            touched.append(Touched(row.events[-1].ts, category, row.count))
+    merged = merge_user(user, Arrivals(events, queries, again), known, touched)
+    return Applied(merged, changed, duplicates, duplicate_queries)
+
+
+def _by_category(events: Iterable[Behaviour]) -> dict[str, list[Behaviour]]:
+    found: dict[str, list[Behaviour]] = {}
+    for event in events:
+        found.setdefault(event.category, []).append(event)
+    return found

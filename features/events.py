@@ -1,0 +1,167 @@
+"""The four kinds of event and their wire format: JSON, UTF-8, decoded strictly into frozen structs.
+
+Unknown fields pass. Anything wrong is data, not an exception: `decode` gives (good, bad), and `bad` says why.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+
+from features.event_time import TimeRules
+
+MAX_EVENT_BYTES = 64 * 1024
+MAX_ORDER_LINES = 500
+
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Text = Annotated[str, msgspec.Meta(max_length=512)]
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**52)]
+Vector = Annotated[list[float], msgspec.Meta(max_length=4096)]
+
+
+class Topic(StrEnum):
+    """The four topics that events arrive on, by what they carry. The broker's names for them are settings."""
+
+    CLICKS = "clicks"
+    QUERIES = "queries"
+    ORDERS = "orders"
+    ITEMS = "items"
+
+
+class Click(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A user looked at an item, put it into the cart or marked it. Key: user id. `ts` is milliseconds since the epoch."""
+
+    event_id: Id
+    user_id: Id
+    item_id: Id
+    category_id: Id
+    ts: Milliseconds
+    kind: Literal["click", "cart", "favourite"] = "click"
+    query_id: Id | None = None
+    session_id: Id | None = None
+    position: int | None = None
+    v: int = 1
+
+
+class Query(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A user searched. Key: user id."""
+
+    event_id: Id
+    user_id: Id
+    query_id: Id
+    text: Text
+    ts: Milliseconds
+    session_id: Id | None = None
+    category_id: Id | None = None
+    v: int = 1
+
+
+class OrderLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One item of an order. `price` is of one piece, in the shop's currency."""
+
+    item_id: Id
+    category_id: Id
+    quantity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
+    price: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A user bought. Key: user id."""
+
+    event_id: Id
+    order_id: Id
+    user_id: Id
+    ts: Milliseconds
+    lines: Annotated[list[OrderLine], msgspec.Meta(min_length=1, max_length=MAX_ORDER_LINES)]
+    v: int = 1
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An item of the catalogue as it stands at `ts`. Key: item id. `deleted` takes it out of retrieval."""
+
+    item_id: Id
+    category_id: Id
+    title: Text
+    ts: Milliseconds
+    attributes: dict[str, str] = {}
+    price: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    image_embedding: Vector | None = None
+    text_embedding: Vector | None = None
+    deleted: bool = False
+    v: int = 1
+
+
+Event = Click | Query | Order | Item
+TYPES: dict[Topic, type[Event]] = {Topic.CLICKS: Click, Topic.QUERIES: Query, Topic.ORDERS: Order, Topic.ITEMS: Item}
+_decoders = {topic: msgspec.json.Decoder(type_) for topic, type_ in TYPES.items()}
+_encoder = msgspec.json.Encoder()
+
+
+class Reason(StrEnum):
+    """Why an event became a dead letter. Also the label of the metric."""
+
+    EMPTY = "empty"
+    OVERSIZED = "oversized"
+    NOT_UTF8 = "not_utf8"
+    BAD_JSON = "bad_json"
+    WRONG_SHAPE = "wrong_shape"
+    FUTURE = "future"
+    BEYOND_RETENTION = "beyond_retention"
+    WRONG_KEY = "wrong_key"
+
+
+class Refusal(NamedTuple):
+    """A payload that is no event: its position in what was decoded, the reason, and a sentence for a person."""
+
+    position: int
+    reason: Reason
+    detail: str
+
+
+class Decoded(NamedTuple):
+    """What `decode` gives: (position, event) of the good ones, a refusal for each other one; together every position."""
+
+    good: list[tuple[int, Event]]
+    bad: list[Refusal]
+
+
+def encode(event: Event) -> bytes:
+    """The event as it goes over the wire."""
+    return _encoder.encode(event)
+
+
+def key_of(event: Event) -> bytes:
+    """The Kafka key that keeps all events of one user (or item) in one partition, in order."""
+    return (event.item_id if isinstance(event, Item) else event.user_id).encode()
+
+
+def decode(topic: Topic, payloads: Sequence[bytes | None], now_ms: int, rules: TimeRules) -> Decoded:
+    """Decode the values of one topic's records. Never raises on a payload, whatever its bytes."""
+    decoder = _decoders[topic]
+    good: list[tuple[int, Event]] = []
+    bad: list[Refusal] = []
+    for position, payload in enumerate(payloads):
+        if not payload:
+            bad.append(Refusal(position, Reason.EMPTY, "the record has no value"))
+        elif len(payload) > MAX_EVENT_BYTES:
+            bad.append(Refusal(position, Reason.OVERSIZED, f"{len(payload)} bytes, more than {MAX_EVENT_BYTES}"))
+        else:
+            try:
+                event = decoder.decode(payload)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                bad.append(Refusal(position, _reason(payload, error), str(error)))
+                continue
+            if (wrong := rules.refuse(event.ts, now_ms)) is not None:
+                bad.append(Refusal(position, Reason(wrong[0]), wrong[1]))
+            else:
+                good.append((position, event))
+    return Decoded(good, bad)
+
+
+def _reason(payload: bytes, error: Exception) -> Reason:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return Reason.NOT_UTF8
+    return Reason.WRONG_SHAPE if isinstance(error, msgspec.ValidationError) else Reason.BAD_JSON

@@ -1,0 +1,60 @@
+"""The fold of a sequence: counts of events older than what a row keeps, in buckets of absolute time (TWIN V2, virtual items).
+
+Buckets coarsen with age: a day, 7, 28, then 364 days. Widths nest and are aligned to the epoch, and how coarse a bucket
+is depends only on its own end and on the newest event of the row, so a fold is a sum: the order of events is of no matter.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from features.event_time import DAY_MS
+
+if TYPE_CHECKING:
+    from features.rows import Behaviour
+
+WIDTHS_MS = tuple(days * DAY_MS for days in (1, 7, 28, 364))
+AGES_MS = tuple(days * DAY_MS for days in (7, 56, 728))  # a bucket that ended longer before the newest event is widened
+
+
+class Bucket(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
+    """What a user did to a category between `start_ms` and `start_ms + width_ms`: count of each kind, newest time (ms)."""
+
+    start_ms: int
+    width_ms: int
+    clicks: int
+    carts: int
+    favourites: int
+    orders: int
+    last_ts: int
+
+    @property
+    def count(self) -> int:
+        """Events of all kinds."""
+        return self.clicks + self.carts + self.favourites + self.orders
+
+
+def fold(folded: Sequence[Bucket], events: Iterable["Behaviour"], newest_ms: int) -> list[Bucket]:
+    """The buckets with `events` added, widened to what their age before `newest_ms` asks for, ascending by time."""
+    sums: dict[tuple[int, int], list[int]] = {}
+    for bucket in folded:
+        total = sums.setdefault(_place(bucket.start_ms, newest_ms), [0, 0, 0, 0, 0])
+        for kind, count in enumerate((bucket.clicks, bucket.carts, bucket.favourites, bucket.orders)):
+            total[kind] += count
+        total[4] = max(total[4], bucket.last_ts)
+    for event in events:
+        total = sums.setdefault(_place(event.ts, newest_ms), [0, 0, 0, 0, 0])
+        total[event.kind] += 1
+        total[4] = max(total[4], event.ts)
+    return [Bucket(start, width, *total) for (start, width), total in sorted(sums.items())]
+
+
+def _place(ts: int, newest_ms: int) -> tuple[int, int]:
+    """(start, width) of the bucket of a time stamp. All of a bucket's times give the same wider bucket later."""
+    for width, age in zip(WIDTHS_MS, AGES_MS, strict=False):
+        start = ts - ts % width
+        if start + width > newest_ms - age:
+            return start, width
+    width = WIDTHS_MS[-1]
+    return ts - ts % width, width

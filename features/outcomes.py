@@ -1,0 +1,59 @@
+"""Rows that are computed, not merged: items, queries, interests and candidate sets. Packed as features.codec packs rows."""
+
+import msgspec
+
+
+class ItemRow(msgspec.Struct, array_like=True, frozen=True):
+    """View `item`. `vector` is little-endian float32 (d,), `code` uint8 (P,): both of `generation`."""
+
+    version: int = 1
+    category: str = ""
+    title: str = ""
+    price: float = 0.0
+    vector: bytes = b""
+    code: bytes = b""
+    generation: str = ""
+    ts: int = 0
+    deleted: bool = False
+
+
+class QueryRow(msgspec.Struct, array_like=True, frozen=True):
+    """View `query`: normalised text and the hashes of its words."""
+
+    version: int = 1
+    text: str = ""
+    keywords: list[int] = []
+
+
+class InterestsRow(msgspec.Struct, array_like=True, frozen=True):
+    """View `user_interests`: `vectors` is little-endian float32 (K+1, d); the category of the short interest is empty."""
+
+    version: int = 1
+    categories: list[str] = []
+    vectors: bytes = b""
+    dim: int = 0
+    generation: str = ""
+
+
+class Candidate(msgspec.Struct, array_like=True, frozen=True):
+    """An item of a candidate set. `path`: category (a long interest found it), short, category_popular or popular."""
+
+    item: str
+    score: float
+    category: str
+    path: str
+
+
+class CandidatesRow(msgspec.Struct, array_like=True, frozen=True):
+    """View `user_candidates`, and the value of the topic `candidates` (there as JSON with names, see stream.outbound).
+
+    `level`: full, short, category_popular or popular. `event_ts` (ms) is the newest event answered, `published_ts` the
+    wall clock (ms) of publication.
+    """
+
+    version: int = 1
+    candidates: list[Candidate] = []
+    level: str = "full"
+    generation: str = ""
+    event_ts: int = 0
+    published_ts: int = 0

@@ -1,0 +1,151 @@
+"""What the store knows of a user or an item, as structs for people and programs: the CLI and the HTTP API print them as JSON."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from features.codec import unpack
+from features.fold import Bucket
+from features.outcomes import CandidatesRow, InterestsRow, ItemRow
+from features.rows import KINDS, Behaviour, CategoryRow, UserRow
+from features.store import Key, OnlineStore, Stored
+from features.table import ITEM, USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
+
+SHOWN_QUERIES = 64
+
+
+class Event(msgspec.Struct, frozen=True):
+    """Something a user did to an item at `ts` (ms); `query` is the text it followed, None where none."""
+
+    ts: int
+    item_id: str
+    category_id: str
+    kind: str
+    query: str | None
+
+
+class Searched(msgspec.Struct, frozen=True):
+    """A query of a user, normalised, at `ts` (ms)."""
+
+    ts: int
+    text: str
+
+
+class CategoryCount(msgspec.Struct, frozen=True):
+    """A category that a user touched: all events ever, time (ms) of the newest."""
+
+    category_id: str
+    count: int
+    last_ts: int
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """Events older than the kept sequence: their number, by kind, between `start_ts` and `start_ts + width_ms` (ms)."""
+
+    start_ts: int
+    width_ms: int
+    count: int
+    clicks: int
+    carts: int
+    favourites: int
+    orders: int
+    last_ts: int
+
+
+class UserFeatures(msgspec.Struct, frozen=True):
+    """All that is kept of a user, newest first; `sequence` and `folded` only where a category was asked for."""
+
+    user: str
+    recent: list[Event]
+    queries: list[Searched]
+    categories: list[CategoryCount]
+    category: str | msgspec.UnsetType = msgspec.UNSET
+    sequence: list[Event] | msgspec.UnsetType = msgspec.UNSET
+    folded: list[Folded] | msgspec.UnsetType = msgspec.UNSET
+
+
+class CategoryFeatures(msgspec.Struct, frozen=True):
+    """The lifelong sequence of one category of a user, newest first. `count`: all events ever, kept and folded."""
+
+    user: str
+    category: str
+    count: int
+    sequence: list[Event]
+    folded: list[Folded]
+
+
+class FeatureReader:
+    """Reads rows for people. An id that the store does not know gives empty lists, or None where a row is a whole answer.
+
+    Every method raises `features.store.StoreUnavailable` where the store does not answer, and
+    `features.codec.LayoutError` where another version of Everlong wrote the row.
+    """
+
+    def __init__(self, store: OnlineStore) -> None:
+        self._store = store
+
+    def user(self, user_id: str, category: str | None = None) -> UserFeatures:
+        """What is kept of a user and, where one is given, of a category of theirs; one read."""
+        keys = [Key(USER.name, (user_id,))] + ([Key(USER_CATEGORY.name, (user_id, category))] if category is not None else [])
+        stored = self._store.read(keys)
+        row = unpack(UserRow, _packed(stored[0]))
+        features = UserFeatures(
+            user=user_id,
+            recent=_events(row.recent),
+            queries=[Searched(query.ts, query.text) for query in reversed(row.queries[-SHOWN_QUERIES:])],
+            categories=[CategoryCount(seen.category, seen.count, seen.last_ts) for seen in reversed(row.categories)],
+        )
+        if category is None:
+            return features
+        kept = unpack(CategoryRow, _packed(stored[1]))
+        return msgspec.structs.replace(features, category=category, sequence=_events(kept.events), folded=_buckets(kept.folded))
+
+    def user_category(self, user_id: str, category: str) -> CategoryFeatures:
+        """The sequence of one category of a user."""
+        row = unpack(CategoryRow, _packed(self._one(Key(USER_CATEGORY.name, (user_id, category)))))
+        return CategoryFeatures(user_id, category, row.count, _events(row.events), _buckets(row.folded))
+
+    def item(self, item_ids: Iterable[str]) -> list[ItemRow | None]:
+        """The rows of items in the order of their ids, None for one that the catalogue never had; one read."""
+        stored = self._store.read([Key(ITEM.name, (item_id,)) for item_id in item_ids])
+        return [unpack(ItemRow, row.packed) if row is not None else None for row in stored]
+
+    def interests(self, user_id: str) -> InterestsRow | None:
+        """The interest vectors of a user."""
+        stored = self._one(Key(USER_INTERESTS.name, (user_id,)))
+        return unpack(InterestsRow, stored.packed) if stored is not None else None
+
+    def candidates(self, user_id: str) -> CandidatesRow | None:
+        """The newest candidate set of a user."""
+        stored = self._one(Key(USER_CANDIDATES.name, (user_id,)))
+        return unpack(CandidatesRow, stored.packed) if stored is not None else None
+
+    def _one(self, key: Key) -> Stored | None:
+        return self._store.read([key])[0]
+
+
+def _packed(stored: Stored | None) -> bytes | None:
+    return stored.packed if stored is not None else None
+
+
+def _events(kept: Sequence[Behaviour]) -> list[Event]:
+    return [
+        Event(event.ts, event.item, event.category, KINDS[event.kind], event.pair.text if event.pair is not None else None)
+        for event in reversed(kept)
+    ]
+
+
+def _buckets(folded: Sequence[Bucket]) -> list[Folded]:
+    return [
+        Folded(
+            start_ts=bucket.start_ms,
+            width_ms=bucket.width_ms,
+            count=bucket.count,
+            clicks=bucket.clicks,
+            carts=bucket.carts,
+            favourites=bucket.favourites,
+            orders=bucket.orders,
+            last_ts=bucket.last_ts,
+        )
+        for bucket in reversed(folded)
+    ]

@@ -1,0 +1,227 @@
+"""Rows of the online store and their merge: pure functions of the SET of events applied, never of their order.
+
+A row keeps the newest `cap` of its events, ordered by (ts, id), and folds everything older (features.fold). All that a
+merge does is a join: union of sets cut to the newest, maximum, or a sum of events that offsets keep from being counted
+twice. So merging is idempotent, commutative and associative, and any interleaving of the source topics gives the same
+bytes. Layout: MessagePack arrays (msgspec), the first element is the layout's version.
+
+Limits, stated because they bound memory: a duplicate older than the kept part is counted again in the fold, and a click
+that is applied after `QUERY_CAP` newer queries of its user may miss its query.
+
+A row's version (features.store) says which events it holds. Those delivered again must not be counted twice, yet they
+are paired again: a crash between the write of two rows may have left a pair open.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import NamedTuple
+
+import msgspec
+
+from features.event_time import PAIR_WINDOW_MS
+from features.events import Click, Order, Query
+from features.fold import Bucket, fold
+
+RECENT_CAP = 100
+QUERY_CAP = 512
+CATEGORY_CAP = 1024
+BOUGHT_CAP = 256
+SEQUENCE_CAP = 512
+KINDS = ("click", "cart", "favourite", "order")
+ORDER = KINDS.index("order")
+
+
+class Search(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
+    """A query of a user: time (ms), identity, hash of its query id (0: none), normalised text."""
+
+    ts: int
+    id: int
+    query_hash: int
+    text: str
+
+
+class Pair(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
+    """The query that an event followed. Ordered: a query named by the event beats one found by time, then the latest."""
+
+    named: bool
+    ts: int
+    id: int
+    text: str
+
+
+class Behaviour(msgspec.Struct, array_like=True, frozen=True, order=True):
+    """One thing a user did to an item. Identity is (ts, id); `kind` indexes KINDS; `query_hash` is the query it names."""
+
+    ts: int
+    id: int
+    item: str
+    category: str
+    kind: int
+    query_hash: int = 0
+    pair: Pair | None = None
+
+
+class Touched(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
+    """A category in the user row: time of its newest event (ms), its id, count of all its events ever."""
+
+    last_ts: int
+    category: str
+    count: int
+
+
+class UserRow(msgspec.Struct, array_like=True, frozen=True):
+    """View `user`: the newest events of all categories, queries, categories and purchases, each ascending by time."""
+
+    version: int = 1
+    recent: list[Behaviour] = []
+    queries: list[Search] = []
+    categories: list[Touched] = []
+    bought: list[Behaviour] = []
+
+
+class CategoryRow(msgspec.Struct, array_like=True, frozen=True):
+    """View `user_category`: the lifelong sequence of one category, newest kept, older folded; both ascending by time."""
+
+    version: int = 1
+    events: list[Behaviour] = []
+    folded: list[Bucket] = []
+
+    @property
+    def count(self) -> int:
+        """All events ever, kept and folded."""
+        return len(self.events) + sum(bucket.count for bucket in self.folded)
+
+
+def behaviours(event: Click | Order) -> list[Behaviour]:
+    """What an event says that its user did: one behaviour for a click, one for each line of an order."""
+    if isinstance(event, Click):
+        kind = KINDS.index(event.kind)
+        identity = _hash(event.event_id, event.item_id, event.category_id, event.kind, event.query_id or "")
+        named = _hash(event.query_id) if event.query_id else 0
+        return [Behaviour(event.ts, identity, event.item_id, event.category_id, kind, named)]
+    return [
+        Behaviour(event.ts, _hash(event.event_id, str(n), line.item_id, line.category_id), line.item_id, line.category_id, ORDER)
+        for n, line in enumerate(event.lines)
+    ]
+
+
+def search(event: Query) -> Search:
+    """The query as rows keep it: lower case, white space folded."""
+    text = normalise(event.text)
+    return Search(event.ts, _hash(event.event_id, event.query_id, text), _hash(event.query_id), text)
+
+
+def normalise(text: str) -> str:
+    """The one spelling under which a query is kept, hashed and embedded."""
+    return " ".join(text.lower().split())
+
+
+def pair(event: Behaviour, queries: Sequence[Search]) -> Behaviour:
+    """The event with the best of its own pair and those that `queries` (ascending by time) offer. A join: order-free.
+
+    A query is offered to events in the PAIR_WINDOW_MS after it. The one an event names by id wins over the latest.
+    """
+    best = event.pair
+    first = bisect_left(queries, event.ts - PAIR_WINDOW_MS, key=_time)
+    for query in queries[first:]:
+        if query.ts > event.ts:
+            break
+        offered = Pair(event.query_hash != 0 and query.query_hash == event.query_hash, query.ts, query.id, query.text)
+        best = offered if best is None else max(best, offered)
+    return event if best is event.pair else msgspec.structs.replace(event, pair=best)
+
+
+def insert(kept: list[Behaviour], new: Behaviour) -> bool:
+    """Put an event into its place of an ascending list; False where it is there already (then the pairs are joined)."""
+    if not kept or _identity(new) > _identity(kept[-1]):
+        kept.append(new)
+        return True
+    at = bisect_left(kept, _identity(new), key=_identity)
+    if _identity(kept[at]) == _identity(new):
+        join(kept, new)
+        return False
+    kept.insert(at, new)
+    return True
+
+
+def join(kept: list[Behaviour], again: Behaviour) -> None:
+    """Give an event of the list the better of its own pair and that of its copy `again`; nothing where it is not kept."""
+    at = bisect_left(kept, _identity(again), key=_identity)
+    if again.pair is not None and at < len(kept) and _identity(kept[at]) == _identity(again):
+        old = kept[at]
+        if old.pair is None or old.pair < again.pair:
+            kept[at] = msgspec.structs.replace(old, pair=again.pair)
+
+
+class Arrivals(NamedTuple):
+    """What a batch brings for one user, or for one category of theirs. `queries` ascend by time.
+
+    `again` are events delivered once more, already counted by the row; queries delivered again are among `queries`.
+    """
+
+    events: Sequence[Behaviour] = ()
+    queries: Sequence[Search] = ()
+    again: Sequence[Behaviour] = ()
+
+
+def merge_category(
+    row: CategoryRow, arrivals: Arrivals, known: Sequence[Search], cap: int = SEQUENCE_CAP
+) -> tuple[CategoryRow, list[Behaviour]]:
+    """The row with the events of its category applied and pairs completed; and the duplicates that were dropped.
+
+    `known`, ascending by time, are the queries of the user row and those that arrived.
+    """
+    kept = _complete(row.events, arrivals.queries)
+    duplicates = [event for event in arrivals.events if not insert(kept, pair(event, known))]
+    for event in arrivals.again:
+        join(kept, pair(event, known))
+    out, kept = kept[:-cap], kept[-cap:]
+    folded = fold(row.folded, out, newest_ms=kept[-1].ts) if out or row.folded else row.folded
+    return CategoryRow(row.version, kept, folded), duplicates
+
+
+def merge_user(row: UserRow, arrivals: Arrivals, known: Sequence[Search], categories: Iterable[Touched]) -> UserRow:
+    """The row with events, queries and the state of touched categories applied. `known` as in `merge_category`."""
+    recent, bought = _complete(row.recent, arrivals.queries), list(row.bought)
+    for event in (*arrivals.events, *arrivals.again):
+        insert(recent, pair(event, known))
+        if event.kind == ORDER:
+            insert(bought, event)
+    touched = {old.category: old for old in row.categories}
+    for new in categories:
+        old = touched.get(new.category, new)
+        touched[new.category] = Touched(max(old.last_ts, new.last_ts), new.category, max(old.count, new.count))
+    return UserRow(
+        row.version, recent[-RECENT_CAP:], list(known[-QUERY_CAP:]), sorted(touched.values())[-CATEGORY_CAP:], bought[-BOUGHT_CAP:]
+    )
+
+
+def merge_queries(kept: Sequence[Search], new: Iterable[Search]) -> tuple[list[Search], list[Search]]:
+    """Union of the queries a row keeps and those that arrived, ascending, not cut; and the duplicates among the new."""
+    union = {(query.ts, query.id): query for query in kept}
+    duplicates = [query for query in new if union.setdefault((query.ts, query.id), query) is not query]
+    return sorted(union.values()), duplicates
+
+
+def _complete(events: Sequence[Behaviour], queries: Sequence[Search]) -> list[Behaviour]:
+    """A copy of kept events, offered the queries that just arrived."""
+    kept = list(events)
+    if queries and kept and kept[-1].ts >= queries[0].ts:
+        first = bisect_left(kept, queries[0].ts, key=_time)
+        kept[first:] = [pair(event, queries) for event in kept[first:]]
+    return kept
+
+
+def _time(event: Behaviour | Search) -> int:
+    return event.ts
+
+
+def _identity(event: Behaviour) -> tuple[int, int]:
+    return event.ts, event.id
+
+
+def _hash(*parts: str) -> int:
+    """63 bits of the parts, the same everywhere and always; never 0."""
+    digest = blake2b("\0".join(parts).encode(), digest_size=8).digest()
+    return (int.from_bytes(digest) >> 1) or 1

@@ -1,0 +1,79 @@
+"""The online store as the pipelines see it: read many rows at once, write many rows at once, each guarded by its version.
+
+Adapters (redis, sqlite, memory) pass one contract suite (tests/contracts). Redis and SQLite write in Feast's own layout,
+so that any Feast client reads what they wrote.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class StoreUnavailable(Exception):
+    """The store did not answer. Nothing is known of a write that was under way: it may have happened; send it again."""
+
+    def __init__(self, what: str, retry_after_s: float = 0.5) -> None:
+        super().__init__(f"the online store did not answer: {what}; check EVERLONG_STORE_URL and that the store is up")
+        self.retry_after_s = retry_after_s
+
+
+class Version(NamedTuple):
+    """How far the log is applied to a row: next offset of each source topic of its partition, after an epoch.
+
+    Compared epoch first; within an epoch a version is older as soon as ANY of its offsets is lower.
+    """
+
+    epoch: int = 0
+    clicks: int = 0
+    queries: int = 0
+    orders: int = 0
+
+    def older_than(self, other: "Version") -> bool:
+        """True where a write of this version must be refused by a row of the other."""
+        if self.epoch != other.epoch:
+            return self.epoch < other.epoch
+        return any(mine < theirs for mine, theirs in zip(self[1:], other[1:], strict=True))
+
+    def raised(self, topic: str, offset: int) -> "Version":
+        """This version with the next offset of a topic ("clicks", "queries" or "orders") at least `offset`."""
+        return self._replace(**{topic: max(getattr(self, topic), offset)})
+
+
+class Key(NamedTuple):
+    """A row's address: name of the view, values of its entities, in the order of features.table."""
+
+    view: str
+    entities: tuple[str, ...]
+
+
+class Stored(NamedTuple):
+    """A row as the store holds it: packed bytes, version, event time of its newest event (ms)."""
+
+    packed: bytes
+    version: Version
+    ts_ms: int
+
+
+class OnlineStore(Protocol):
+    """Where rows are kept. Thread-safe."""
+
+    def read(self, keys: Sequence[Key]) -> list[Stored | None]:
+        """The rows at the keys, in their order, None where there is none; one round trip.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
+    def write(self, rows: Sequence[tuple[Key, Stored]]) -> list[bool]:
+        """Write rows in one round trip; False for each that the store refused because it holds a newer version.
+
+        Each row is compared and written atomically. An equal version overwrites: a write sent again is harmless.
+
+        Raises:
+            StoreUnavailable: the store did not answer; each row may or may not be written.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back connections."""
+        ...

@@ -1,0 +1,161 @@
+"""Feast's layout of the online store, byte for byte: entity keys, hash fields, values. No Feast is imported: this is the hot path.
+
+Tests compare each function with Feast's own classes. Entity keys are of serialisation version 3; every entity is a string.
+"""
+
+import re
+from collections.abc import Sequence
+from struct import pack
+from typing import NamedTuple
+
+import mmh3
+
+from features.codec import LayoutError
+from features.store import Stored, Version
+from features.table import APPLIED, PACKED, VIEWS, View
+
+_STRING = 2  # feast ValueType.STRING
+_BYTES_TAG, _STRING_TAG = b"\x0a", b"\x12"  # fields bytes_val and string_val of feast's Value
+_SECONDS_TAG, _NANOS_TAG = b"\x08", b"\x10"  # fields of google.protobuf.Timestamp
+_VERSION = re.compile(r"v:(\d+):(\d+):(\d+):(\d+)", re.ASCII)
+
+
+class Fields(NamedTuple):
+    """Names of what a view keeps in a Redis hash: version, packed row, event time."""
+
+    applied: bytes
+    packed: bytes
+    ts: bytes
+
+
+class _Shape(NamedTuple):
+    prefix: bytes
+    order: tuple[int, ...]
+
+
+def _shape(view: View) -> _Shape:
+    order = tuple(sorted(range(len(view.entities)), key=lambda at: view.entities[at]))
+    names = [view.entities[at].encode() for at in order]
+    prefix = pack("<I", len(names)) + b"".join(pack("<II", _STRING, len(name)) + name for name in names)
+    return _Shape(prefix, order)
+
+
+def stored_name(view: str, part: str) -> str:
+    """The Feast feature that holds `part` (features.table PACKED or APPLIED) of a view, such as `user_row`.
+
+    The view is in the name because Feast takes the features of all the views of a request into one table by their short names.
+    """
+    return f"{view}_{part}"
+
+
+def _fields(view: View) -> Fields:
+    hashed = [mmh3.hash(f"{view.name}:{stored_name(view.name, part)}", signed=False) for part in (APPLIED, PACKED)]
+    return Fields(pack("<I", hashed[0]), pack("<I", hashed[1]), b"_ts:" + view.name.encode())
+
+
+_SHAPES = {view.name: _shape(view) for view in VIEWS}
+HASH_FIELDS = {view.name: _fields(view) for view in VIEWS}
+
+
+def entity_key(view: str, entities: Sequence[str]) -> bytes:
+    """Feast's serialised entity key of a row.
+
+    Raises:
+        ValueError: the number of entity values is not that of the view.
+    """
+    prefix, order = _SHAPES[view]
+    if len(entities) != len(order):
+        raise ValueError(f"view {view} has {len(order)} entities, got {len(entities)} values")
+    parts = [prefix]
+    for at in order:
+        value = entities[at].encode()
+        parts += (pack("<II", _STRING, len(value)), value)
+    return b"".join(parts)
+
+
+def bytes_value(payload: bytes) -> bytes:
+    """Feast's Value(bytes_val=payload), serialised."""
+    return _BYTES_TAG + _varint(len(payload)) + payload
+
+
+def string_value(text: str) -> bytes:
+    """Feast's Value(string_val=text), serialised."""
+    payload = text.encode()
+    return _STRING_TAG + _varint(len(payload)) + payload
+
+
+def payload(value: bytes) -> bytes:
+    """The bytes (or UTF-8) inside a serialised Value.
+
+    Raises:
+        LayoutError: it holds another type, or is cut.
+    """
+    length, shift, at = 0, 0, 1
+    while at < len(value):
+        byte = value[at]
+        length |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            break
+    if value[:1] not in (_BYTES_TAG, _STRING_TAG) or len(value) != at + length:
+        raise LayoutError(f"{len(value)} bytes of the online store are no Feast value of type bytes or string")
+    return value[at:]
+
+
+def version_text(version: Version) -> str:
+    """The version as the store keeps it, `v:EPOCH:CLICKS:QUERIES:ORDERS`.
+
+    Raises:
+        ValueError: a number is negative.
+    """
+    if min(version) < 0:
+        raise ValueError(f"a version has no negative numbers: {version}")
+    return "v:{}:{}:{}:{}".format(*version)
+
+
+def version_of(text: str) -> Version:
+    """The version of a text. What another program wrote there is older than anything: a row without a version."""
+    match = _VERSION.fullmatch(text)
+    return Version(*map(int, match.groups())) if match else Version()
+
+
+def timestamp(ts_ms: int) -> bytes:
+    """google.protobuf.Timestamp of milliseconds since the epoch, serialised."""
+    seconds, milliseconds = divmod(ts_ms, 1000)
+    encoded = _SECONDS_TAG + _varint(seconds) if seconds else b""
+    return encoded + (_NANOS_TAG + _varint(milliseconds * 1_000_000) if milliseconds else b"")
+
+
+def milliseconds(encoded: bytes | None) -> int:
+    """Milliseconds since the epoch of a serialised google.protobuf.Timestamp; 0 where there is none."""
+    numbers = {_SECONDS_TAG[0]: 0, _NANOS_TAG[0]: 0}
+    at, data = 0, encoded or b""
+    while at < len(data):
+        tag, shift, number = data[at], 0, 0
+        for at in range(at + 1, len(data)):
+            number |= (data[at] & 0x7F) << shift
+            shift += 7
+            if data[at] < 0x80:
+                break
+        numbers[tag] = number
+        at += 1
+    return numbers[_SECONDS_TAG[0]] * 1000 + numbers[_NANOS_TAG[0]] // 1_000_000
+
+
+def stored_of(applied: bytes | None, packed: bytes | None, ts_ms: int) -> Stored | None:
+    """The row of its two serialised values; None where nothing is packed."""
+    if packed is None:
+        return None
+    version = version_of(payload(applied).decode()) if applied else Version()
+    return Stored(payload(packed), version, ts_ms)
+
+
+def _varint(number: int) -> bytes:
+    if number < 0:
+        number += 1 << 64
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)

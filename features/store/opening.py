@@ -1,0 +1,29 @@
+"""From a URL to a store: the one place that knows which adapters there are."""
+
+from features.store import OnlineStore
+from features.store.memory import MemoryStore
+from features.store.redis import SCHEMES, RedisStore
+from features.store.sqlite import SqliteStore
+
+FORMS = (
+    "redis://[user:password@]host[:port][/db] (rediss:// with TLS; redis+cluster:// or rediss+cluster:// a cluster), "
+    "sqlite:///path/to/file (four slashes for an absolute path), memory://"
+)
+
+
+def open_store(url: str | None, project: str = "everlong") -> OnlineStore:
+    """The online store at a URL.
+
+    Raises:
+        ValueError: the URL is of no known form; the message names those there are and does not repeat the URL.
+        StoreUnavailable: the SQLite file cannot be opened, or a cluster did not answer.
+    """
+    scheme, separator, rest = (url or "").partition("://")
+    if url is not None and separator:
+        if scheme in SCHEMES:
+            return RedisStore(url, project)
+        if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+            return SqliteStore(rest[1:], project)
+        if scheme == "memory" and not rest:
+            return MemoryStore()
+    raise ValueError(f"{'unknown store URL' if url else 'no store URL'}; EVERLONG_STORE_URL is one of: {FORMS}")

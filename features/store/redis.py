@@ -1,0 +1,205 @@
+"""The online store in Valkey or Redis, one server or a cluster, in the layout of Feast's `type: redis`.
+
+A row is three fields of the hash at (entity key, project): a user's views share one hash. A write is a Lua script that
+compares the stored version first, a call for up to a hundred rows; on a cluster a call for the rows of one slot.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import sha1
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import ExponentialBackoff
+from redis.crc import key_slot
+from redis.retry import Retry
+
+from features.store import Key, Stored, StoreUnavailable
+from features.store.layout import (
+    HASH_FIELDS,
+    bytes_value,
+    entity_key,
+    milliseconds,
+    stored_of,
+    string_value,
+    timestamp,
+    version_text,
+)
+
+CALL_ROWS = 100  # of one script call: the server answers nobody else meanwhile, about a millisecond
+CALL_BYTES = 4 * 1024 * 1024
+SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
+
+# KEYS: hashes. ARGV: names of the fields applied, row, ts; then these three values of each key. Gives the refused, from 1.
+# Numbers are compared as decimal text, length first: Lua's own would lose offsets beyond 2^53.
+SCRIPT = """
+local function numbers(applied) return string.match(applied, 'v:(%d+):(%d+):(%d+):(%d+)$') end
+local function less(a, b)
+  if #a ~= #b then return #a < #b end
+  return a < b
+end
+local refused = {}
+for i = 1, #KEYS do
+  local applied = ARGV[3 * i + 1]
+  local stored = redis.call('HGET', KEYS[i], ARGV[1])
+  local older = false
+  if stored and stored ~= applied then
+    local e0, c0, q0, o0 = numbers(stored)
+    if e0 then
+      local e, c, q, o = numbers(applied)
+      if e ~= e0 then older = less(e, e0) else older = less(c, c0) or less(q, q0) or less(o, o0) end
+    end
+  end
+  if older then
+    refused[#refused + 1] = i
+  else
+    redis.call('HSET', KEYS[i], ARGV[1], applied, ARGV[2], ARGV[3 * i + 2], ARGV[3], ARGV[3 * i + 3])
+  end
+end
+return refused
+"""
+_SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+Answer = TypeVar("Answer")
+
+
+class _Call(NamedTuple):
+    """One script call: positions of its rows in the batch, their hashes, its arguments."""
+
+    positions: list[int]
+    keys: list[bytes]
+    arguments: list[bytes]
+
+
+class RedisStore:
+    """Rows in Valkey or Redis. Thread-safe; connects at first use, a cluster at once.
+
+    Args:
+        url: redis://[user:password@]host[:port][/db], rediss:// for TLS; with +cluster the first node of a cluster.
+            Options of redis-py go behind `?`, such as ssl_ca_certs, socket_timeout.
+        project: Feast project.
+        timeout_s: how long connecting or an answer may take, before each of `retries` repetitions.
+        retries: how often a lost connection is tried again within one call.
+
+    Raises:
+        ValueError: the URL is malformed; the message does not repeat it, as it may hold a password.
+        StoreUnavailable: a cluster did not answer.
+    """
+
+    def __init__(self, url: str, project: str = "everlong", timeout_s: float = 3.0, retries: int = 2) -> None:
+        self._project = project.encode()
+        scheme, self._place = _place(url)
+        self._cluster = scheme.endswith("+cluster")
+        self._timeout_s = timeout_s
+        plain = url.replace("+cluster", "", 1)
+        options: dict[str, Any] = {
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "socket_keepalive": True,
+            "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), retries),
+            "client_name": "everlong",
+        }
+        connect = redis.RedisCluster.from_url if self._cluster else redis.Redis.from_url
+        self._client: Any = self._ask(lambda: connect(plain, **options))
+
+    def __repr__(self) -> str:
+        return f"RedisStore({self._place})"
+
+    def read(self, keys: Sequence[Key]) -> list[Stored | None]:
+        """See `OnlineStore.read`."""
+        if not keys:
+            return []
+        pipe = self._client.pipeline(transaction=False)
+        for key in keys:
+            pipe.execute_command("HMGET", self._hash(key), *HASH_FIELDS[key.view])
+        answers = self._ask(lambda: pipe.execute(raise_on_error=False))
+        self._refuse_errors(answers)
+        return [stored_of(applied, packed, milliseconds(ts)) for applied, packed, ts in answers]
+
+    def write(self, rows: Sequence[tuple[Key, Stored]]) -> list[bool]:
+        """See `OnlineStore.write`."""
+        written = [True] * len(rows)
+        calls = list(self._calls(rows))
+        answers = self._run(calls)
+        first_lost = next((at for at, answer in enumerate(answers) if isinstance(answer, redis.exceptions.NoScriptError)), None)
+        if first_lost is not None:
+            self._ask(lambda: self._client.script_load(SCRIPT))
+            answers[first_lost:] = self._run(calls[first_lost:])
+        self._refuse_errors(answers)
+        for call, refused in zip(calls, answers, strict=True):
+            for at in refused:
+                written[call.positions[at - 1]] = False
+        return written
+
+    def close(self) -> None:
+        """See `OnlineStore.close`."""
+        self._client.close()
+
+    def _hash(self, key: Key) -> bytes:
+        return entity_key(key.view, key.entities) + self._project
+
+    def _calls(self, rows: Sequence[tuple[Key, Stored]]) -> Iterator[_Call]:
+        """The rows in script calls of one view (and slot); rows of one key stay in their order."""
+        open_calls: dict[tuple[str, int], tuple[_Call, int]] = {}
+        for position, (key, row) in enumerate(rows):
+            hash_key = self._hash(key)
+            group = key.view, key_slot(hash_key) if self._cluster else 0
+            call, size = open_calls.get(group) or (_Call([], [], list(HASH_FIELDS[key.view])), 0)
+            call.positions.append(position)
+            call.keys.append(hash_key)
+            call.arguments.extend((string_value(version_text(row.version)), bytes_value(row.packed), timestamp(row.ts_ms)))
+            size += len(row.packed)
+            if len(call.keys) >= CALL_ROWS or size >= CALL_BYTES:
+                open_calls.pop(group, None)
+                yield call
+            else:
+                open_calls[group] = call, size
+        yield from (call for call, _ in open_calls.values())
+
+    def _run(self, calls: Sequence[_Call]) -> list[Any]:
+        """The answers of the calls, errors of the server among them; one round trip."""
+        if not calls:
+            return []
+        pipe = self._client.pipeline(transaction=False)
+        for call in calls:
+            pipe.execute_command("EVALSHA", _SHA, len(call.keys), *call.keys, *call.arguments)
+        return self._ask(lambda: pipe.execute(raise_on_error=False))
+
+    def _refuse_errors(self, answers: Sequence[Any]) -> None:
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise self._unavailable(answer) from answer
+
+    def _ask(self, question: Callable[[], Answer]) -> Answer:
+        """The answer of the server; the one place where errors of the client library are translated."""
+        try:
+            return question()
+        except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: Exception) -> StoreUnavailable:
+        kinds = redis.exceptions
+        text = str(error)
+        if isinstance(error, kinds.ReadOnlyError) or text.startswith("READONLY"):
+            text = "it is a read-only replica; give the address of the primary"
+        elif isinstance(error, kinds.OutOfMemoryError) or text.startswith("OOM"):
+            text = "it has no memory left (maxmemory); give it more or set an eviction policy for other keys"
+        elif isinstance(error, kinds.AuthenticationError):
+            text = "it refused the user name or password"
+        elif isinstance(error, kinds.TimeoutError):
+            text = f"nothing within {self._timeout_s:g} s"
+        return StoreUnavailable(f"{self._place}: {text}")
+
+
+def _place(url: str) -> tuple[str, str]:
+    """(scheme, address without user name and password) of a URL."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port or 6379
+    except ValueError:
+        host, port = None, 0
+    if not host or parts.scheme not in SCHEMES:
+        raise ValueError(
+            "malformed store URL; it reads redis://[user:password@]host[:port][/db], with rediss for TLS and +cluster for a "
+            "cluster; characters such as / # ? @ in a password are written %2F %23 %3F %40"
+        ) from None
+    return parts.scheme, f"{parts.scheme}://{host}:{port}{parts.path}"

@@ -1,0 +1,159 @@
+"""The online store in one SQLite file, in the layout of Feast's `type: sqlite`. For one machine; several processes may share it.
+
+Feast keeps event times in whole seconds; a column of ours beside them, `event_ts_ms`, keeps the milliseconds.
+"""
+
+import sqlite3
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from features.store import Key, Stored, StoreUnavailable, Version
+from features.store.layout import (
+    bytes_value,
+    entity_key,
+    payload,
+    stored_name,
+    stored_of,
+    string_value,
+    version_of,
+    version_text,
+)
+from features.table import APPLIED, PACKED, VIEWS
+
+QUESTION_KEYS = 500  # of one SELECT; SQLite's limit of variables is at least 999
+
+_TABLE = """CREATE TABLE IF NOT EXISTS {table} (
+    entity_key BLOB, feature_name TEXT, value BLOB, value_text TEXT, vector_value BLOB, event_ts timestamp,
+    created_ts timestamp, event_ts_ms INTEGER, PRIMARY KEY(entity_key, feature_name))"""
+_UPSERT = """INSERT INTO {table} (entity_key, feature_name, value, value_text, event_ts, event_ts_ms) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT(entity_key, feature_name) DO UPDATE SET value = excluded.value, value_text = excluded.value_text,
+    event_ts = excluded.event_ts, event_ts_ms = excluded.event_ts_ms"""
+_SELECT = """SELECT entity_key, feature_name, value, coalesce(event_ts_ms, event_ts * 1000) FROM {table}
+    WHERE entity_key IN ({keys}) AND feature_name IN ({names})"""
+
+
+class SqliteStore:
+    """Rows in a SQLite file. Thread-safe, and safe between processes.
+
+    A write is one transaction, on disk before `write` returns: whoever commits an offset afterwards loses nothing by a power cut.
+
+    Args:
+        path: the file; its folder is made.
+        project: Feast project.
+        busy_timeout_s: how long a write waits for another process that writes.
+
+    Raises:
+        StoreUnavailable: the file cannot be opened or is no database.
+    """
+
+    def __init__(self, path: Path | str, project: str = "everlong", busy_timeout_s: float = 5.0) -> None:
+        self._path = Path(path)
+        self._tables = {view.name: _quote(f"{project}_{view.name}") for view in VIEWS}
+        self._lock = Lock()
+        with self._translated():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(
+                self._path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
+            )
+            self._prepare()
+
+    def __repr__(self) -> str:
+        return f"SqliteStore({str(self._path)!r})"
+
+    def read(self, keys: Sequence[Key]) -> list[Stored | None]:
+        """See `OnlineStore.read`."""
+        places = [(key.view, entity_key(key.view, key.entities)) for key in keys]
+        with self._lock, self._translated():
+            values = self._values(places, (APPLIED, PACKED))
+        return [
+            stored_of(values.get((*place, APPLIED), (None, 0))[0], *values.get((*place, PACKED), (None, 0))) for place in places
+        ]
+
+    def write(self, rows: Sequence[tuple[Key, Stored]]) -> list[bool]:
+        """See `OnlineStore.write`."""
+        places = [(key.view, entity_key(key.view, key.entities)) for key, _ in rows]
+        texts = [version_text(row.version) for _, row in rows]
+        if not rows:
+            return []
+        with self._lock, self._translated(), self._transaction():
+            stored = self._versions(places)
+            written = []
+            for place, text, (_, row) in zip(places, texts, rows, strict=True):
+                written.append(place not in stored or not row.version.older_than(stored[place]))
+                if written[-1]:
+                    stored[place] = row.version
+                    self._upsert(place, text, row)
+        return written
+
+    def close(self) -> None:
+        """See `OnlineStore.close`."""
+        with self._lock:
+            self._connection.close()
+
+    def _prepare(self) -> None:
+        """Tables as Feast makes them, and the column of milliseconds where Feast made them first."""
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=FULL")
+        with self._transaction():
+            for table in self._tables.values():
+                self._connection.execute(_TABLE.format(table=table))
+                columns = {column for _, column, *_ in self._connection.execute(f"PRAGMA table_info({table})")}
+                if "event_ts_ms" not in columns:
+                    self._connection.execute(f"ALTER TABLE {table} ADD COLUMN event_ts_ms INTEGER")
+
+    def _values(self, places: Sequence[tuple[str, bytes]], parts: Sequence[str]) -> dict[tuple[str, bytes, str], tuple[bytes, int]]:
+        """(value, time in ms) of the parts of the rows, by (view, entity key, part); a part is PACKED or APPLIED."""
+        found: dict[tuple[str, bytes, str], tuple[bytes, int]] = {}
+        for view, table in self._tables.items():
+            wanted = [key for name, key in places if name == view]
+            names = {stored_name(view, part): part for part in parts}
+            for start in range(0, len(wanted), QUESTION_KEYS):
+                chunk = wanted[start : start + QUESTION_KEYS]
+                question = _SELECT.format(table=table, keys=_marks(chunk), names=_marks(names))
+                for key, name, value, ts_ms in self._connection.execute(question, (*chunk, *names)):
+                    found[view, key, names[name]] = value, ts_ms
+        return found
+
+    def _versions(self, places: Sequence[tuple[str, bytes]]) -> dict[tuple[str, bytes], Version]:
+        values = self._values(places, (APPLIED,))
+        return {(view, key): version_of(payload(value).decode()) for (view, key, _), (value, _) in values.items()}
+
+    def _upsert(self, place: tuple[str, bytes], text: str, row: Stored) -> None:
+        view, key = place
+        times = row.ts_ms // 1000, row.ts_ms
+        self._connection.executemany(
+            _UPSERT.format(table=self._tables[view]),
+            (
+                (key, stored_name(view, APPLIED), string_value(text), text, *times),
+                (key, stored_name(view, PACKED), bytes_value(row.packed), None, *times),
+            ),
+        )
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """The one place where errors of SQLite are translated."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StoreUnavailable(f"SQLite file {self._path}: {error}") from error
+
+
+def _quote(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _marks(values: Collection[object]) -> str:
+    return ",".join("?" * len(values))

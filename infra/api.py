@@ -1,0 +1,227 @@
+"""The HTTP API and its page: look at users, their candidates and the reasons for them, and send events.
+
+`make_api` wires one application; nothing is made at import. Every error answers `{"reason", "detail"}`:
+
+| What happened | Status |
+|---|---|
+| an event or parameter is wrong | 400, 422 (with each event's position and reason) |
+| token missing or wrong | 401 |
+| no such candidate, item or route | 404 |
+| body or list too long, not JSON | 413, 415 |
+| store or broker did not answer | 503 with Retry-After |
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from hmac import compare_digest
+from importlib.resources import files
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import Depends, FastAPI, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.responses import Response
+
+from features.codec import LayoutError
+from features.events import Topic
+from features.store import OnlineStore, StoreUnavailable
+from infra import api_events
+from infra.api_answers import Answers, Fallback
+from infra.api_events import Publisher, Refused
+from infra.api_guard import Guard, page_policy
+from infra.health import Health
+from infra.metrics import Metrics, readiness
+from infra.settings import Settings
+from stream.outbound import PublishFailed
+
+Id = Annotated[str, Path(min_length=1, max_length=128)]
+Users = Callable[[], Sequence[str]]
+Clock = Callable[[], int]
+
+
+def wall_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def make_api(
+    store: OnlineStore,
+    publisher: Publisher,
+    metrics: Metrics,
+    health: Health,
+    settings: Settings,
+    *,
+    fallback: Fallback | None = None,
+    users: Users | None = None,
+    clock: Clock = wall_ms,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]] | None = None,
+) -> FastAPI:
+    """The application, for uvicorn or a test client.
+
+    Args:
+        store: where rows are read.
+        publisher: where events go; started and stopped by the caller, in `lifespan` if it needs the event loop.
+        metrics: counts requests; `/metrics` shows its registry.
+        health: what `/health/ready` answers.
+        settings: limits, token, topic prefix and time rules.
+        fallback: the k most popular items, for users without a candidate set.
+        users: a few user ids that the page offers.
+        clock: wall clock, ms since the epoch.
+        lifespan: opens and closes what lives as long as the application.
+    """
+    app = FastAPI(title="Everlong", docs_url=None, redoc_url=None, lifespan=lifespan)
+    metrics.follow(health)
+    _add_reads(app, Answers(store, fallback), users or tuple, settings.api_max_k)
+    _add_events(app, publisher, settings, clock)
+    _add_system(app, metrics, health)
+    _add_errors(app)
+    if settings.api_cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.api_cors_origins,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    if "*" not in settings.api_allowed_hosts:
+        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.api_allowed_hosts), www_redirect=False)
+    app.add_middleware(Guard, metrics=metrics)
+    return app
+
+
+def _add_reads(app: FastAPI, answers: Answers, users: Users, max_k: int) -> None:
+    @app.get("/v1/users")
+    def list_users() -> Response:
+        """A few users to look at."""
+        return _json({"users": list(users())})
+
+    @app.get("/v1/users/{user:path}/why/{item:path}")
+    def why(user: Id, item: Id) -> Response:
+        """Why an item is among a user's candidates."""
+        answer = answers.why(user, item)
+        if answer is None:
+            raise Refused(404, "not_a_candidate", f"item {item} is not in the candidate set of user {user} now")
+        return _json(answer)
+
+    @app.get("/v1/users/{user:path}/candidates")
+    def candidates(
+        user: Id,
+        k: Annotated[int, Query(ge=1, le=max_k)] = min(50, max_k),
+        exclude: Annotated[list[str], Query()] = [],  # noqa: B006 - FastAPI copies it
+        category: str | None = None,
+        titles: bool = False,
+    ) -> Response:
+        """The best k candidates. `exclude` is repeated, or item ids parted by commas; `titles` adds the items' titles."""
+        excluded = {part for value in exclude for part in (value, *value.split(","))}
+        return _json(answers.candidates(user, k, excluded, category, titles))
+
+    @app.get("/v1/users/{user:path}/features")
+    def features(user: Id, category: str | None = None) -> Response:
+        """A user's features, newest first; with `category` the lifelong sequence of that category too."""
+        return _json(answers.features(user, category))
+
+    @app.get("/v1/items/{item:path}")
+    def item(item: Id) -> Response:
+        """What the catalogue holds of an item."""
+        answer = answers.item(item)
+        if answer is None:
+            raise Refused(404, "no_such_item", f"the catalogue holds no item {item}")
+        return _json(answer)
+
+
+def _add_events(app: FastAPI, publisher: Publisher, settings: Settings, clock: Clock) -> None:
+    token = None if settings.api_token is None else settings.api_token.get_secret_value()
+
+    def check_token(request: Request) -> None:
+        given = request.headers.get("authorization", "")
+        if token is not None and not compare_digest(given.encode(), f"Bearer {token}".encode()):
+            raise Refused(401, "no_token", "send Authorization: Bearer TOKEN, with the token of EVERLONG_API_TOKEN")
+
+    async def take(request: Request, topic: Topic | None) -> Response:
+        body = await api_events.read_body(request, settings.api_body_limit)
+        now_ms = clock()
+        sent = api_events.parse(body, topic, now_ms, settings.time_rules, settings.api_max_events)
+        await publisher.publish(api_events.records_of(sent, settings.topic_prefix, now_ms))
+        return _json({"accepted": len(sent), "topics": api_events.count(sent)}, 202)
+
+    @app.post("/v1/events", dependencies=[Depends(check_token)], status_code=202)
+    async def send_events(request: Request) -> Response:
+        """An event or a list of events, each with its `topic`; all are taken or none. Sent again after a 503, none counts twice."""
+        return await take(request, None)
+
+    @app.post("/v1/events/{topic}", dependencies=[Depends(check_token)], status_code=202)
+    async def send_events_to(request: Request, topic: Topic) -> Response:
+        """As `/v1/events`, all to one topic."""
+        return await take(request, topic)
+
+
+def _add_system(app: FastAPI, metrics: Metrics, health: Health) -> None:
+    page = files("infra").joinpath("page.html").read_text(encoding="utf-8")
+    headers = {"Content-Security-Policy": page_policy(page), "Cache-Control": "no-cache"}
+
+    @app.get("/", include_in_schema=False)
+    def show_page() -> Response:
+        """The page."""
+        return Response(page, media_type="text/html", headers=headers)
+
+    @app.get("/health/live")
+    def live() -> Response:
+        """The process answers."""
+        return _json({"live": True})
+
+    @app.get("/health/ready")
+    def ready() -> Response:
+        """200 when every condition holds, else 503 with the reasons."""
+        status, body = readiness(health)
+        return _json(body, status)
+
+    @app.get("/metrics")
+    def show_metrics() -> Response:
+        """Prometheus text."""
+        return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_errors(app: FastAPI) -> None:
+    @app.exception_handler(Refused)
+    async def refused(_: Request, error: Refused) -> Response:
+        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {"Connection": "close"} if error.status == 413 else {}
+        return _error(error.status, error.reason, error.detail, headers, **({"errors": error.errors} if error.errors else {}))
+
+    @app.exception_handler(StoreUnavailable)
+    async def store_unavailable(_: Request, error: StoreUnavailable) -> Response:
+        return _error(503, "store_unavailable", str(error), _retry_after(error.retry_after_s))
+
+    @app.exception_handler(PublishFailed)
+    async def publish_failed(_: Request, error: PublishFailed) -> Response:
+        return _error(503, "broker_unavailable", str(error), _retry_after(error.retry_after_s))
+
+    @app.exception_handler(LayoutError)
+    async def newer_layout(_: Request, error: LayoutError) -> Response:
+        return _error(500, "layout", str(error))
+
+    @app.exception_handler(RequestValidationError)
+    async def wrong_parameter(_: Request, error: RequestValidationError) -> Response:
+        wrong = "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors())
+        return _error(422, "bad_parameter", wrong)
+
+    @app.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> Response:
+        return _error(error.status_code, "not_found" if error.status_code == 404 else "refused", error.detail, dict(error.headers or {}))
+
+
+def _json(body: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(msgspec.json.encode(body), status, headers, "application/json")
+
+
+def _error(status: int, reason: str, detail: str, headers: dict[str, str] | None = None, **more: object) -> Response:
+    return _json({"reason": reason, "detail": detail, **more}, status, headers)
+
+
+def _retry_after(seconds: float) -> dict[str, str]:
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}

@@ -1,0 +1,119 @@
+"""Events that arrive over HTTP: read within a limit, split, decoded as strictly as any, and sent on as Kafka records."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+from starlette.requests import Request
+
+from features.event_time import TimeRules
+from features.events import Event, Topic, decode
+from stream.replay import Record, record
+
+
+class Publisher(Protocol):
+    """Whoever brings records to the broker (stream.outbound)."""
+
+    async def publish(self, records: Sequence[Record]) -> object:
+        """Send the records and await the broker's word for all of them.
+
+        Raises:
+            PublishFailed: it did not come; each record may or may not be on its topic.
+        """
+        ...
+
+
+class Refused(Exception):
+    """A request that is not done: the HTTP status, a short reason, a sentence for a person and the refused events' positions."""
+
+    def __init__(self, status: int, reason: str, detail: str, errors: Sequence[dict[str, object]] = ()) -> None:
+        super().__init__(detail)
+        self.status, self.reason, self.detail, self.errors = status, reason, detail, list(errors)
+
+
+class Sent(NamedTuple):
+    """An event and the topic that it goes to."""
+
+    topic: Topic
+    event: Event
+
+
+class _Addressed(msgspec.Struct):
+    topic: str | None = None
+
+
+_split = msgspec.json.Decoder(list[msgspec.Raw])
+_address = msgspec.json.Decoder(_Addressed)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The body of a JSON request, never more than `limit` bytes in memory.
+
+    Raises:
+        Refused: 415 for another content type (so that no web page can send it unasked), 413 for a longer body.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise Refused(415, "not_json", "send Content-Type: application/json")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > limit:
+            raise Refused(413, "body_too_large", f"the body is longer than {limit} bytes; send fewer events at once")
+    return bytes(body)
+
+
+def parse(body: bytes, topic: Topic | None, now_ms: int, rules: TimeRules, most: int) -> list[Sent]:
+    """The events of a body: one JSON object or a list of them, all good. Each names its `topic` where the path does not.
+
+    Raises:
+        Refused: 400 for what is no JSON or no event, 413 for more than `most` events, 422 with the position and reason
+            of each that is wrong; then none is sent.
+    """
+    try:
+        payloads = _split.decode(body) if body.lstrip()[:1] == b"[" else [msgspec.json.decode(body, type=msgspec.Raw)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused(400, "bad_json", f"the body is no JSON object or list of them: {error}") from error
+    if not payloads:
+        raise Refused(400, "empty", "the list holds no event")
+    if len(payloads) > most:
+        raise Refused(413, "too_many_events", f"{len(payloads)} events, more than {most}; send fewer at once")
+    good: list[Sent] = []
+    errors: list[dict[str, object]] = []
+    for position, payload in enumerate(payloads):
+        try:
+            good.append(_parse_one(bytes(payload), topic, now_ms, rules))
+        except Refused as wrong:
+            errors.append({"position": position, "reason": wrong.reason, "detail": wrong.detail})
+    if errors:
+        first = errors[0]
+        raise Refused(422, "refused", f"event {first['position']}: {first['detail']}; no event of this request was taken", errors)
+    return good
+
+
+def records_of(sent: Sequence[Sent], prefix: str, now_ms: int) -> list[Record]:
+    """The events as records: keyed as the topic is, stamped with event time, carrying when they were sent."""
+    return [record(event, now_ms, prefix) for _, event in sent]
+
+
+def count(sent: Sequence[Sent]) -> dict[str, int]:
+    """Events by topic."""
+    return dict(Counter(str(topic) for topic, _ in sent))
+
+
+def _parse_one(payload: bytes, topic: Topic | None, now_ms: int, rules: TimeRules) -> Sent:
+    if topic is None:
+        topic = _topic_of(payload)
+    decoded = decode(topic, [payload], now_ms, rules)
+    if decoded.bad:
+        raise Refused(422, str(decoded.bad[0].reason), decoded.bad[0].detail)
+    return Sent(topic, decoded.good[0][1])
+
+
+def _topic_of(payload: bytes) -> Topic:
+    try:
+        return Topic(_address.decode(payload).topic or "")
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        choices = ", ".join(Topic)
+        raise Refused(422, "no_topic", f'the event needs "topic", one of {choices}; or post to /v1/events/TOPIC') from None

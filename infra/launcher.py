@@ -1,0 +1,28 @@
+"""Become another program that dies with its parent: `python launcher.py PARENT_PID COMMAND...` (standard library only).
+
+The kernel is asked for SIGKILL on the parent's death (Linux), before the program is executed, so no moment is left in
+which a kill -9 of the parent could leave it behind. Elsewhere than on Linux only an orderly stop ends the program.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+
+PR_SET_PDEATHSIG = 1
+
+
+def launch(parent: int, command: list[str]) -> None:
+    """Tie this process to `parent` and execute `command` in its place; exits 143 where the parent is gone already."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        raise SystemExit(143)
+    try:
+        os.execv(command[0], command)
+    except OSError as error:
+        raise SystemExit(f"cannot start {command[0]}: {error}") from error
+
+
+if __name__ == "__main__":
+    launch(int(sys.argv[1]), sys.argv[2:])

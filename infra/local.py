@@ -1,0 +1,109 @@
+"""The whole system on one machine: embedded parts where none are named, topics, Feast, workers, as child processes."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from pydantic import SecretStr
+
+from infra import embedded
+from infra.processes import Supervisor, everlong, tail
+from infra.scraping import ready
+from infra.settings import Settings, child_environment
+
+WORKERS = ("catalogue", "ingest", "refresh")
+READY_S = 90.0
+POLL_S = 0.1
+
+
+class NotReady(Exception):
+    """A worker runs, but did not get ready in time."""
+
+
+def start_parts(supervisor: Supervisor, settings: Settings, persist: bool) -> tuple[Settings, bool]:
+    """Start the embedded broker and store where the settings name none.
+
+    Gives the settings with their addresses, and whether the broker's log is empty: then all must be sent anew.
+    """
+    found: dict[str, object] = {}
+    fresh = False
+    if settings.kafka_bootstrap is None:
+        broker = embedded.start_broker(supervisor, settings.data_dir)
+        found |= {"kafka_bootstrap": broker.bootstrap, "epoch": broker.epoch}
+        fresh = broker.fresh
+    if settings.store_url is None:
+        found["store_url"] = SecretStr(embedded.start_store(supervisor, settings.data_dir, persist))
+    return settings.model_copy(update=found), fresh
+
+
+def start_role(supervisor: Supervisor, role: str, settings: Settings, restart: bool, port: int | None = None) -> int:
+    """Start one worker, or the API (role `api`, on `port`); gives the port of its health and metrics."""
+    port = port or embedded.free_port()
+    assert settings.kafka_bootstrap is not None
+    assert settings.store_url is not None
+    environment = child_environment(
+        kafka_bootstrap=settings.kafka_bootstrap,
+        store_url=settings.store_url.get_secret_value(),
+        epoch=settings.epoch,
+        data_dir=settings.data_dir.resolve(),
+        bundle=settings.bundle_path.resolve(),
+        torch_threads=settings.torch_threads,
+        **({"http_port": port} if role == "api" else {"metrics_port": port, "http_host": embedded.HOST}),
+    )
+    command = everlong("api") if role == "api" else everlong("worker", role)
+    supervisor.start(role, command, environment, restart)
+    return port
+
+
+def start_workers(supervisor: Supervisor, settings: Settings, restart: bool) -> dict[str, int]:
+    """Start the three workers; gives the port of each one's health and metrics."""
+    return {role: start_role(supervisor, role, settings, restart) for role in WORKERS}
+
+
+def wait_ready(supervisor: Supervisor, ports: Mapping[str, int], tick: Callable[[str], None] = lambda role: None) -> None:
+    """Wait until all are ready; `tick` is told of each that is.
+
+    Raises:
+        ChildFailed: one ended.
+        NotReady: one was not ready in time.
+    """
+    end = time.monotonic() + READY_S
+    for role, port in ports.items():
+        while (reason := ready(port)) is not None:
+            supervisor.check()
+            if time.monotonic() > end:
+                log = supervisor.children[role].log
+                raise NotReady(f"{role} is not ready after {READY_S:.0f} s: {reason}; the end of {log}:\n{tail(log)}")
+            time.sleep(POLL_S)
+        tick(role)
+
+
+def stop(supervisor: Supervisor, settings: Settings) -> None:
+    """Stop in order: workers together, then the broker, its log noted as whole, then the store."""
+    supervisor.stop(*(name for name in supervisor.children if name not in (embedded.BROKER, embedded.STORE)))
+    embedded.close_broker(supervisor, settings.data_dir)
+    supervisor.stop()
+
+
+async def wait_until(holds: Callable[[], bool], supervisor: Supervisor, seconds: float, what: str, poll_s: float = 0.25) -> None:
+    """Wait until something holds, the children being watched meanwhile.
+
+    Raises:
+        NotReady: it did not in time; `what` says what was waited for.
+        ChildFailed: a child ended.
+    """
+    end = time.monotonic() + seconds
+    while not holds():
+        supervisor.check()
+        if time.monotonic() > end:
+            raise NotReady(f"after {seconds:.0f} s still waiting for {what}; the logs are in {supervisor.log_dir}")
+        await asyncio.sleep(poll_s)
+
+
+def add_up(sent: Mapping[str, int], outcomes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """The topics whose counts do not add up: records sent = applied + duplicate + dead, each counted at least once."""
+    return [topic for topic, count in sent.items() if sum(_taken(outcomes.get(topic, {}))) != count]
+
+
+def _taken(outcome: Mapping[str, int]) -> Iterable[int]:
+    return (outcome.get(name, 0) for name in ("applied", "duplicate", "dead"))

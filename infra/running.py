@@ -1,0 +1,107 @@
+"""Where the `everlong up` of a data directory is to be found: a small file, there while it runs.
+
+Commands that are told of no broker or store by the environment look here.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from pydantic import SecretStr
+
+from infra.settings import Settings
+
+FILE = "run.json"
+
+
+class NothingRunning(Exception):
+    """No broker or store is named, and none is running."""
+
+
+class AlreadyRunning(Exception):
+    """The data directory is in use by another `everlong up`."""
+
+
+class Running(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs: its process and the time that it began (kernel ticks), and the addresses of its parts."""
+
+    pid: int
+    began: int
+    bootstrap: str
+    store_url: str
+    epoch: int
+    bundle: str
+    api_url: str = ""
+    metrics_ports: dict[str, int] = {}
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process still runs, and is not another one under the same number."""
+        return _began(self.pid) == self.began
+
+
+def note(data_dir: Path, running: Running) -> None:
+    """Write the file, readable by this user only, in one step."""
+    new = data_dir / f"{FILE}.new"
+    new.touch(0o600)
+    new.write_bytes(msgspec.json.format(msgspec.json.encode(running)))
+    new.replace(data_dir / FILE)
+
+
+def forget(data_dir: Path) -> None:
+    """Remove the file."""
+    (data_dir / FILE).unlink(missing_ok=True)
+
+
+def find(data_dir: Path) -> Running | None:
+    """What runs in the data directory, None where nothing does."""
+    with suppress(OSError, msgspec.MsgspecError):
+        running = msgspec.json.decode((data_dir / FILE).read_bytes(), type=Running)
+        return running if running.alive else None
+    return None
+
+
+def claim(data_dir: Path) -> None:
+    """Make sure that nothing runs in the data directory.
+
+    Raises:
+        AlreadyRunning: something does.
+    """
+    data_dir.mkdir(parents=True, exist_ok=True)
+    if (running := find(data_dir)) is not None:
+        raise AlreadyRunning(f"process {running.pid} is running in {data_dir}: stop it, or set EVERLONG_DATA_DIR to another folder")
+
+
+def began() -> int:
+    """When this process began, in kernel ticks."""
+    return _began(os.getpid())
+
+
+def connected(settings: Settings, *, kafka: bool = True, store: bool = True) -> Settings:
+    """The settings with the addresses of the running `everlong up` in the place of those needed and unset.
+
+    Raises:
+        NothingRunning: one is needed and unset, and nothing runs in the data directory.
+    """
+    missing_kafka, missing_store = kafka and settings.kafka_bootstrap is None, store and settings.store_url is None
+    if not missing_kafka and not missing_store:
+        return settings
+    running = find(settings.data_dir)
+    if running is None:
+        names = [*["EVERLONG_KAFKA_BOOTSTRAP"] * missing_kafka, *["EVERLONG_STORE_URL"] * missing_store]
+        raise NothingRunning(f"nothing is running in {settings.data_dir}: start `everlong up` or set {' and '.join(names)}")
+    found: dict[str, object] = {"kafka_bootstrap": running.bootstrap, "epoch": running.epoch} if missing_kafka else {}
+    if missing_store:
+        found["store_url"] = SecretStr(running.store_url)
+    if settings.bundle is None:
+        found["bundle"] = Path(running.bundle)
+    return settings.model_copy(update=found)
+
+
+def _began(pid: int) -> int:
+    """Start time of a process from /proc, in ticks since boot; 0 where it is not known to run."""
+    with suppress(OSError, IndexError, ValueError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return 0 if fields[0] == "Z" else int(fields[19])
+    return 0

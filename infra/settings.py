@@ -1,0 +1,261 @@
+"""Settings: the only reader of the environment. Every variable starts with EVERLONG_; docs/settings.md is made from here."""
+
+import logging
+import os
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from features.event_time import TimeRules
+
+PREFIX = "EVERLONG_"
+TEST_PREFIX = PREFIX + "TEST_"  # read by the test suite only
+MASK = "**********"
+STORE_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "sqlite", "memory")  # of features.store.opening
+
+_log = logging.getLogger("everlong.settings")
+Port = Annotated[int, Field(ge=0, le=65535)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0)]
+Millis = Annotated[int, Field(ge=1)]
+
+
+class SettingsError(ValueError):
+    """A variable of the environment that cannot be used. The message names each variable and what to do; it holds no secret."""
+
+
+class Settings(BaseSettings):
+    """How this process is set up, frozen. Made by `load_settings`, which explains what is wrong."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid")
+
+    kafka_bootstrap: str | None = Field(
+        None, description="Brokers as `host:port,host:port`. Unset: the embedded broker, on this machine only."
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to talk to the brokers."
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="SASL mechanism, with a SASL protocol."
+    )
+    kafka_sasl_username: str | None = Field(None, description="SASL user.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="SASL password.")
+    kafka_ssl_cafile: Path | None = Field(
+        None, description="PEM file of the authority that signed the brokers' certificates. Unset: the system's."
+    )
+    kafka_ssl_certfile: Path | None = Field(None, description="PEM file of our certificate, where brokers ask for one.")
+    kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of its key.")
+    topic_prefix: str = Field(
+        "", pattern=r"^[a-zA-Z0-9._-]{0,100}$", description="Put before every topic's name: several shops on one cluster."
+    )
+    partitions: Count = Field(4, description="Partitions of topics we create: the most workers of a role that can share the work.")
+    replication: Count = Field(1, description="Copies of each partition of topics we create; 3 in production.")
+    group: str = Field("everlong", min_length=1, description="Start of the consumer groups' names.")
+    epoch: int = Field(
+        0, ge=0, description="Raise by one after topics were made anew (their offsets start again): rows then take writes again."
+    )
+    session_timeout_s: Seconds = Field(
+        10.0, description="Seconds until a worker that went silent loses its partitions: the time of a take-over."
+    )
+    heartbeat_s: Seconds = Field(3.0, description="Seconds between a worker's signs of life; at most a third of the session time-out.")
+    commit_interval_s: Seconds = Field(2.8, description="Seconds between commits: what a killed worker's successor may see again.")
+
+    store_url: SecretStr | None = Field(
+        None,
+        description="`redis://[user:password@]host[:port][/db]`; `rediss://` with TLS (authority: `?ssl_ca_certs=FILE`); `redis+cluster://` "
+        "or `rediss+cluster://` a cluster; `sqlite:///FILE`; `memory://` for one process. Unset: the embedded Valkey.",
+    )
+    cache_rows: int = Field(20_000, ge=0, description="Rows that an ingest worker keeps in memory.")
+
+    data_dir: Path = Field(Path(".everlong"), description="Where embedded broker, embedded store and trained bundles live.")
+    bundle: Path | None = Field(
+        None, description="Folder of the bundle (weights, vocabulary, codebooks). Unset: `bundle` in the data directory."
+    )
+    bundle_poll_s: Seconds = Field(5.0, description="Seconds between looks for a new bundle to swap in.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; `auto` takes CUDA where a kernel runs on it.")
+    torch_threads: int = Field(0, ge=0, description="Threads of torch and faiss in one worker; 0: their own choice.")
+
+    max_future_ms: Annotated[int, Field(ge=0)] = Field(
+        TimeRules().max_future_ms, description="An event further ahead of the clock is a dead letter."
+    )
+    retention_ms: Millis = Field(TimeRules().retention_ms, description="An event older than this is a dead letter.")
+    ingest_batch: Count = Field(2000, description="Most events merged and written at once.")
+    refresh_batch: Count = Field(256, description="Most users refreshed at once.")
+    refresh_deadline_ms: int = Field(50, ge=0, description="How long a user's refresh waits for others to share a batch with.")
+    refresh_lag_budget: Count = Field(5000, description="Refresh requests waiting beyond which the short interest alone is computed.")
+    top_k_categories: int = Field(8, ge=1, le=63, description="Category interests of a user that are searched.")
+    candidates: int = Field(200, ge=1, le=1000, description="Items in a candidate set.")
+    retry_max_s: Seconds = Field(10.0, description="Longest wait between two tries of a write or a publication that fails.")
+    stop_deadline_s: Seconds = Field(
+        20.0, description="A worker told to stop that has not by then ends itself: brokers gone must not hang it."
+    )
+    stall_after_s: Seconds = Field(
+        60.0, description="A partition with waiting records that stands still as long makes its worker unready and end."
+    )
+
+    http_host: str = Field("127.0.0.1", description="Address that API, page and metrics listen on; `0.0.0.0` inside a container.")
+    http_port: Port = Field(8080, description="Port of API and page; 0: a free one.")
+    metrics_port: Port = Field(0, description="Port of a worker's metrics and health; 0: a free one, printed at start.")
+    api_token: SecretStr | None = Field(
+        None, min_length=8, description="Bearer token that sending events through the API asks for. Unset: none."
+    )
+    api_body_limit: Count = Field(1_048_576, description="Bytes of the largest request body.")
+    api_max_events: Count = Field(1000, description="Most events in one request.")
+    api_max_k: int = Field(1000, ge=1, le=1000, description="Most candidates in one answer.")
+    api_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("*",), description="Host names the API answers to, parted by commas (`*.shop.example` too); `*`: any."
+    )
+    api_cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Web origins whose pages may call the API, parted by commas. Unset: none."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least severe lines logged.")
+
+    @field_validator("api_allowed_hosts", "api_cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("store_url")
+    @classmethod
+    def _check_store_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            scheme, found, rest = value.get_secret_value().partition("://")
+            if scheme not in STORE_SCHEMES or not found or bool(rest) == (scheme == "memory"):
+                raise ValueError("write redis://host:port, rediss://host:port or sqlite:///FILE, or unset it for the embedded store")
+        return value
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.kafka_security_protocol.startswith("SASL") and not (self.kafka_sasl_username and self.kafka_sasl_password):
+            raise ValueError(
+                f"{PREFIX}KAFKA_SECURITY_PROTOCOL is {self.kafka_security_protocol}: "
+                f"set {PREFIX}KAFKA_SASL_USERNAME and {PREFIX}KAFKA_SASL_PASSWORD too"
+            )
+        if self.kafka_security_protocol != "PLAINTEXT" and self.kafka_bootstrap is None:
+            raise ValueError(f"{PREFIX}KAFKA_SECURITY_PROTOCOL is set, {PREFIX}KAFKA_BOOTSTRAP is not: the embedded broker is plain text")
+        if self.heartbeat_s * 3 > self.session_timeout_s:
+            raise ValueError(f"{PREFIX}HEARTBEAT_S must be at most a third of {PREFIX}SESSION_TIMEOUT_S: lower it or raise that")
+        return self
+
+    @property
+    def bundle_path(self) -> Path:
+        """The bundle's folder, whether named or the default one."""
+        return self.bundle or self.data_dir / "bundle"
+
+    @property
+    def time_rules(self) -> TimeRules:
+        """Which time stamps events may carry."""
+        return TimeRules(self.max_future_ms, self.retention_ms)
+
+
+def load_settings(**given: Any) -> Settings:
+    """The settings of this process: what is given (options of a command) over the environment over the defaults.
+
+    Warns in the log of each EVERLONG_ variable that is no setting, with the nearest that is.
+
+    Raises:
+        SettingsError: a value cannot be used; the message names the variable and the remedy.
+    """
+    for sentence in unknown_variables(os.environ):
+        _log.warning(sentence)
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(wrong) for wrong in error.errors(include_url=False, include_input=False))) from None
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each EVERLONG_ variable that is no setting, naming the nearest one."""
+    known = [_variable(name) for name in Settings.model_fields]
+    sentences = []
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and not name.upper().startswith(TEST_PREFIX) and name.upper() not in known:
+            near = get_close_matches(name.upper(), known, n=1)
+            sentences.append(f"{name} is no setting and is ignored" + (f"; did you mean {near[0]}?" if near else "; see docs/settings.md"))
+    return sentences
+
+
+def describe(settings: Settings) -> str:
+    """Every variable and its value, one a line; secrets and passwords inside URLs masked."""
+    return "\n".join(f"{_variable(name)}={_shown(getattr(settings, name))}" for name in Settings.model_fields)
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Made by `infra.settings.settings_page`. Every setting is a variable of the environment; an empty one counts as unset.",
+        "Secrets are never printed: `everlong` shows its settings at start with secrets and passwords masked.",
+        "",
+        "| Variable | Default | Meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        choices = _choices(field.annotation)
+        meaning = f"{field.description}{' One of ' + ', '.join(choices) + '.' if choices else ''}"
+        lines.append(f"| `{_variable(name)}` | {_default(field.default)} | {meaning} |")
+    return "\n".join(lines) + "\n"
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _choices(annotation: Any) -> list[str]:
+    return [f"`{value}`" for value in getattr(annotation, "__args__", ()) if isinstance(value, str)]
+
+
+def _default(value: Any) -> str:
+    shown = _shown(value)
+    return f"`{shown}`" if shown else "unset"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return _mask(value.get_secret_value())
+    if isinstance(value, tuple):
+        return ",".join(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "" if value is None else str(value)
+
+
+def _mask(secret: str) -> str:
+    """A URL keeps scheme, host and path; its password and query go. Anything else is masked whole."""
+    if "://" not in secret:
+        return MASK
+    try:
+        url = urlsplit(secret)
+    except ValueError:
+        return MASK
+    if "@" in url.path:  # an unquoted slash in the password
+        return f"{url.scheme}://{MASK}"
+    user, at, host = url.netloc.rpartition("@")
+    if at:
+        name, colon, _ = user.partition(":")
+        host = f"{name}:{MASK}@{host}" if colon else f"{MASK}@{host}"
+    return urlunsplit((url.scheme, host, url.path, MASK if url.query else "", "")) if host else secret.partition("?")[0]
+
+
+def _explain(wrong: Any) -> str:
+    """One error of pydantic as a sentence: the variable, what is wrong, and where the remedy stands."""
+    sentence = wrong["msg"].removeprefix("Value error, ")
+    if not wrong["loc"]:
+        return sentence
+    name = str(wrong["loc"][0])
+    field = Settings.model_fields.get(name)
+    if field is None:
+        return f"{name} is no setting; see docs/settings.md"
+    default = _shown(field.default) or "unset"
+    return f"{_variable(name)}: {sentence}. It means: {field.description} Default: {default}. Correct it or unset it."
+
+
+def child_environment(**changed: str | int | float | Path) -> dict[str, str]:
+    """The environment for a child process: ours, with these settings in the place of what it says of them."""
+    return {**os.environ, **{_variable(name): str(value) for name, value in changed.items()}}

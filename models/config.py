@@ -1,0 +1,38 @@
+"""What is chosen before training. It travels in the manifest of a bundle, so that serving builds the same network."""
+
+import msgspec
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes of the network and of its training. alpha, beta, gamma weigh the losses of papers.md 1.1 and 1.2."""
+
+    dim: int = 32
+    heads: int = 2
+    short: int = 50  # S: newest events and queries read
+    long: int = 64  # L: newest events of one category read
+    touched: int = 100  # P': newest distinct categories read
+    buckets: int = 8192  # rows of the table of hashed words
+    title_words: int = 24
+    query_words: int = 12
+    subspaces: int = 8  # P of the codebook
+
+    epochs: int = 4
+    batch: int = 256
+    run: int = 8  # examples of one category that stand together in a batch: they share negatives
+    learning_rate: float = 4e-3
+    temperature: float = 0.07
+    per_user: int = 40  # moments of one user that become examples
+    per_basket: int = 4
+    category_negatives: int = 16  # sampled from the catalogue for each category in a batch
+    pool_negatives: int = 512  # sampled from the whole catalogue, for the short tower
+    item_dropout: float = 0.15  # share of items whose id is hidden: so new items are learnt
+    alpha: float = 1.0  # long tower, in the category
+    beta: float = 0.5  # short tower, in the category
+    pool: float = 1.0  # short tower, whole pool (not in the paper: it searches the whole pool)
+    gamma: float = 1.0  # next category
+
+    cut_ms: int | None = None  # events from here on are held out; None: the last `holdout` share of events
+    holdout: float = 0.1
+    test_per_user: int = 5
+    top_k: int = 8
+    popular: int = 200

@@ -1,0 +1,112 @@
+"""The catalogue pipeline: item events become vectors and PQ codes, item rows, and messages for every refresh worker's index.
+
+It knows no Kafka. Steps: 1 decode, 2 vectors and codes of one bundle's generation, 3 one versioned write of the item
+rows, then the agent: 4 publish codes and dead letters, 5 acknowledge. All steps may be repeated.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from models.recommender import Recommender
+
+from features.codec import pack
+from features.event_time import TimeRules
+from features.events import Item, Reason, Refusal, Topic, decode
+from features.outcomes import ItemRow
+from features.store import Key, OnlineStore, Stored, Version
+from features.table import ITEM
+from stream.ingest import Record, dead_letter
+from stream.messages import DeadLetter, ItemCode
+
+
+class CatalogueOutcome(NamedTuple):
+    """What a batch came to: codes by item (None: the item is gone), dead letters, and counts that add up to its records."""
+
+    codes: list[tuple[str, ItemCode | None]]
+    dead: list[DeadLetter]
+    counts: Counter[str]
+
+
+class News(NamedTuple):
+    """The last word on an item in a batch: its offset, and the event; None where a tombstone took it away."""
+
+    offset: int
+    item: Item | None
+
+
+class Catalogue:
+    """Applies item events under the recommender that `current` gives at the time."""
+
+    def __init__(
+        self,
+        store: OnlineStore,
+        current: Callable[[], Recommender],
+        clock_ms: Callable[[], int],
+        rules: TimeRules | None = None,
+        epoch: int = 0,
+    ) -> None:
+        self._store, self._current, self._clock_ms = store, current, clock_ms
+        self._rules, self._epoch = rules or TimeRules(), epoch
+
+    def process(self, records: Sequence[Record]) -> CatalogueOutcome:
+        """Apply records of one partition of the topic `items`; of several of one item the last counts.
+
+        A record without a value (a tombstone of the compacted topic) deletes the item of its key.
+
+        Raises:
+            StoreUnavailable: process the same records again.
+        """
+        news, dead = self._decode(records)  # 1
+        rows, codes = self._encode(news)  # 2
+        accepted = self._store.write(rows)  # 3
+        newer = {key.entities[0] for (key, _), ok in zip(rows, accepted, strict=True) if not ok}
+        counts = Counter(dead=len(dead), applied=len(records) - len(dead))
+        return CatalogueOutcome([(item, code) for item, code in codes if item not in newer], dead, counts)
+
+    def _decode(self, records: Sequence[Record]) -> tuple[dict[str, News], list[DeadLetter]]:
+        tombstones = [record for record in records if record.value is None and record.key]
+        kept = [record for record in records if record.value is not None or not record.key]
+        decoded = decode(Topic.ITEMS, [record.value for record in kept], self._clock_ms(), self._rules)
+        bad = list(decoded.bad)
+        news = [(record.key.decode(errors="replace"), News(record.offset, None)) for record in tombstones if record.key]
+        for position, event in decoded.good:
+            assert isinstance(event, Item)
+            if kept[position].key == event.item_id.encode():
+                news.append((event.item_id, News(kept[position].offset, event)))
+            else:
+                bad.append(Refusal(position, Reason.WRONG_KEY, "the record's key is not the event's item_id: set it when producing"))
+        newest = dict(sorted(news, key=lambda entry: entry[1].offset))
+        return newest, [dead_letter(kept[refusal.position], refusal) for refusal in sorted(bad)]
+
+    def _encode(self, news: dict[str, News]) -> tuple[list[tuple[Key, Stored]], list[tuple[str, ItemCode | None]]]:
+        recommender = self._current()
+        alive = {name: (offset, item) for name, (offset, item) in news.items() if item is not None and not item.deleted}
+        vectors = recommender.item_vectors([item for _, item in alive.values()])  # (n, d) float32
+        quantised = recommender.item_codes(vectors)  # (n, P) uint8
+        rows: list[tuple[Key, Stored]] = []
+        codes: list[tuple[str, ItemCode | None]] = []
+        for (name, (offset, item)), vector, code in zip(alive.items(), vectors, quantised, strict=True):
+            row = ItemRow(
+                category=item.category_id,
+                title=item.title,
+                price=item.price,
+                vector=vector.astype("<f4").tobytes(),
+                code=code.tobytes(),
+                generation=recommender.generation,
+                ts=item.ts,
+            )
+            rows.append(self._row(name, offset, row))
+            code_message = ItemCode(
+                item_id=name, category_id=row.category, vector=row.vector, code=row.code, generation=row.generation, ts=row.ts
+            )
+            codes.append((name, code_message))
+        for name, (offset, gone) in news.items():
+            if name not in alive:
+                rows.append(self._row(name, offset, ItemRow(deleted=True, ts=gone.ts if gone else 0)))
+                codes.append((name, None))
+        return rows, codes
+
+    def _row(self, item_id: str, offset: int, row: ItemRow) -> tuple[Key, Stored]:
+        """The row; its version counts offsets of the topic `items`."""
+        return Key(ITEM.name, (item_id,)), Stored(pack(row), Version(self._epoch, offset + 1), row.ts)

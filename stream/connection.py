@@ -1,0 +1,75 @@
+"""How to reach the broker: one value, from which each of the Kafka libraries gets its own spelling."""
+
+import ssl
+from typing import Any
+
+import msgspec
+from faust import SASLCredentials, SSLCredentials
+from faust.types.auth import CredentialsT
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """Address of the brokers ("host:port,host:port") and what they ask of a client. Printing it hides the password.
+
+    `security_protocol` is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; `sasl_mechanism` PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
+    """
+
+    bootstrap: str
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: str | None = None
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+
+    def __repr__(self) -> str:
+        password = None if self.sasl_password is None else "***"
+        return f"Connection({self.bootstrap!r}, {self.security_protocol}, user={self.sasl_username!r}, password={password!r})"
+
+    __str__ = __repr__
+
+    @property
+    def servers(self) -> list[str]:
+        """The brokers' addresses, "host:port" each."""
+        return [server.strip() for server in self.bootstrap.split(",") if server.strip()]
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """The TLS context that verifies the brokers and shows our certificate, None where the protocol has no TLS."""
+        if "SSL" not in self.security_protocol.split("_"):
+            return None
+        context = ssl.create_default_context(cafile=self.ssl_cafile)
+        if self.ssl_certfile is not None:
+            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+        return context
+
+    def for_kafka_python(self) -> dict[str, Any]:
+        """Keyword arguments of every client of kafka-python."""
+        return self._client()
+
+    def for_aiokafka(self) -> dict[str, Any]:
+        """Keyword arguments of every client of aiokafka."""
+        return self._client()
+
+    def faust_broker(self) -> str:
+        """The `broker` setting of Faust."""
+        return ";".join(f"kafka://{server}" for server in self.servers)
+
+    def faust_credentials(self) -> CredentialsT | None:
+        """The `broker_credentials` setting of Faust, None for PLAINTEXT."""
+        context = self.ssl_context()
+        if self.security_protocol.startswith("SASL"):
+            return SASLCredentials(
+                username=self.sasl_username, password=self.sasl_password, ssl_context=context, mechanism=self.sasl_mechanism or "PLAIN"
+            )
+        return SSLCredentials(context) if context is not None else None
+
+    def _client(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"bootstrap_servers": self.servers, "security_protocol": self.security_protocol}
+        if (context := self.ssl_context()) is not None:
+            arguments["ssl_context"] = context
+        if self.security_protocol.startswith("SASL"):
+            arguments["sasl_mechanism"] = self.sasl_mechanism or "PLAIN"
+            arguments["sasl_plain_username"] = self.sasl_username
+            arguments["sasl_plain_password"] = self.sasl_password
+        return arguments

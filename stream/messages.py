@@ -1,0 +1,56 @@
+"""What our workers say to each other, as JSON values of the topics `refresh`, `item-codes`, `candidates` and `events.dlq`."""
+
+import msgspec
+
+from features.outcomes import Candidate
+
+
+class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Topic `refresh`, key user id: rows of this user changed. `version` is that of the rows (epoch and offsets).
+
+    `event_ts` (ms) is the newest event applied, `sent_ms` the wall clock (ms) when its producer sent it.
+    """
+
+    user_id: str
+    categories: list[str]
+    version: tuple[int, int, int, int]
+    event_ts: int
+    sent_ms: int
+
+
+class ItemCode(msgspec.Struct, frozen=True, kw_only=True):
+    """Topic `item-codes`, key item id: what every refresh worker's index holds of an item. No value: the item is gone.
+
+    `vector` is little-endian float32 (d,) and `code` uint8 (P,), both base64 in JSON.
+    """
+
+    item_id: str
+    category_id: str
+    vector: bytes
+    code: bytes
+    generation: str
+    ts: int
+
+
+class CandidateSet(msgspec.Struct, frozen=True, kw_only=True):
+    """Topic `candidates`, key user id."""
+
+    user_id: str
+    candidates: list[Candidate]
+    level: str
+    generation: str
+    event_ts: int
+    published_ts: int
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """Topic `events.dlq`: an event that was refused, with its original bytes (base64 in JSON)."""
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    ts: int

@@ -1,0 +1,109 @@
+"""How far each partition is: what was delivered, what is done, what the broker has; and which partition stands still. Pure, thread-safe."""
+
+from collections.abc import Iterable
+from threading import Lock
+
+import msgspec
+
+Partition = tuple[str, int]  # a topic and one of its partitions
+
+
+class _Place(msgspec.Struct):
+    """Offsets are those of the next record, as Kafka counts: equal ones mean that nothing is left. None: not known yet."""
+
+    moved_at: float  # s, monotonic
+    fetched: int | None = None  # how far the client read the log
+    delivered: int | None = None
+    acked: int | None = None
+    end: int | None = None  # of the log, as the broker says
+
+    @property
+    def outstanding(self) -> bool:
+        return self.delivered is not None and self.delivered != self.acked
+
+    @property
+    def unread(self) -> bool:
+        return self.end is not None and (self.fetched is None or self.fetched < self.end)
+
+
+class Progress:
+    """The watchdog's book. All times are seconds of one monotonic clock."""
+
+    def __init__(self, stall_after_s: float) -> None:
+        self._stall_after_s = stall_after_s
+        self._places: dict[Partition, _Place] = {}
+        self._acked_at = float("-inf")
+        self._lock = Lock()
+
+    def assigned(self, partitions: Iterable[Partition], now: float) -> None:
+        """Start anew with these partitions: after a rebalance all of them are read again from what was committed."""
+        with self._lock:
+            self._places = {(topic, number): _Place(now) for topic, number in partitions}
+
+    def revoked(self) -> None:
+        """Forget all partitions: they are another worker's, or soon ours again."""
+        with self._lock:
+            self._places = {}
+
+    def partitions(self) -> list[Partition]:
+        """The partitions that are ours."""
+        with self._lock:
+            return sorted(self._places)
+
+    def delivered(self, partition: Partition, upto: int, now: float) -> None:
+        """Records below offset `upto` were handed on to be worked on."""
+        with self._lock:
+            if (place := self._places.get(partition)) is not None:
+                # Idle time before this list was no standing still.
+                place.moved_at = now
+                place.delivered = upto
+
+    def acked(self, partition: Partition, upto: int, now: float) -> None:
+        """Records below offset `upto` are done."""
+        with self._lock:
+            self._acked_at = now
+            if (place := self._places.get(partition)) is not None:
+                place.moved_at = now
+                place.acked = upto
+
+    def observed(self, partition: Partition, *, end: int, fetched: int | None, committed: int | None, now: float) -> None:
+        """What the broker has (`end`, asked of it by a second client), how far the reading client got, what was committed before."""
+        with self._lock:
+            if (place := self._places.get(partition)) is not None:
+                if not place.outstanding and (fetched != place.fetched or not place.unread):
+                    place.moved_at = now
+                place.end, place.fetched = end, fetched
+                if place.acked is None and place.delivered is None:
+                    place.acked = committed
+                    place.delivered = committed
+
+    def retrying(self, now: float) -> None:
+        """Work waits for a store or broker that does not answer: for no partition is that standing still."""
+        with self._lock:
+            for place in self._places.values():
+                place.moved_at = now
+
+    def stalled(self, now: float) -> list[Partition]:
+        """Partitions that have records to read or to finish and did not move for `stall_after_s`.
+
+        While lists of other partitions are being finished, a partition may be waiting for its turn: it gets 5 times as long.
+        """
+        with self._lock:
+            busy = now - self._acked_at < self._stall_after_s and any(place.outstanding for place in self._places.values())
+            patience_s = self._stall_after_s * (5 if busy else 1)
+            return sorted(
+                partition
+                for partition, place in self._places.items()
+                if (place.outstanding or place.unread) and now - place.moved_at >= patience_s
+            )
+
+    def lag(self) -> dict[Partition, int]:
+        """Offsets between what is done and the end of the log, by partition; those of which the end is not known yet are left out."""
+        with self._lock:
+            return {partition: _lag(place) for partition, place in self._places.items() if place.end is not None}
+
+
+def _lag(place: _Place) -> int:
+    if not place.outstanding and not place.unread:
+        return 0  # what is left are markers of transactions or records that compaction took
+    return max(0, (place.end or 0) - (place.acked or 0))

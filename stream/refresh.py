@@ -1,0 +1,218 @@
+"""The refresh pipeline: requests become interests and candidate sets of their users, under one bundle's generation.
+
+It knows no Kafka. Steps: 1 coalesce requests by user, 2 read `user` and `user_interests` in one round trip, 3 predict
+categories and read the `user_category` rows of those whose interest is to be computed, 4 towers, 5 search and merge,
+6 one versioned write; then the agent: 7 publish, 8 acknowledge. All steps may be repeated.
+
+The ladder, when something is lost: full; short (only the short interest, where the backlog exceeds the budget);
+category_popular (no model: popular in the user's categories); popular. The level is in the answer and in a metric.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from features.codec import pack, unpack
+from features.outcomes import Candidate, CandidatesRow, InterestsRow
+from features.rows import CategoryRow, UserRow
+from features.store import Key, OnlineStore, Stored, Version
+from features.table import USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
+from models.cascade import Popular, popular_candidates, retrieve, retrieve_short
+from models.index import ItemIndex
+from models.recommender import Recommender
+from stream.messages import CandidateSet, RefreshRequest
+
+LEVELS = ("full", "short", "category_popular", "popular")
+
+
+class Serving(NamedTuple):
+    """What answers: a recommender and the index of its generation, swapped as one."""
+
+    recommender: Recommender
+    index: ItemIndex
+    popular: Popular
+
+
+class Limits(NamedTuple):
+    """`top_k` categories a user, `candidates` in a set, and whether bought items are left out."""
+
+    top_k: int = 8
+    candidates: int = 200
+    exclude_bought: bool = True
+
+
+class User(NamedTuple):
+    """A user to refresh: the request, rows, and the version under which outcomes are written."""
+
+    request: RefreshRequest
+    row: UserRow
+    interests: InterestsRow
+    version: Version
+
+    @property
+    def event_ts(self) -> int:
+        """Time (ms) of the newest event that the row holds."""
+        row = self.row
+        return max([self.request.event_ts, *(e.ts for e in row.recent[-1:]), *(q.ts for q in row.queries[-1:])])
+
+
+class Answer(NamedTuple):
+    """What a refresh found for one user; `interests` is None where none were computed."""
+
+    candidates: list[Candidate]
+    level: str
+    interests: InterestsRow | None
+
+
+class RefreshOutcome(NamedTuple):
+    """Sets to publish with the time (wall clock, ms) at which their newest event was sent, and counts."""
+
+    sets: list[tuple[CandidateSet, int]]
+    levels: Counter[str]
+    interests_computed: int
+    interests_reused: int
+    failure: str | None
+
+
+class Refresh:
+    """Answers requests with what `current` gives at the time. Not thread-safe: one batch at a time."""
+
+    def __init__(
+        self, store: OnlineStore, current: Callable[[], Serving], clock_ms: Callable[[], int], limits: Limits | None = None
+    ) -> None:
+        self._store, self._current, self._clock_ms = store, current, clock_ms
+        self._limits = limits or Limits()
+
+    def process(self, requests: Sequence[RefreshRequest], behind: bool = False) -> RefreshOutcome:
+        """Refresh the users of `requests`, each once. `behind`: the backlog exceeds the budget, take the short way.
+
+        Raises:
+            StoreUnavailable: process the same requests again.
+        """
+        users = self._read(coalesce(requests))  # 1, 2
+        serving = self._current()
+        computed = Computed()
+        failure = None
+        try:
+            answers = self._short(serving, users) if behind else self._full(serving, users, computed)  # 3, 4, 5
+        except RuntimeError as error:  # torch's errors, a lost GPU among them
+            failure = f"{type(error).__name__}: {error}"
+            answers = [self._popular(serving, user) for user in users]
+        answers = [answer if answer.candidates else self._popular(serving, user) for user, answer in zip(users, answers, strict=True)]
+        sets = self._write(serving, users, answers)  # 6
+        levels = Counter(found.level for found, _ in sets)
+        return RefreshOutcome(sets, levels, computed.new, computed.reused, failure)
+
+    def _read(self, requests: Sequence[RefreshRequest]) -> list[User]:
+        names = [request.user_id for request in requests]
+        keys = [Key(USER.name, (name,)) for name in names] + [Key(USER_INTERESTS.name, (name,)) for name in names]
+        found = self._store.read(keys)
+        users = []
+        for request, row, interests in zip(requests, found[: len(names)], found[len(names) :], strict=True):
+            version = row.version if row else Version(*request.version)
+            users.append(User(request, unpack(UserRow, row and row.packed), unpack(InterestsRow, interests and interests.packed), version))
+        return users
+
+    def _full(self, serving: Serving, users: Sequence[User], computed: "Computed") -> list[Answer]:
+        recommender, index, _ = serving
+        state = recommender.short([user.row for user in users])
+        chosen = recommender.categories([user.row for user in users], state, self._limits.top_k)
+        held = [kept_interests(user, recommender) for user in users]
+        needed = [(n, category) for n, found in enumerate(chosen) for category, _ in found if category not in held[n]]
+        keys = [Key(USER_CATEGORY.name, (users[n].request.user_id, category)) for n, category in needed]
+        rows = self._store.read(keys) if keys else []
+        sequences = [(n, category, unpack(CategoryRow, row and row.packed)) for (n, category), row in zip(needed, rows, strict=True)]
+        for (n, category), vector in zip(needed, recommender.long(state, sequences) if sequences else [], strict=True):
+            held[n][category] = vector
+        computed.new += len(needed)
+        computed.reused += sum(len(found) for found in chosen) - len(needed)
+        empty = np.empty((0, recommender.dim), np.float32)
+        long_vectors = [np.stack([held[n][c] for c, _ in found]) if found else empty for n, found in enumerate(chosen)]  # B x (K, d)
+        found_by_user = retrieve(index, long_vectors, chosen, state.vectors, self._excluded(users), self._limits.candidates)
+        answers = []
+        for user, found, vectors, short, candidates in zip(users, chosen, long_vectors, state.vectors, found_by_user, strict=True):
+            packed = np.concatenate([vectors, short[None]]).astype("<f4").tobytes()  # (K+1, d)
+            names = [category for category, _ in found] + [""]
+            interests = InterestsRow(categories=names, vectors=packed, dim=recommender.dim, generation=recommender.generation)
+            known = user.row.recent or user.row.queries
+            answers.append(Answer(candidates if known else [], "full", interests))
+        return answers
+
+    def _short(self, serving: Serving, users: Sequence[User]) -> list[Answer]:
+        state = serving.recommender.short([user.row for user in users])
+        found = retrieve_short(serving.index, state.vectors, self._excluded(users), self._limits.candidates)
+        return [
+            Answer(candidates if user.row.recent or user.row.queries else [], "short", None)
+            for user, candidates in zip(users, found, strict=True)
+        ]
+
+    def _popular(self, serving: Serving, user: User) -> Answer:
+        categories = [(touched.category, float(touched.count)) for touched in user.row.categories]
+        candidates = popular_candidates(
+            serving.popular,
+            categories,
+            limit=self._limits.candidates,
+            exclude=self._excluded([user])[0],
+            category_of=serving.index.category_of,
+        )
+        level = "category_popular" if any(candidate.path == "category_popular" for candidate in candidates) else "popular"
+        return Answer(candidates, level, None)
+
+    def _excluded(self, users: Sequence[User]) -> list[set[str]]:
+        return [{event.item for event in user.row.bought} if self._limits.exclude_bought else set() for user in users]
+
+    def _write(self, serving: Serving, users: Sequence[User], answers: Sequence[Answer]) -> list[tuple[CandidateSet, int]]:
+        now, generation = self._clock_ms(), serving.recommender.generation
+        rows: list[tuple[Key, Stored]] = []
+        sets: dict[Key, tuple[CandidateSet, int]] = {}
+        for user, answer in zip(users, answers, strict=True):
+            name, ts = user.request.user_id, user.event_ts
+            row = CandidatesRow(candidates=answer.candidates, level=answer.level, generation=generation, event_ts=ts, published_ts=now)
+            key = Key(USER_CANDIDATES.name, (name,))
+            rows.append((key, Stored(pack(row), user.version, ts)))
+            if answer.interests is not None:
+                rows.append((Key(USER_INTERESTS.name, (name,)), Stored(pack(answer.interests), user.version, ts)))
+            published = CandidateSet(
+                user_id=name, candidates=row.candidates, level=row.level, generation=generation, event_ts=ts, published_ts=now
+            )
+            sets[key] = published, user.request.sent_ms
+        accepted = self._store.write(rows)
+        return [sets[key] for (key, _), ok in zip(rows, accepted, strict=True) if ok and key in sets]
+
+
+class Computed:
+    """How many long interests a batch computed, and how many it took from the rows."""
+
+    def __init__(self) -> None:
+        self.new = 0
+        self.reused = 0
+
+
+def coalesce(requests: Iterable[RefreshRequest]) -> list[RefreshRequest]:
+    """One request a user: newest version, time and sending, all categories; users in order of their first request."""
+    users: dict[str, RefreshRequest] = {}
+    for request in requests:
+        old = users.get(request.user_id, request)
+        users[request.user_id] = RefreshRequest(
+            user_id=request.user_id,
+            categories=sorted({*old.categories, *request.categories}),
+            version=max(old.version, request.version),
+            event_ts=max(old.event_ts, request.event_ts),
+            sent_ms=max(old.sent_ms, request.sent_ms),
+        )
+    return list(users.values())
+
+
+def kept_interests(user: User, recommender: Recommender) -> dict[str, np.ndarray]:
+    """Long interests (d,) of this generation that no event of the request touched, by category."""
+    row = user.interests
+    if row.generation != recommender.generation or row.dim != recommender.dim:
+        return {}
+    vectors = np.frombuffer(row.vectors, "<f4").reshape(len(row.categories), row.dim)
+    return {
+        category: vector
+        for category, vector in zip(row.categories, vectors, strict=True)
+        if category and category not in user.request.categories
+    }

@@ -1,0 +1,98 @@
+"""The rows of one partition as its only writer knows them: a bounded cache in front of the store, read in one round trip."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from features.codec import unpack
+from features.rows import CategoryRow, UserRow
+from features.store import Key, OnlineStore, Stored, Version
+from features.table import USER, USER_CATEGORY
+
+
+class Superseded(Exception):
+    """Another writer holds a newer epoch, or goes on writing the same rows: this worker must stop and join again."""
+
+
+class UserState(NamedTuple):
+    """A user row and the version under which the store holds it."""
+
+    row: UserRow
+    version: Version
+
+
+class CategoryState(NamedTuple):
+    """A category row and the version under which the store holds it."""
+
+    row: CategoryRow
+    version: Version
+
+
+class CachedUser(NamedTuple):
+    """All that is cached of a user."""
+
+    user: UserState
+    categories: dict[str, CategoryState]
+
+    @property
+    def events(self) -> int:
+        """How many events it holds: what the cache's bound counts."""
+        return 1 + len(self.user.row.recent) + sum(1 + len(state.row.events) for state in self.categories.values())
+
+
+class RowCache:
+    """Least recently used users, bounded by the number of events that their rows hold."""
+
+    def __init__(self, store: OnlineStore, epoch: int, max_events: int) -> None:
+        self._store, self._epoch, self._max_events = store, epoch, max_events
+        self._users: OrderedDict[str, CachedUser] = OrderedDict()
+        self._events = 0
+
+    def load(self, wanted: Mapping[str, set[str]]) -> dict[str, CachedUser]:
+        """The users with at least these categories; whatever is not cached comes in one read.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+            Superseded: the store holds a row of a newer epoch.
+        """
+        cached = {user: self._users.get(user) for user in wanted}
+        missing: list[Key] = []
+        for user, categories in wanted.items():
+            held = cached[user]
+            missing += [Key(USER.name, (user,))] if held is None else []
+            missing += [Key(USER_CATEGORY.name, (user, c)) for c in sorted(categories) if held is None or c not in held.categories]
+        found = dict(zip(missing, self._store.read(missing), strict=True)) if missing else {}
+        loaded = {}
+        for user, categories in wanted.items():
+            held = cached[user] or CachedUser(self._user_state(found[Key(USER.name, (user,))]), {})
+            new = {c: self._category_state(found[Key(USER_CATEGORY.name, (user, c))]) for c in categories - held.categories.keys()}
+            loaded[user] = self.put(user, CachedUser(held.user, held.categories | new))
+        return loaded
+
+    def put(self, user: str, state: CachedUser) -> CachedUser:
+        """Keep what is now true of a user, and let the least recently used go where the bound is passed."""
+        self.drop(user)
+        self._users[user] = state
+        self._events += state.events
+        while self._events > self._max_events and len(self._users) > 1:
+            self.drop(next(iter(self._users)))
+        return state
+
+    def drop(self, user: str) -> None:
+        """Forget a user, if cached: the next load reads the store."""
+        if (old := self._users.pop(user, None)) is not None:
+            self._events -= old.events
+
+    def _user_state(self, stored: Stored | None) -> UserState:
+        return UserState(unpack(UserRow, stored.packed), self._version(stored)) if stored else UserState(UserRow(), Version(self._epoch))
+
+    def _category_state(self, stored: Stored | None) -> CategoryState:
+        if stored is None:
+            return CategoryState(CategoryRow(), Version(self._epoch))
+        return CategoryState(unpack(CategoryRow, stored.packed), self._version(stored))
+
+    def _version(self, stored: Stored) -> Version:
+        epoch = stored.version.epoch
+        if epoch > self._epoch:
+            raise Superseded(f"the store holds rows of epoch {epoch}, this worker writes {self._epoch}: set EVERLONG_EPOCH={epoch}")
+        return stored.version if epoch == self._epoch else Version(self._epoch)

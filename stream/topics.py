@@ -1,0 +1,32 @@
+"""The topics, listed once: name, who keys it by what, and how the broker keeps it."""
+
+from typing import NamedTuple
+
+from features.events import Topic
+
+
+class TopicSpec(NamedTuple):
+    """A topic of the broker. Retention of -1 ms keeps everything; a compacted topic keeps the newest record of a key."""
+
+    name: str
+    key: str
+    compacted: bool = False
+    retention_ms: int = -1
+
+
+CLICKS = TopicSpec(Topic.CLICKS, "user id")
+QUERIES = TopicSpec(Topic.QUERIES, "user id")
+ORDERS = TopicSpec(Topic.ORDERS, "user id")
+ITEMS = TopicSpec(Topic.ITEMS, "item id", compacted=True)
+ITEM_CODES = TopicSpec("item-codes", "item id", compacted=True)
+REFRESH = TopicSpec("refresh", "user id", retention_ms=86_400_000)
+CANDIDATES = TopicSpec("candidates", "user id", compacted=True)
+DEAD_LETTERS = TopicSpec("events.dlq", "source topic and partition", retention_ms=30 * 86_400_000)
+
+BEHAVIOUR = (CLICKS, QUERIES, ORDERS)
+ALL = (*BEHAVIOUR, ITEMS, ITEM_CODES, REFRESH, CANDIDATES, DEAD_LETTERS)
+
+
+def prefixed(prefix: str, topic: TopicSpec) -> str:
+    """The broker's name of a topic: `prefix` lets several shops (and tests) share one broker."""
+    return prefix + topic.name

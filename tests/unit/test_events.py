@@ -1,0 +1,100 @@
+"""Any bytes give an event or a dead letter with its reason, never an exception."""
+
+import json
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from features.event_time import TimeRules
+from features.events import MAX_EVENT_BYTES, TYPES, Click, Order, Reason, Topic, decode, encode, key_of
+
+NOW = 1_700_000_000_000
+CLICK = {"event_id": "e", "user_id": "u", "item_id": "i", "category_id": "c", "ts": NOW}
+LINE = {"item_id": "i", "category_id": "c", "quantity": 1, "price": 2.5}
+GOOD = {
+    Topic.CLICKS: CLICK,
+    Topic.QUERIES: {"event_id": "e", "user_id": "u", "query_id": "q", "text": "Red shoes", "ts": NOW},
+    Topic.ORDERS: {"event_id": "e", "order_id": "o", "user_id": "u", "ts": NOW, "lines": [LINE]},
+    Topic.ITEMS: {"item_id": "i", "category_id": "c", "title": "A shoe", "attributes": {"colour": "red"}, "price": 9.5, "ts": NOW},
+}
+
+
+def reasons(topic, *payloads):
+    decoded = decode(topic, payloads, NOW, TimeRules())
+    assert sorted([p for p, _ in decoded.good] + [b.position for b in decoded.bad]) == list(range(len(payloads)))
+    return [bad.reason for bad in decoded.bad]
+
+
+@pytest.mark.parametrize("topic", list(Topic))
+def test_every_kind_goes_over_the_wire_and_back(topic):
+    [(_, event)] = decode(topic, [json.dumps(GOOD[topic]).encode()], NOW, TimeRules()).good
+    assert isinstance(event, TYPES[topic])
+    assert decode(topic, [encode(event)], NOW, TimeRules()).good == [(0, event)]
+    assert key_of(event) == (b"i" if topic is Topic.ITEMS else b"u")
+
+
+def test_unknown_fields_pass_and_an_optional_version_is_taken():
+    [(_, click)] = decode(Topic.CLICKS, [json.dumps(CLICK | {"shop": "de", "v": 1}).encode()], NOW, TimeRules()).good
+    assert isinstance(click, Click)
+
+
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        (None, Reason.EMPTY),
+        (b"", Reason.EMPTY),
+        (b"x" * (MAX_EVENT_BYTES + 1), Reason.OVERSIZED),
+        (b"{", Reason.BAD_JSON),
+        (b"\xff\xfe{}", Reason.NOT_UTF8),
+        (b'{"x": ' + b"[" * 60_000, Reason.BAD_JSON),
+        (b"[]", Reason.WRONG_SHAPE),
+        (json.dumps(CLICK | {"ts": "yesterday"}).encode(), Reason.WRONG_SHAPE),
+        (json.dumps(CLICK | {"ts": -1}).encode(), Reason.WRONG_SHAPE),
+        (json.dumps(CLICK | {"item_id": ""}).encode(), Reason.WRONG_SHAPE),
+        (json.dumps(CLICK | {"item_id": 7}).encode(), Reason.WRONG_SHAPE),
+        (json.dumps(CLICK | {"kind": "stare"}).encode(), Reason.WRONG_SHAPE),
+        (json.dumps({k: v for k, v in CLICK.items() if k != "user_id"}).encode(), Reason.WRONG_SHAPE),
+        (json.dumps(CLICK | {"ts": NOW + 3_600_000}).encode(), Reason.FUTURE),
+        (json.dumps(CLICK | {"ts": 0}).encode(), Reason.BEYOND_RETENTION),
+    ],
+)
+def test_what_is_wrong_is_named(payload, reason):
+    assert reasons(Topic.CLICKS, payload) == [reason]
+
+
+def test_a_wrong_order_line_spoils_the_order_and_says_where():
+    bad = json.dumps(GOOD[Topic.ORDERS] | {"lines": [LINE, LINE | {"quantity": 0}]}).encode()
+    [refusal] = decode(Topic.ORDERS, [bad], NOW, TimeRules()).bad
+    assert "lines" in refusal.detail
+    assert reasons(Topic.ORDERS, json.dumps(GOOD[Topic.ORDERS] | {"lines": []}).encode()) == [Reason.WRONG_SHAPE]
+    assert isinstance(decode(Topic.ORDERS, [json.dumps(GOOD[Topic.ORDERS]).encode()], NOW, TimeRules()).good[0][1], Order)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+@given(st.sampled_from(list(Topic)), st.lists(st.none() | st.binary(max_size=200), max_size=5))
+def test_any_bytes_are_an_event_or_a_refusal(topic, payloads):
+    reasons(topic, *payloads)
+
+
+@given(st.sampled_from(list(Topic)), st.sampled_from([*CLICK, "lines", "text", "title", "attributes", "price", "image_embedding"]), JSON)
+def test_a_good_event_with_one_field_replaced_is_an_event_or_a_refusal(topic, name, value):
+    reasons(topic, json.dumps(GOOD[topic] | {name: value}).encode())
+
+
+@given(st.sampled_from(list(Topic)), st.data())
+def test_a_good_event_with_bytes_flipped_is_an_event_or_a_refusal(topic, data):
+    payload = bytearray(json.dumps(GOOD[topic]).encode())
+    for _ in range(data.draw(st.integers(1, 4))):
+        payload[data.draw(st.integers(0, len(payload) - 1))] = data.draw(st.integers(0, 255))
+    reasons(topic, bytes(payload))
+
+
+def test_infinite_prices_are_refused():
+    payload = msgspec.json.encode(GOOD[Topic.ITEMS]).replace(b"9.5", b"1e999")
+    assert reasons(Topic.ITEMS, payload) in ([Reason.WRONG_SHAPE], [Reason.BAD_JSON])

@@ -1,0 +1,73 @@
+"""Replay of files to a broker: order, counts, time stamps, pace. The broker is a list."""
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from features import sources
+from features.events import Click, Event, Item, Order, OrderLine, Query, Topic, encode
+from stream.replay import Record, replay
+
+
+def _events() -> list[Event]:
+    return [
+        Item(item_id="i1", category_id="c1", title="red shoe", ts=1_000),
+        Query(event_id="q", user_id="u", query_id="q", text="shoe", ts=1_000),
+        Click(event_id="a", user_id="u", item_id="i1", category_id="c1", ts=1_100, query_id="q"),
+        Click(event_id="b", user_id="u", item_id="i2", category_id="c1", ts=1_200, kind="cart"),
+        Order(event_id="o", order_id="o", user_id="u", ts=1_300, lines=[OrderLine(item_id="i3", category_id="c2")]),
+    ]
+
+
+class _Broker:
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.batches: list[int] = []
+
+    async def publish(self, records: list[Record]) -> None:
+        self.records += records
+        self.batches.append(len(records))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    sources.write(tmp_path / "events.jsonl", reversed(_events()))
+    return tmp_path / "events.jsonl"
+
+
+def test_every_event_goes_to_its_topic_in_order_of_time_items_first(file: Path) -> None:
+    broker = _Broker()
+    sent = asyncio.run(replay(file, broker.publish, prefix="test."))
+    assert sent == {Topic.ITEMS: 3, Topic.QUERIES: 1, Topic.CLICKS: 2, Topic.ORDERS: 1}
+    assert [value for _, _, value, _, _ in broker.records[2:]] == [encode(event) for event in _events()]
+    assert {topic for topic, *_ in broker.records} == {"test.items", "test.clicks", "test.queries", "test.orders"}
+    assert [(topic, key) for topic, key, *_ in broker.records[:2]] == [("test.items", b"i2"), ("test.items", b"i3")]
+    assert [ts for _, _, _, ts, _ in broker.records[2:]] == [event.ts for event in _events()]
+
+
+def test_records_say_when_they_were_sent_and_progress_ends_at_the_total(file: Path) -> None:
+    broker, seen, before = _Broker(), [], time.time() * 1000 - 1
+    asyncio.run(replay(file, broker.publish, progress=lambda done, total: seen.append((done, total))))
+    assert seen[-1] == (7, 7)
+    for *_, headers in broker.records:
+        assert before <= int(dict(headers)["sent_ms"]) <= time.time() * 1000
+
+
+def test_a_speed_keeps_the_distances_in_time(file: Path) -> None:
+    broker, started = _Broker(), time.monotonic()
+    asyncio.run(replay(file, broker.publish, speed=2.0))
+    assert 0.15 <= time.monotonic() - started < 2
+    assert broker.batches == [2, 2, 1, 1, 1]
+    assert broker.records[-1][0] == "orders"
+
+
+def test_a_failing_broker_and_a_wrong_speed_are_not_hidden(file: Path) -> None:
+    async def fail(records: list[Record]) -> None:
+        raise ConnectionError("gone")
+
+    with pytest.raises(ConnectionError):
+        asyncio.run(replay(file, fail))
+    with pytest.raises(ValueError, match="above 0"):
+        asyncio.run(replay(file, fail, speed=0))

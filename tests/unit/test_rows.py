@@ -1,0 +1,183 @@
+"""Rows are functions of the set of events: checked on random events, duplicates, splits and orders."""
+
+import contextlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from features.apply import apply, reached
+from features.codec import LayoutError, pack, unpack
+from features.event_time import DAY_MS, MINUTE_MS, PAIR_WINDOW_MS
+from features.events import Click, Order, OrderLine, Query
+from features.fold import fold
+from features.rows import Arrivals, Behaviour, CategoryRow, Search, UserRow, behaviours, merge_category, pair, search
+
+TIMES = st.integers(1_700_000_000_000, 1_700_000_000_000 + 3 * 3_600_000)
+LONG_TIMES = st.integers(1_600_000_000_000, 1_700_000_000_000)
+
+
+def behaviour(times):
+    return st.builds(
+        Behaviour, times, st.integers(1, 2**63 - 1), st.sampled_from(["i1", "i2", "i3"]), st.just("c"), st.integers(0, 3), st.integers(0, 2)
+    )
+
+
+def distinct(events):
+    return list({(event.ts, event.id): event for event in events}.values())
+
+
+CLICKS = st.builds(
+    Click,
+    event_id=st.sampled_from([f"e{n}" for n in range(30)]),
+    user_id=st.just("u"),
+    item_id=st.sampled_from(["i1", "i2"]),
+    category_id=st.sampled_from(["c1", "c2", "c3"]),
+    ts=TIMES,
+    query_id=st.sampled_from([None, "q1", "q2"]),
+)
+QUERIES = st.builds(
+    Query,
+    event_id=st.sampled_from([f"e{n}" for n in range(9)]),
+    user_id=st.just("u"),
+    query_id=st.sampled_from(["q1", "q2", "q3"]),
+    text=st.sampled_from(["red shoe", "Red  Shoe", "hat"]),
+    ts=TIMES,
+)
+ORDERS = st.builds(
+    Order,
+    event_id=st.sampled_from([f"o{n}" for n in range(5)]),
+    order_id=st.just("o"),
+    user_id=st.just("u"),
+    ts=TIMES,
+    lines=st.lists(
+        st.builds(OrderLine, item_id=st.sampled_from(["i1", "i2"]), category_id=st.sampled_from(["c1", "c2"])), min_size=1, max_size=3
+    ),
+)
+EVENTS = st.lists(st.one_of(CLICKS, QUERIES, ORDERS), max_size=30)
+
+
+def step(rows, events):
+    """Apply events to (user, categories), as one batch."""
+    user, categories = rows
+    applied = apply(
+        user,
+        categories,
+        [b for event in events if not isinstance(event, Query) for b in behaviours(event)],
+        [search(event) for event in events if isinstance(event, Query)],
+    )
+    return applied.user, categories | applied.categories
+
+
+def packed(rows):
+    return pack(rows[0]), {category: pack(row) for category, row in rows[1].items()}
+
+
+EMPTY = (UserRow(), {})
+
+
+@given(EVENTS, st.randoms(), st.integers(0, 30))
+@settings(max_examples=300, deadline=None)
+def test_any_order_any_split_and_duplicates_give_the_same_bytes(events, random, cut):
+    whole = packed(step(EMPTY, events))
+    shuffled = list(events)
+    random.shuffle(shuffled)
+    rows = step(step(EMPTY, shuffled[:cut]), shuffled[cut:])
+    assert packed(rows) == whole
+    assert packed(step(rows, random.sample(events, len(events) // 2))) == whole  # idempotent
+    one_by_one = EMPTY
+    for event in shuffled:
+        one_by_one = step(one_by_one, [event])
+    assert packed(one_by_one) == whole
+
+
+@given(st.lists(behaviour(LONG_TIMES), max_size=40).map(distinct), st.randoms(), st.integers(1, 8))
+@settings(max_examples=300, deadline=None)
+def test_overflow_and_late_events_fold_to_the_same_bytes_in_any_order(events, random, cap):
+    whole, _ = merge_category(CategoryRow(), Arrivals(events), [], cap)
+    row = CategoryRow()
+    random.shuffle(events)
+    for at in range(0, len(events), 3):
+        row, _ = merge_category(row, Arrivals(events[at : at + 3]), [], cap)
+    assert pack(row) == pack(whole)
+    assert row.count == len(events)
+    assert [(e.ts, e.id) for e in row.events] == sorted((e.ts, e.id) for e in events)[-cap:]
+
+
+@given(st.lists(behaviour(LONG_TIMES), max_size=60))
+def test_a_fold_is_bounded_and_its_buckets_do_not_overlap(events):
+    newest = 1_700_000_000_000
+    buckets = fold([], events, newest)
+    assert sum(bucket.count for bucket in buckets) == len(events)
+    assert len(buckets) <= 8 + 9 + 27 + (newest - 1_600_000_000_000) // (364 * DAY_MS) + 1
+    assert [b.start_ms for b in buckets] == sorted(b.start_ms for b in buckets)
+
+
+def test_inputs_of_a_merge_stay_untouched():
+    rows = step(EMPTY, [click(1, 1000), query("a", 500)])
+    before = packed(rows)
+    step(rows, [click(2, 2000), query("b", 900), click(1, 1000)])
+    assert packed(rows) == before
+
+
+def click(n, ts, **more):
+    return Click(event_id=f"e{n}", user_id="u", item_id=f"i{n}", category_id="c", ts=ts, **more)
+
+
+def query(text, ts, query_id=None):
+    return Query(event_id=f"q-{text}-{ts}", user_id="u", query_id=query_id or text, text=text, ts=ts)
+
+
+def test_a_click_carries_the_query_it_names_else_the_latest_within_the_window():
+    t = 10 * 3_600_000
+    events = [
+        query("old", t - PAIR_WINDOW_MS - 1), query("shoes", t - 2 * MINUTE_MS, "q7"), query("hats", t - MINUTE_MS), query("later", t + 1),
+        click(1, t), click(2, t, query_id="q7"), click(3, t - PAIR_WINDOW_MS - 2),
+    ]  # fmt: skip
+    _, categories = step(EMPTY, events)
+    assert [e.pair and e.pair.text for e in sorted(categories["c"].events, key=lambda e: e.item)] == ["hats", "shoes", None]
+
+
+def test_a_late_query_completes_the_events_it_explains_in_every_category():
+    rows = step(step(EMPTY, [click(1, 5000), click(2, 6000)]), [query("late", 5500)])
+    assert [e.pair and e.pair.text for e in rows[1]["c"].events] == [None, "late"]
+    assert [e.pair and e.pair.text for e in rows[0].recent] == [None, "late"]
+    assert reached(rows[0], [], [search(query("x", 6001))]) == set()
+
+
+def test_events_delivered_again_are_paired_but_not_counted():
+    events = behaviours(click(1, 5000))
+    first = apply(UserRow(), {}, events)
+    lost_user_row = apply(UserRow(), {}, queries=[search(query("q", 4000))])  # the crash: category row written, user row not
+    again = apply(lost_user_row.user, first.categories, again=events)
+    assert again.categories["c"].count == 1
+    assert again.categories["c"].events[0].pair.text == "q"
+    assert again.user.categories[0].count == 1
+
+
+@given(st.lists(st.builds(Search, TIMES, st.integers(1, 2**62), st.integers(0, 2), st.text(max_size=9)), max_size=9), behaviour(TIMES))
+def test_a_pair_is_a_join(queries, event):
+    queries = sorted(queries)
+    whole = pair(event, queries)
+    for cut in range(len(queries) + 1):
+        assert pair(pair(event, queries[cut:]), queries[:cut]) == whole
+
+
+@given(EVENTS)
+def test_pack_and_unpack_are_a_round_trip(events):
+    user, categories = step(EMPTY, events)
+    assert unpack(UserRow, pack(user)) == user
+    for row in categories.values():
+        assert unpack(CategoryRow, pack(row)) == row
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_a_row_or_a_layout_error(junk):
+    for kind in (UserRow, CategoryRow):
+        with contextlib.suppress(LayoutError):
+            assert isinstance(unpack(kind, junk), kind)
+
+
+def test_a_newer_layout_is_refused_with_the_remedy():
+    with pytest.raises(LayoutError, match="upgrade"):
+        unpack(UserRow, pack(UserRow(version=2)))

@@ -1,0 +1,134 @@
+"""Settings: from the environment only, frozen, explained when wrong, never showing a secret."""
+
+import logging
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from infra.settings import PREFIX, STORE_SCHEMES, Settings, SettingsError, describe, load_settings, settings_page, unknown_variables
+
+PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch):
+    import os
+
+    for name in [name for name in os.environ if name.upper().startswith(PREFIX)]:
+        monkeypatch.delenv(name)
+
+
+def test_defaults_are_a_machine_of_its_own():
+    settings = load_settings()
+    assert settings.kafka_bootstrap is None
+    assert settings.store_url is None
+    assert settings.http_host == "127.0.0.1"
+    assert settings.bundle_path == Path(".everlong/bundle")
+    assert settings.time_rules.max_future_ms == settings.max_future_ms
+
+
+def test_values_come_from_the_environment_and_options_win(monkeypatch):
+    monkeypatch.setenv("EVERLONG_KAFKA_BOOTSTRAP", "kafka-1:9092,kafka-2:9092")
+    monkeypatch.setenv("EVERLONG_PARTITIONS", "12")
+    monkeypatch.setenv("EVERLONG_CANDIDATES", "")
+    monkeypatch.setenv("EVERLONG_API_CORS_ORIGINS", "https://a.example, https://b.example")
+    settings = load_settings(partitions=6, device=None)
+    assert settings.kafka_bootstrap == "kafka-1:9092,kafka-2:9092"
+    assert (settings.partitions, settings.candidates, settings.device) == (6, 200, "auto")
+    assert settings.api_cors_origins == ("https://a.example", "https://b.example")
+
+
+def test_frozen():
+    with pytest.raises(ValidationError):
+        load_settings().partitions = 3
+
+
+def test_every_setting_says_what_it_means():
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("EVERLONG_PARTITIONS", "0", "greater than or equal to 1"),
+        ("EVERLONG_HTTP_PORT", "70000", "65535"),
+        ("EVERLONG_DEVICE", "tpu", "'auto', 'cpu' or 'cuda'"),
+        ("EVERLONG_STORE_URL", "mysql://root:hunter22@db", "redis://host:port"),
+        ("EVERLONG_STORE_URL", "redis://", "redis://host:port"),
+        ("EVERLONG_TOPIC_PREFIX", "a b", "pattern"),
+        ("EVERLONG_KAFKA_SECURITY_PROTOCOL", "SASL_SSL", "EVERLONG_KAFKA_SASL_PASSWORD"),
+        ("EVERLONG_KAFKA_SECURITY_PROTOCOL", "SSL", "EVERLONG_KAFKA_BOOTSTRAP"),
+        ("EVERLONG_HEARTBEAT_S", "5", "EVERLONG_SESSION_TIMEOUT_S"),
+        ("EVERLONG_API_TOKEN", "hunter", "8 "),
+    ],
+)
+def test_a_bad_value_names_its_variable_and_the_remedy(monkeypatch, variable, value, remedy):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    assert variable in str(caught.value)
+    assert remedy in str(caught.value)
+    assert "hunter" not in str(caught.value)
+
+
+def test_all_bad_values_are_told_at_once(monkeypatch):
+    monkeypatch.setenv("EVERLONG_PARTITIONS", "many")
+    monkeypatch.setenv("EVERLONG_EPOCH", "-1")
+    with pytest.raises(SettingsError, match=r"(?s)EVERLONG_PARTITIONS.*\n.*EVERLONG_EPOCH"):
+        load_settings()
+
+
+def test_an_option_that_is_no_setting_is_refused():
+    with pytest.raises(SettingsError, match="colour is no setting"):
+        load_settings(colour="red")
+
+
+def test_unknown_variables_name_the_nearest(caplog, monkeypatch):
+    environment = {"EVERLONG_KAFKA_BOOTSRAP": "x", "EVERLONG_TEST_KAFKA": "x", "EVERLONG_DEVICE": "cpu", "PATH": "/", "EVERLONG_QQQQ": "1"}
+    sentences = unknown_variables(environment)
+    assert [sentence.split()[0] for sentence in sentences] == ["EVERLONG_KAFKA_BOOTSRAP", "EVERLONG_QQQQ"]
+    assert "did you mean EVERLONG_KAFKA_BOOTSTRAP?" in sentences[0]
+    monkeypatch.setenv("EVERLONG_STOR_URL", "redis://h:1")
+    with caplog.at_level(logging.WARNING, "everlong.settings"):
+        load_settings()
+    assert "did you mean EVERLONG_STORE_URL?" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://shop:hunter2@valkey:6379/0", "redis://shop:**********@valkey:6379/0"),
+        ("redis://:hunter2@valkey:6379", "redis://:**********@valkey:6379"),
+        ("rediss://hunter2@valkey", "rediss://**********@valkey"),
+        ("redis://valkey:6379/1?password=hunter2", "redis://valkey:6379/1?**********"),
+        ("redis://shop:hun/ter2@valkey", "redis://**********"),
+        ("redis://shop:hun@ter2@valkey", "redis://shop:**********@valkey"),
+        ("sqlite:///data/online.db", "sqlite:///data/online.db"),
+    ],
+)
+def test_a_description_shows_the_store_but_no_password(url, shown):
+    settings = load_settings(store_url=url)
+    assert f"EVERLONG_STORE_URL={shown}\n" in describe(settings)
+    assert "ter2" not in describe(settings) + repr(settings) + str(settings)
+
+
+def test_settings_take_every_store_there_is():
+    from features.store import redis
+
+    assert {*redis.SCHEMES, "sqlite", "memory"} == set(STORE_SCHEMES)
+    assert load_settings(store_url="memory://").store_url is not None
+
+
+def test_a_description_masks_every_secret():
+    settings = load_settings(
+        kafka_bootstrap="k:9092", kafka_security_protocol="SASL_SSL", kafka_sasl_username="shop",
+        kafka_sasl_password="hunter2", api_token="hunter2hunter2",
+    )  # fmt: skip
+    assert "hunter2" not in describe(settings) + repr(settings)
+    assert "EVERLONG_KAFKA_SASL_USERNAME=shop\n" in describe(settings)
+    assert len(describe(settings).splitlines()) == len(Settings.model_fields)
+
+
+def test_the_page_is_up_to_date():
+    assert PAGE.read_text() == settings_page(), "docs/settings.md is behind infra.settings: write settings_page() to it (make docs)"
