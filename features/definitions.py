@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 from urllib.parse import urlsplit
+from warnings import catch_warnings, filterwarnings
 
 from feast import Entity, FeatureStore, FeatureView, FileSource, OnDemandFeatureView, RepoConfig
 from feast import Field as FeastField
@@ -47,7 +48,7 @@ def arrays_name(view: str) -> str:
     return f"{view}_{ARRAYS}"
 
 
-def feast_objects() -> list[Entity | FeatureView | OnDemandFeatureView]:
+def feast_objects() -> list[Any]:
     """All that is applied to a registry: entities, views, on-demand views."""
     names = sorted({name for view in VIEWS for name in view.entities})
     entities = {name: Entity(name=name, join_keys=[name], value_type=ValueType.STRING) for name in names}
@@ -95,7 +96,9 @@ def apply(store_url: str, registry_path: Path | str, project: str = PROJECT) -> 
     """Write the definitions into the registry (made where it is missing) and give a Feast client of it. Doing so again changes nothing."""
     Path(registry_path).parent.mkdir(parents=True, exist_ok=True)
     store = FeatureStore(config=repo_config(store_url, registry_path, project))
-    store.apply(feast_objects())
+    with catch_warnings():
+        filterwarnings("ignore", "On demand feature view is an experimental feature")
+        store.apply(feast_objects())
     return store
 
 

@@ -45,7 +45,7 @@ class Candidate(msgspec.Struct, array_like=True, frozen=True):
 
 
 class CandidatesRow(msgspec.Struct, array_like=True, frozen=True):
-    """View `user_candidates`, and the value of the topic `candidates` (there as JSON with names, see stream.outbound).
+    """View `user_candidates`; the topic `candidates` says the same as JSON (stream.messages.CandidateSet).
 
     `level`: full, short, category_popular or popular. `event_ts` (ms) is the newest event answered, `published_ts` the
     wall clock (ms) of publication.

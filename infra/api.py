@@ -8,6 +8,7 @@
 | token missing or wrong | 401 |
 | no such candidate, item or route | 404 |
 | body or list too long, not JSON | 413, 415 |
+| the broker refuses the record for good | 502 |
 | store or broker did not answer | 503 with Retry-After |
 """
 
@@ -20,6 +21,7 @@ from importlib.resources import files
 from typing import Annotated, Any
 
 import msgspec
+from aiokafka.errors import KafkaError
 from fastapi import Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import generate_latest
@@ -42,6 +44,7 @@ from infra.settings import Settings
 from stream.outbound import PublishFailed
 
 Id = Annotated[str, Path(min_length=1, max_length=128)]
+MOST_ITEMS = 200  # in one answer
 Users = Callable[[], Sequence[str]]
 Clock = Callable[[], int]
 
@@ -126,13 +129,18 @@ def _add_reads(app: FastAPI, answers: Answers, users: Users, max_k: int) -> None
         """A user's features, newest first; with `category` the lifelong sequence of that category too."""
         return _json(answers.features(user, category))
 
+    @app.get("/v1/items")
+    def items(id: Annotated[list[str], Query(min_length=1, max_length=MOST_ITEMS)]) -> Response:
+        """What the catalogue holds of some items; `id` is repeated, and what it does not hold is left out."""
+        return _json({"items": answers.items(id)})
+
     @app.get("/v1/items/{item:path}")
     def item(item: Id) -> Response:
         """What the catalogue holds of an item."""
-        answer = answers.item(item)
-        if answer is None:
+        found = answers.items([item])
+        if not found:
             raise Refused(404, "no_such_item", f"the catalogue holds no item {item}")
-        return _json(answer)
+        return _json(found[0])
 
 
 def _add_events(app: FastAPI, publisher: Publisher, settings: Settings, clock: Clock) -> None:
@@ -200,6 +208,10 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(PublishFailed)
     async def publish_failed(_: Request, error: PublishFailed) -> Response:
         return _error(503, "broker_unavailable", str(error), _retry_after(error.retry_after_s))
+
+    @app.exception_handler(KafkaError)
+    async def broker_refused(_: Request, error: KafkaError) -> Response:
+        return _error(502, "broker_refused", f"the broker refuses the event, and sending it again does not help: {error!r}")
 
     @app.exception_handler(LayoutError)
     async def newer_layout(_: Request, error: LayoutError) -> Response:

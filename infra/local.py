@@ -2,16 +2,21 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from pydantic import SecretStr
 
+from features import definitions
 from infra import embedded
 from infra.processes import Supervisor, everlong, tail
 from infra.scraping import ready
 from infra.settings import Settings, child_environment
+from infra.wiring import connection
+from stream.admin import create_topics
 
 WORKERS = ("catalogue", "ingest", "refresh")
+REGISTRY = "registry.db"
 READY_S = 90.0
 POLL_S = 0.1
 
@@ -36,6 +41,20 @@ def start_parts(supervisor: Supervisor, settings: Settings, persist: bool) -> tu
     return settings.model_copy(update=found), fresh
 
 
+def make_topics(settings: Settings) -> list[str]:
+    """Make the topics that are missing; gives the names of those made."""
+    return create_topics(connection(settings), settings.topic_prefix, settings.partitions, settings.replication)
+
+
+def apply_features(settings: Settings) -> tuple[Path, list[str]]:
+    """Write the feature definitions into Feast's registry; gives its path and the names of the views."""
+    assert settings.store_url is not None
+    registry = settings.data_dir / REGISTRY
+    client = definitions.apply(settings.store_url.get_secret_value(), registry)
+    views = [view.name for view in (*client.list_feature_views(), *client.list_on_demand_feature_views())]
+    return registry, sorted(views)
+
+
 def start_role(supervisor: Supervisor, role: str, settings: Settings, restart: bool, port: int | None = None) -> int:
     """Start one worker, or the API (role `api`, on `port`); gives the port of its health and metrics."""
     port = port or embedded.free_port()
@@ -44,6 +63,8 @@ def start_role(supervisor: Supervisor, role: str, settings: Settings, restart: b
     environment = child_environment(
         kafka_bootstrap=settings.kafka_bootstrap,
         store_url=settings.store_url.get_secret_value(),
+        kafka_security_protocol=settings.kafka_security_protocol,
+        topic_prefix=settings.topic_prefix,
         epoch=settings.epoch,
         data_dir=settings.data_dir.resolve(),
         bundle=settings.bundle_path.resolve(),
@@ -98,12 +119,3 @@ async def wait_until(holds: Callable[[], bool], supervisor: Supervisor, seconds:
         if time.monotonic() > end:
             raise NotReady(f"after {seconds:.0f} s still waiting for {what}; the logs are in {supervisor.log_dir}")
         await asyncio.sleep(poll_s)
-
-
-def add_up(sent: Mapping[str, int], outcomes: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """The topics whose counts do not add up: records sent = applied + duplicate + dead, each counted at least once."""
-    return [topic for topic, count in sent.items() if sum(_taken(outcomes.get(topic, {}))) != count]
-
-
-def _taken(outcome: Mapping[str, int]) -> Iterable[int]:
-    return (outcome.get(name, 0) for name in ("applied", "duplicate", "dead"))

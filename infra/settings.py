@@ -70,7 +70,7 @@ class Settings(BaseSettings):
         description="`redis://[user:password@]host[:port][/db]`; `rediss://` with TLS (authority: `?ssl_ca_certs=FILE`); `redis+cluster://` "
         "or `rediss+cluster://` a cluster; `sqlite:///FILE`; `memory://` for one process. Unset: the embedded Valkey.",
     )
-    cache_rows: int = Field(20_000, ge=0, description="Rows that an ingest worker keeps in memory.")
+    cached_events: Count = Field(250_000, description="Events in the rows that an ingest worker keeps in memory.")
 
     data_dir: Path = Field(Path(".everlong"), description="Where embedded broker, embedded store and trained bundles live.")
     bundle: Path | None = Field(
@@ -84,12 +84,11 @@ class Settings(BaseSettings):
         TimeRules().max_future_ms, description="An event further ahead of the clock is a dead letter."
     )
     retention_ms: Millis = Field(TimeRules().retention_ms, description="An event older than this is a dead letter.")
-    ingest_batch: Count = Field(2000, description="Most events merged and written at once.")
     refresh_batch: Count = Field(256, description="Most users refreshed at once.")
-    refresh_deadline_ms: int = Field(50, ge=0, description="How long a user's refresh waits for others to share a batch with.")
     refresh_lag_budget: Count = Field(5000, description="Refresh requests waiting beyond which the short interest alone is computed.")
     top_k_categories: int = Field(8, ge=1, le=63, description="Category interests of a user that are searched.")
     candidates: int = Field(200, ge=1, le=1000, description="Items in a candidate set.")
+    exclude_bought: bool = Field(True, description="Leave out what the user bought (the newest 256 purchases); false where people buy again.")
     retry_max_s: Seconds = Field(10.0, description="Longest wait between two tries of a write or a publication that fails.")
     stop_deadline_s: Seconds = Field(
         20.0, description="A worker told to stop that has not by then ends itself: brokers gone must not hang it."

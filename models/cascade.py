@@ -65,10 +65,10 @@ def merge(
     and that of the categories, makes no difference. Shares lie in [0, 1]; a share of 0 for a list still fills free places.
     """
     categories = sorted(category_hits, key=lambda found: (-found[1], found[0]))
-    queues = _category_queues(categories, "category", exclude, (1 - short_share), even_share)
+    queues = _category_queues(categories, "category", exclude, 1 - short_share, even_share)
     known = ((item, score, category_of(item)) for item, score in sorted(short_hits, key=best_first) if item not in exclude)
     short = (Candidate(item, score, category, "short") for item, score, category in known if category is not None)
-    return _walk([*queues, _queue(short, short_share, len(queues))], limit)
+    return _first(merge_ordered(*queues, _queue(short, short_share, len(queues))), limit)
 
 
 def retrieve(
@@ -148,22 +148,24 @@ def _category_queues(
     weights = np.array([max(probability, 0.0) for _, probability, _ in lists])
     total = weights.sum()
     parts = weights / total if total > 0 else np.full(len(lists), 1 / max(len(lists), 1))
-    queues = []
-    for number, ((category, _, hits), part) in enumerate(zip(lists, parts.tolist(), strict=True)):
-        kept = (hit for hit in sorted(hits, key=best_first) if hit[0] not in exclude)
-        found = (Candidate(item, score, category, path) for item, score in kept)
-        queues.append(_queue(found, share * (even / len(lists) + (1 - even) * part), number))
-    return queues
+    shares = [share * (even / len(lists) + (1 - even) * part) for part in parts.tolist()]
+    return [
+        _queue(_candidates(category, hits, path, exclude), weight, number)
+        for number, ((category, _, hits), weight) in enumerate(zip(lists, shares, strict=True))
+    ]
+
+
+def _candidates(category: str, hits: Sequence[Hit], path: str, exclude: Collection[str]) -> Iterator[Candidate]:
+    for item, score in sorted(hits, key=best_first):
+        if item not in exclude:
+            yield Candidate(item, score, category, path)
 
 
 def _queue(candidates: Iterable[Candidate], weight: float, number: int) -> Iterator[Place]:
     """Candidates of one list with their places; those of a list without weight come after all others."""
     least = max(weight, 1e-9)
-    return (((rank + 0.5) / least, candidate.item, number, candidate) for rank, candidate in enumerate(candidates))
-
-
-def _walk(queues: Sequence[Iterator[Place]], limit: int) -> list[Candidate]:
-    return _first(merge_ordered(*queues), limit)
+    for rank, candidate in enumerate(candidates):
+        yield (rank + 0.5) / least, candidate.item, number, candidate
 
 
 def _first(places: Iterable[Place], limit: int) -> list[Candidate]:

@@ -104,7 +104,9 @@ class Codebook:
         best = nearness.argmax(axis=1)
         longest = float(np.sqrt(norms.max()))
         lengths = np.sqrt(np.square(parts, dtype=np.float64).sum(axis=1))
-        doubt = (self.width + 4) * 2.0**-22 * (lengths + longest) * longest
+        reach = lengths + longest
+        error32, error64, underflow = 2.0**-22 * reach * longest, 2.0**-50 * reach * reach, 1e-36
+        doubt = (self.width + 4) * (error32 + error64 + underflow)
         top = nearness[np.arange(len(parts)), best]
         unsure = np.flatnonzero((nearness >= (top - doubt)[:, None]).sum(axis=1) != 1)
         if len(unsure):

@@ -10,11 +10,10 @@ from threading import Lock
 import numpy as np
 
 from models.blocks import (
-    LIST_EXACT,
+    EXACT,
+    EXACT_ROWS,
     MIN_FETCH,
     NO_ROWS,
-    POOL_BATCH,
-    POOL_EXACT,
     RERANK,
     Block,
     Hidden,
@@ -47,7 +46,8 @@ class ItemIndex:
     Scores are inner products with the stored vectors, exact also where codes chose what to compare. Hits are ordered by
     score, ties by item id. A search sees every change whose `apply` returned before it began, and no half of one.
 
-    Ranges up to `exact_list` items of a category and pools up to `exact_pool` are compared exactly, longer ones by codes first.
+    A category or pool of up to `exact` items, or asked for by `exact_rows` queries at once, is compared exactly: that is
+    faster there. Others are scanned by codes first.
 
     Raises:
         ValueError: vectors (n, d), ids and categories differ in number, an id comes twice, or a vector is not finite.
@@ -61,13 +61,13 @@ class ItemIndex:
         categories: Sequence[str],
         *,
         codes: Codes | None = None,
-        exact_list: int = LIST_EXACT,
-        exact_pool: int = POOL_EXACT,
+        exact: int = EXACT,
+        exact_rows: int = EXACT_ROWS,
     ) -> None:
         if not len(vectors) == len(item_ids) == len(categories) or len(set(item_ids)) != len(item_ids):
             raise ValueError(f"{len(vectors)} vectors, {len(item_ids)} ids (unique?), {len(categories)} categories")
         self.codebook = codebook
-        self._exact_list, self._exact_pool = exact_list, exact_pool
+        self._exact, self._exact_rows = exact, exact_rows
         vectors = _checked(np.asarray(vectors, dtype=np.float32), codebook.dim)
         codes = codebook.encode(vectors) if codes is None else np.asarray(codes, dtype=np.uint8)
         if codes.shape != (len(vectors), codebook.subspaces):
@@ -160,7 +160,7 @@ class ItemIndex:
                 if first == last:
                     continue
                 own = Hidden(hidden.dead, [within(hidden.excluded[row], first, last) for row in rows])
-                if scan is None or last - first <= self._exact_list:
+                if scan is None or last - first <= self._exact or len(rows) >= self._exact_rows:
                     hits = block.search(vectors[rows], k, own, (first, last))
                 else:
                     lists = np.full((len(rows), 1), block.numbers[category])
@@ -174,7 +174,7 @@ class ItemIndex:
         now, vectors = self._snapshot, _queries(vectors, self.codebook.dim, k, None, exclude)
         found: list[list[Hit]] = [[] for _ in vectors]
         for block, scan, hidden in _parts(now, exclude, len(vectors)):
-            if scan is None or len(block) <= self._exact_pool or len(vectors) >= POOL_BATCH:
+            if scan is None or len(vectors) >= self._exact_rows:
                 hits = block.search(vectors, k, hidden)
             else:
                 hits = _scanned(block, scan, vectors, np.tile(scan.all_lists, (len(vectors), 1)), k, hidden)
@@ -185,8 +185,7 @@ class ItemIndex:
         return max(SEGMENT_MIN, len(self._snapshot.base) // SEGMENT_SHARE)
 
     def _based(self, base: Block) -> Snapshot:
-        long = len(base) > self._exact_pool or bool((np.diff(base.offsets) > self._exact_list).any())
-        scan = Scan(self.codebook, base) if long else None
+        scan = Scan(self.codebook, base) if len(base) > self._exact else None
         d, p = self.codebook.dim, self.codebook.subspaces
         return Snapshot(base, scan, NO_ROWS, Block([], [], np.empty((0, d), np.float32), np.empty((0, p), np.uint8)))
 

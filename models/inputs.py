@@ -6,6 +6,7 @@ serving see the same number. The newest events are kept where a row holds more t
 
 from collections.abc import Mapping, Sequence
 from math import log
+from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,8 @@ FOLDED = len(KINDS) + 2  # a bucket of the fold: many events as one
 KIND_ROWS = len(KINDS) + 3
 GAP_ROWS = 32
 COUNT_ROWS = 16
+
+Entry = Behaviour | Search | Bucket
 
 
 class Tokens(NamedTuple):
@@ -45,7 +48,7 @@ class TouchedTokens(NamedTuple):
 
     category: np.ndarray  # (B, P') int64, row of the vocabulary; 0 pads
     gap: np.ndarray  # (B, P') int64
-    count: np.ndarray  # (B, P') int64, bucket of the count
+    times: np.ndarray  # (B, P') int64, bucket of how many events
 
     def take(self, at: np.ndarray) -> "TouchedTokens":
         """The users at the given positions (m,), cut to the longest of them."""
@@ -78,9 +81,10 @@ class Texts:
 
 
 class Positions:
-    """Where an item's vector stands: known items first, then one stranger for each category (models.items.strangers)."""
+    """Where an item's vector stands. Unknown items share one place for each category (models.items.strangers)."""
 
     def __init__(self, known: Mapping[str, int], vocabulary: Vocabulary) -> None:
+        """`known` gives each item of the table its position; the strangers follow right after them."""
         self.vocabulary = vocabulary
         self._known = known
         self._strangers = len(known)
@@ -98,14 +102,12 @@ def newest_ts(user: UserRow) -> int:
 
 def short_tokens(users: Sequence[UserRow], positions: Positions, texts: Texts, cap: int) -> Tokens:
     """The newest `cap` events and queries of all categories of each user: (B, S)."""
-    return _tokens(
-        [_newest(user, cap) for user in users], [newest_ts(user) for user in users], positions, texts
-    )
+    return _tokens([_newest(user, cap) for user in users], [newest_ts(user) for user in users], positions, texts)
 
 
 def long_tokens(rows: Sequence[CategoryRow], newest: Sequence[int], positions: Positions, texts: Texts, cap: int) -> Tokens:
     """The sequences of one category each, buckets of the fold first: (R, L). `newest` is `newest_ts` of each one's user."""
-    return _tokens([[*row.folded, *row.events][-cap:] for row in rows], newest, positions, texts)
+    return _tokens([_kept(row, cap) for row in rows], newest, positions, texts)
 
 
 def touched_tokens(users: Sequence[UserRow], vocabulary: Vocabulary, cap: int) -> TouchedTokens:
@@ -117,7 +119,7 @@ def touched_tokens(users: Sequence[UserRow], vocabulary: Vocabulary, cap: int) -
         newest = newest_ts(user)
         tokens.category[n, : len(touched)] = [vocabulary.category(category.category) for category in touched]
         tokens.gap[n, : len(touched)] = gaps([newest - category.last_ts for category in touched])
-        tokens.count[n, : len(touched)] = [min(category.count.bit_length(), COUNT_ROWS - 1) for category in touched]
+        tokens.times[n, : len(touched)] = [min(category.count.bit_length(), COUNT_ROWS - 1) for category in touched]
     return tokens
 
 
@@ -132,35 +134,46 @@ def tensors(arrays: Sequence[np.ndarray], device: str | torch.device) -> list[Te
     return [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
 
 
-def _newest(user: UserRow, cap: int) -> list[Behaviour | Search]:
+def _kept(row: CategoryRow, cap: int) -> list[Entry]:
+    entries: list[Entry] = [*row.folded, *row.events]
+    return entries[-cap:]
+
+
+def _newest(user: UserRow, cap: int) -> list[Entry]:
     """Events and those queries that no kept event carries, merged by time; an event stands after a query of its time."""
     paired = {event.pair.id for event in user.recent if event.pair is not None}
     alone = [query for query in user.queries[-cap:] if query.id not in paired]
     if not alone:
         return list(user.recent[-cap:])
-    merged: list[Behaviour | Search] = [*alone, *user.recent[-cap:]]
-    merged.sort(key=lambda entry: entry.ts)
-    return merged[-cap:]
+    merged: list[Behaviour | Search] = [*alone]
+    merged += user.recent[-cap:]
+    merged.sort(key=attrgetter("ts"))
+    return list(merged[-cap:])
 
 
-def _tokens(
-    rows: Sequence[Sequence[Behaviour | Search | Bucket]], newest: Sequence[int], positions: Positions, texts: Texts
-) -> Tokens:
+def _tokens(rows: Sequence[Sequence[Entry]], newest: Sequence[int], positions: Positions, texts: Texts) -> Tokens:
     shape = len(rows), max(1, max(map(len, rows), default=0))
-    tokens = Tokens(*(np.zeros(shape, np.int64) for _ in range(5)), np.zeros(shape, np.float32))
+    tokens = Tokens(
+        np.zeros(shape, np.int64),
+        np.zeros(shape, np.int64),
+        np.zeros(shape, np.int64),
+        np.zeros(shape, np.int64),
+        np.zeros(shape, np.int64),
+        np.zeros(shape, np.float32),
+    )
     for n, (row, now) in enumerate(zip(rows, newest, strict=True)):
         if not row:
             continue
         described = [_describe(entry, positions, texts) for entry in row]
-        item, category, kind, text, weight, ts = zip(*described, strict=True)
+        items, categories, kinds, numbers, weights, times = zip(*described, strict=True)
         end = len(row)
-        tokens.item[n, :end], tokens.category[n, :end], tokens.kind[n, :end] = item, category, kind
-        tokens.text[n, :end], tokens.weight[n, :end] = text, weight
-        tokens.gap[n, :end] = gaps([now - then for then in ts])
+        tokens.item[n, :end], tokens.category[n, :end], tokens.kind[n, :end] = items, categories, kinds
+        tokens.text[n, :end], tokens.weight[n, :end] = numbers, weights
+        tokens.gap[n, :end] = gaps([now - then for then in times])
     return tokens
 
 
-def _describe(entry: Behaviour | Search | Bucket, positions: Positions, texts: Texts) -> tuple[int, int, int, int, float, int]:
+def _describe(entry: Entry, positions: Positions, texts: Texts) -> tuple[int, int, int, int, float, int]:
     """(item, category, kind, text, weight, ts) of a token."""
     if isinstance(entry, Behaviour):
         category = positions.vocabulary.category(entry.category)

@@ -11,6 +11,7 @@ from faust.assignor.partition_assignor import PartitionAssignor
 from mode import CrashingSupervisor
 
 from stream.connection import Connection
+from stream.in_step import LIMITS, Limits
 from stream.progress import Progress
 from stream.transport import Transport
 from stream.watchdog import watch
@@ -55,12 +56,19 @@ class App(faust.App):
 
 
 def make_app(
-    role: str, connection: Connection, *, group: str, stall_after_s: float = 60.0, check_every_s: float = 5.0, **settings: Any
+    role: str,
+    connection: Connection,
+    *,
+    group: str,
+    stall_after_s: float = 60.0,
+    check_every_s: float = 5.0,
+    limits: Limits = LIMITS,
+    **settings: Any,
 ) -> App:
     """An app that reads as the consumer group `group`; `role` names it in the broker's logs.
 
     Agents are added by `stream.agents.batch_agent`. A partition that does not move for `stall_after_s` crashes it, looked at every
-    `check_every_s`. `settings` replace those of Faust above.
+    `check_every_s`. `limits` size the lists; `settings` replace those of Faust above.
     """
     arguments = {
         "broker": connection.faust_broker(),
@@ -71,7 +79,7 @@ def make_app(
     }
     app = App(group, **arguments)
     app.progress = Progress(stall_after_s)
-    app.transport = Transport(app, app.progress)
+    app.transport = Transport(app, app.progress, limits)
 
     async def watchdog() -> None:
         await watch(app, app.progress, connection, check_every_s)

@@ -1,4 +1,4 @@
-"""Dead letters read back: listed, shown, and sent again to the topic they came from.
+"""Dead letters written, and read back: listed, shown, and sent again to the topic they came from.
 
 Sending one again is harmless: its event, if it is taken this time, is known by its id.
 """
@@ -12,9 +12,16 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from stream.connection import Connection
 from stream.messages import DeadLetter
+from stream.outbound import Outgoing
+from stream.topics import DEAD_LETTERS, prefixed
 
 SILENCE_MS = 1000
 _decoder = msgspec.json.Decoder(DeadLetter)
+
+
+def outgoing(letter: DeadLetter, prefix: str) -> Outgoing:
+    """The record of a dead letter; its key names where the event came from."""
+    return Outgoing(prefixed(prefix, DEAD_LETTERS), f"{letter.topic}/{letter.partition}".encode(), msgspec.json.encode(letter))
 
 
 class NoSuchDeadLetter(LookupError):

@@ -2,8 +2,6 @@
 
 import msgspec
 
-from features.outcomes import Candidate
-
 
 class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Topic `refresh`, key user id: rows of this user changed. `version` is that of the rows (epoch and offsets).
@@ -32,11 +30,20 @@ class ItemCode(msgspec.Struct, frozen=True, kw_only=True):
     ts: int
 
 
+class PublishedCandidate(msgspec.Struct, frozen=True, rename={"item": "item_id", "category": "category_id"}):
+    """A candidate as JSON names it: item_id, score, category_id, path (see features.outcomes.Candidate)."""
+
+    item: str
+    score: float
+    category: str
+    path: str
+
+
 class CandidateSet(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `candidates`, key user id."""
+    """Topic `candidates`, key user id: the newest set of a user, best first. Fields as in features.outcomes.CandidatesRow."""
 
     user_id: str
-    candidates: list[Candidate]
+    candidates: list[PublishedCandidate]
     level: str
     generation: str
     event_ts: int

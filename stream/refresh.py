@@ -10,6 +10,7 @@ category_popular (no model: popular in the user's categories); popular. The leve
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -22,12 +23,13 @@ from features.table import USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
 from models.cascade import Popular, popular_candidates, retrieve, retrieve_short
 from models.index import ItemIndex
 from models.recommender import Recommender
-from stream.messages import CandidateSet, RefreshRequest
+from stream.messages import CandidateSet, PublishedCandidate, RefreshRequest
 
 LEVELS = ("full", "short", "category_popular", "popular")
 
 
-class Serving(NamedTuple):
+@dataclass(frozen=True)
+class Serving:
     """What answers: a recommender and the index of its generation, swapped as one."""
 
     recommender: Recommender
@@ -116,7 +118,7 @@ class Refresh:
         return users
 
     def _full(self, serving: Serving, users: Sequence[User], computed: "Computed") -> list[Answer]:
-        recommender, index, _ = serving
+        recommender, index = serving.recommender, serving.index
         state = recommender.short([user.row for user in users])
         chosen = recommender.categories([user.row for user in users], state, self._limits.top_k)
         held = [kept_interests(user, recommender) for user in users]
@@ -144,7 +146,7 @@ class Refresh:
         state = serving.recommender.short([user.row for user in users])
         found = retrieve_short(serving.index, state.vectors, self._excluded(users), self._limits.candidates)
         return [
-            Answer(candidates if user.row.recent or user.row.queries else [], "short", None)
+            Answer(candidates if user.row.recent or user.row.queries else [], "short", without_touched(user))
             for user, candidates in zip(users, found, strict=True)
         ]
 
@@ -158,7 +160,7 @@ class Refresh:
             category_of=serving.index.category_of,
         )
         level = "category_popular" if any(candidate.path == "category_popular" for candidate in candidates) else "popular"
-        return Answer(candidates, level, None)
+        return Answer(candidates, level, without_touched(user))
 
     def _excluded(self, users: Sequence[User]) -> list[set[str]]:
         return [{event.item for event in user.row.bought} if self._limits.exclude_bought else set() for user in users]
@@ -174,12 +176,21 @@ class Refresh:
             rows.append((key, Stored(pack(row), user.version, ts)))
             if answer.interests is not None:
                 rows.append((Key(USER_INTERESTS.name, (name,)), Stored(pack(answer.interests), user.version, ts)))
-            published = CandidateSet(
-                user_id=name, candidates=row.candidates, level=row.level, generation=generation, event_ts=ts, published_ts=now
-            )
+            named = [PublishedCandidate(c.item, c.score, c.category, c.path) for c in answer.candidates]
+            published = CandidateSet(user_id=name, candidates=named, level=row.level, generation=generation, event_ts=ts, published_ts=now)
             sets[key] = published, user.request.sent_ms
         accepted = self._store.write(rows)
         return [sets[key] for (key, _), ok in zip(rows, accepted, strict=True) if ok and key in sets]
+
+
+def without_touched(user: User) -> InterestsRow | None:
+    """The stored interests less those that the request touched, which nobody computed; None where nothing is to be taken away."""
+    row = user.interests
+    kept = [n for n, category in enumerate(row.categories) if category not in user.request.categories]
+    if len(kept) == len(row.categories):
+        return None
+    vectors = np.frombuffer(row.vectors, "<f4").reshape(len(row.categories), row.dim)[kept]
+    return InterestsRow(categories=[row.categories[n] for n in kept], vectors=vectors.tobytes(), dim=row.dim, generation=row.generation)
 
 
 class Computed:

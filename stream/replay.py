@@ -10,10 +10,11 @@ from typing import Literal
 
 from features import sources
 from features.events import Event, Refusal, Topic, encode, key_of
+from stream.outbound import Outgoing, sent_header
 
 BATCH_EVENTS = 1_000
 
-Record = tuple[str, bytes, bytes, int, list[tuple[str, bytes]]]  # topic, key, value, time stamp (ms), headers
+Record = Outgoing
 Publish = Callable[[list[Record]], Awaitable[object]]
 Progress = Callable[[int, int], None]  # events published so far, events in all
 
@@ -57,7 +58,7 @@ async def replay(
 
 def record(event: Event, sent_ms: int, prefix: str = "") -> Record:
     """The event as stream.outbound publishes it."""
-    return prefix + sources.topic_of(event), key_of(event), encode(event), event.ts, [("sent_ms", str(sent_ms).encode())]
+    return Outgoing(prefix + sources.topic_of(event), key_of(event), encode(event), event.ts, [sent_header(sent_ms)])
 
 
 async def _send_all(events: Iterable[Event], send: Callable[[list[Event]], Awaitable[None]]) -> None:

@@ -20,11 +20,12 @@ from typing import Any
 
 import faust
 from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 from mode.utils.futures import notify
 
-from stream.in_step import InStep, Lane
+from stream.in_step import LIMITS, InStep, Lane, Limits
 from stream.progress import Progress
 
 POLL_S = 0.02  # how soon a held list looks again whether its partner has caught up; a fetch that brings nothing wakes nobody
@@ -41,7 +42,7 @@ class Consumer(driver.Consumer):
         self._deliver = self.callback
         self.callback = self._enter  # type: ignore[assignment]
         self._book: defaultdict[TP, deque[ConsumerMessage]] = defaultdict(deque)
-        self._lists = InStep(transport.step_topics, self._caught_up)
+        self._lists = InStep(transport.step_topics, self._caught_up, transport.limits)
         self._era = 0  # counts what makes fetched records stale: rebalances and seeks
 
     # From the fetch to the agent
@@ -157,8 +158,12 @@ class Consumer(driver.Consumer):
         self._forget_held()
         await super().perform_seek()
         # aiokafka's seek_to_committed leaves a partition without a commit where it is: past records that were fetched and dropped.
-        if fresh := [TopicPartition(*tp) for tp in self.assignment() if self._read_offset.get(TP(*tp)) is None]:
-            await self._thread.seek_to_beginning(*fresh)
+        # Not seek_to_beginning: that waits behind a fetch of 1.5 s. Where the log begins later, aiokafka goes on from there.
+        if fresh := {TP(*tp): 0 for tp in self.assignment() if self._read_offset.get(TP(*tp)) is None}:
+            try:
+                await self.seek_wait(fresh)
+            except IllegalStateError:
+                self.log.info("partitions went while seeking; the next rebalance seeks")
         self._forget_held()
 
     async def _seek_back(self) -> None:
@@ -205,9 +210,10 @@ class Transport(driver.Transport):
 
     Consumer = Consumer
 
-    def __init__(self, app: faust.App, progress: Progress) -> None:
+    def __init__(self, app: faust.App, progress: Progress, limits: Limits = LIMITS) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.progress = progress
+        self.limits = limits
         self.step_topics: set[str] = set()
 
 

@@ -5,16 +5,20 @@ time stamp that say `order` are one basket, and an event id is made from a row's
 identical row gets n). So a file sent twice, or shuffled, gives the same events under the same ids. Events of JSON lines
 keep the ids they have.
 
-Memory is bounded: a file of more than `chunk_rows` rows is scanned once more for each chunk of time that it is cut into.
-A row that is no event is reported with its position (counted from 1) and the reason; nothing is skipped silently.
+Memory is bounded: a file of more than `chunk_rows` rows is cut by time into chunks, which are spooled to the folder for
+temporary files (about half as large as the text) and taken one after the other. A row that is no event is reported with its position (counted from 1) and the reason; nothing is skipped silently.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.ipc
 
 from features.event_time import MINUTE_MS
 from features.events import Event, Item, Order, Query, Refusal, Topic, encode
@@ -24,7 +28,7 @@ from features.sources.formats import BadSource, Format, Report, detect
 
 __all__ = ["CHUNK_ROWS", "BadSource", "count", "items_of", "read", "read_items", "topic_of", "write"]
 
-CHUNK_ROWS = 2_000_000
+CHUNK_ROWS = 1_000_000
 _HOUR_MS = 60 * MINUTE_MS
 _READERS = {Format.PARQUET: tables, Format.TAOBAO_CSV: tables, Format.JSON_LINES: lines}
 
@@ -108,25 +112,41 @@ def _chunks(path: Path, format_: Format, report: Report, chunk_rows: int) -> Ite
         if kept:
             yield pa.concat_tables(kept)
         return
-    for start, end in _ranges(hours, chunk_rows):
-        within = (pc.field("ts") >= start * _HOUR_MS) & (pc.field("ts") < end * _HOUR_MS)
-        yield pa.concat_tables([batch.filter(within) for batch in _scan(path, format_, _ignore)])
+    yield from _spool(_scan(path, format_, _ignore), list(_starts(hours, chunk_rows)))
 
 
-def _ranges(hours: Counter[int], chunk_rows: int) -> Iterator[tuple[int, int]]:
-    """Ranges [start, end) of hours that hold at most `chunk_rows` rows each, or a single hour."""
-    ordered = sorted(hours)
-    start, held = ordered[0], 0
-    for hour in ordered:
-        if held and held + hours[hour] > chunk_rows:
-            yield start, hour
-            start, held = hour, 0
+def _spool(batches: Iterable[pa.Table], starts: list[int]) -> Iterator[pa.Table]:
+    """The rows of batches as one table for each range of hours, which goes from its start to the next one's."""
+    edges = np.array(starts[1:], np.int64) * _HOUR_MS
+    with TemporaryDirectory(prefix="everlong-") as folder:
+        paths = [Path(folder, f"{number}.arrow") for number in range(len(starts))]
+        with ExitStack() as stack:
+            writers: dict[int, pa.RecordBatchFileWriter] = {}
+            for batch in batches:
+                ranges = np.searchsorted(edges, batch["ts"].to_numpy(), side="right")
+                for number in np.unique(ranges).tolist():
+                    if number not in writers:
+                        writers[number] = stack.enter_context(pa.ipc.new_file(str(paths[number]), batch.schema))
+                    writers[number].write_table(batch.filter(pa.array(ranges == number)))
+        for path in paths:
+            with pa.OSFile(str(path)) as file:
+                chunk = pa.ipc.open_file(file).read_all()
+            path.unlink()
+            yield chunk
+
+
+def _starts(hours: Counter[int], chunk_rows: int) -> Iterator[int]:
+    """First hours of ranges that hold at most `chunk_rows` rows each, or a single hour."""
+    held = chunk_rows
+    for hour in sorted(hours):
         held += hours[hour]
-    yield start, ordered[-1] + 1
+        if held > chunk_rows:
+            yield hour
+            held = hours[hour]
 
 
 def _ignore(refusal: Refusal) -> None:
-    """For scans after the first, which has reported already."""
+    """For scans that report nothing, because another one does."""
 
 
 def _refuse(path: Path) -> Callable[[Refusal], None]:

@@ -5,6 +5,7 @@ Tests compare each function with Feast's own classes. Entity keys are of seriali
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from struct import pack
 from typing import NamedTuple
 
@@ -90,16 +91,10 @@ def payload(value: bytes) -> bytes:
     Raises:
         LayoutError: it holds another type, or is cut.
     """
-    length, shift, at = 0, 0, 1
-    while at < len(value):
-        byte = value[at]
-        length |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            break
-    if value[:1] not in (_BYTES_TAG, _STRING_TAG) or len(value) != at + length:
+    length, start = _read_varint(value, 1)
+    if value[:1] not in (_BYTES_TAG, _STRING_TAG) or len(value) != start + length:
         raise LayoutError(f"{len(value)} bytes of the online store are no Feast value of type bytes or string")
-    return value[at:]
+    return value[start:]
 
 
 def version_text(version: Version) -> str:
@@ -113,6 +108,16 @@ def version_text(version: Version) -> str:
     return "v:{}:{}:{}:{}".format(*version)
 
 
+@lru_cache(maxsize=256)
+def version_value(version: Version) -> bytes:
+    """The version as a serialised Value; the rows of a batch share few versions.
+
+    Raises:
+        ValueError: a number is negative.
+    """
+    return string_value(version_text(version))
+
+
 def version_of(text: str) -> Version:
     """The version of a text. What another program wrote there is older than anything: a row without a version."""
     match = _VERSION.fullmatch(text)
@@ -120,7 +125,7 @@ def version_of(text: str) -> Version:
 
 
 def timestamp(ts_ms: int) -> bytes:
-    """google.protobuf.Timestamp of milliseconds since the epoch, serialised."""
+    """google.protobuf.Timestamp of milliseconds since the epoch (0 or later), serialised."""
     seconds, milliseconds = divmod(ts_ms, 1000)
     encoded = _SECONDS_TAG + _varint(seconds) if seconds else b""
     return encoded + (_NANOS_TAG + _varint(milliseconds * 1_000_000) if milliseconds else b"")
@@ -128,18 +133,11 @@ def timestamp(ts_ms: int) -> bytes:
 
 def milliseconds(encoded: bytes | None) -> int:
     """Milliseconds since the epoch of a serialised google.protobuf.Timestamp; 0 where there is none."""
-    numbers = {_SECONDS_TAG[0]: 0, _NANOS_TAG[0]: 0}
-    at, data = 0, encoded or b""
+    numbers, at, data = {}, 0, encoded or b""
     while at < len(data):
-        tag, shift, number = data[at], 0, 0
-        for at in range(at + 1, len(data)):
-            number |= (data[at] & 0x7F) << shift
-            shift += 7
-            if data[at] < 0x80:
-                break
-        numbers[tag] = number
-        at += 1
-    return numbers[_SECONDS_TAG[0]] * 1000 + numbers[_NANOS_TAG[0]] // 1_000_000
+        tag = data[at : at + 1]
+        numbers[tag], at = _read_varint(data, at + 1)
+    return numbers.get(_SECONDS_TAG, 0) * 1000 + numbers.get(_NANOS_TAG, 0) // 1_000_000
 
 
 def stored_of(applied: bytes | None, packed: bytes | None, ts_ms: int) -> Stored | None:
@@ -151,11 +149,20 @@ def stored_of(applied: bytes | None, packed: bytes | None, ts_ms: int) -> Stored
 
 
 def _varint(number: int) -> bytes:
-    if number < 0:
-        number += 1 << 64
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """(number, position behind it); a cut one counts as longer than any data."""
+    number = shift = 0
+    for position in range(at, len(data)):
+        number |= (data[position] & 0x7F) << shift
+        if data[position] < 0x80:
+            return number, position + 1
+        shift += 7
+    return number, len(data) + 1

@@ -21,13 +21,12 @@ from features.store.layout import (
     entity_key,
     milliseconds,
     stored_of,
-    string_value,
     timestamp,
-    version_text,
+    version_value,
 )
 
 CALL_ROWS = 100  # of one script call: the server answers nobody else meanwhile, about a millisecond
-CALL_BYTES = 4 * 1024 * 1024
+CALL_BYTES = 64 * 1024  # beyond this, one call is slower than several in a pipeline
 SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 
 # KEYS: hashes. ARGV: names of the fields applied, row, ts; then these three values of each key. Gives the refused, from 1.
@@ -146,7 +145,7 @@ class RedisStore:
             call, size = open_calls.get(group) or (_Call([], [], list(HASH_FIELDS[key.view])), 0)
             call.positions.append(position)
             call.keys.append(hash_key)
-            call.arguments.extend((string_value(version_text(row.version)), bytes_value(row.packed), timestamp(row.ts_ms)))
+            call.arguments.extend((version_value(row.version), bytes_value(row.packed), timestamp(row.ts_ms)))
             size += len(row.packed)
             if len(call.keys) >= CALL_ROWS or size >= CALL_BYTES:
                 open_calls.pop(group, None)

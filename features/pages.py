@@ -1,0 +1,38 @@
+"""docs/features.md, made from the one table of features."""
+
+from features.codec import LAYOUT
+from features.table import APPLIED, PACKED, VIEWS, Field, View, schema_hash
+
+
+def features_page() -> str:
+    """docs/features.md."""
+    lines = [
+        "# Features",
+        "",
+        "Made by `features.pages.features_page` from `features/table.py`, where every feature is declared once.",
+        f"Schema hash: `{schema_hash()}` (a bundle carries the hash that it was trained with). Layout of packed rows: {LAYOUT}.",
+        "",
+        f"A view stores one packed row an entity: `NAME_{PACKED}` (bytes, MessagePack) and `NAME_{APPLIED}` (the version that guards it).",
+        "A Feast client asks for the typed fields below through the on-demand view `NAME_arrays`, for instance `user_category_arrays:item`.",
+        "Lists are oldest first, candidates best first. An entity that the store does not know gives empty lists, empty texts and 0.",
+    ]
+    for view in VIEWS:
+        lines += _section(view)
+    return "\n".join(lines) + "\n"
+
+
+def _section(view: View) -> list[str]:
+    return [
+        "",
+        f"## `{view.name}` ({', '.join(view.entities)})",
+        "",
+        f"{view.description} Written by the worker `{view.written_by}`.",
+        "",
+        "| Field | Type | Unit | Meaning |",
+        "|---|---|---|---|",
+        *(f"| `{field.name}` | {_type(field)} | {field.unit} | {field.description} |" for field in view.fields),
+    ]
+
+
+def _type(field: Field) -> str:
+    return f"{field.type}, at most {field.length}" if field.length else field.type

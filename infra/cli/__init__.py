@@ -1,0 +1,60 @@
+"""The command `everlong`: one subcommand a role or a question. Results go to stdout, all else to stderr.
+
+Command modules import at their top what is cheap only; torch, Faust, Feast and Kafka are imported by the command that
+needs them, so that `--help` answers at once.
+"""
+
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from infra.cli import administration, dead_letters, machines, reading, traffic
+from infra.terminal import complain
+
+__all__ = ["main", "make_app"]
+
+INTERRUPTED = 130
+
+
+def make_app() -> typer.Typer:
+    """All commands."""
+    app = typer.Typer(
+        name="everlong",
+        help="Keeps every click, search and order of a user's life and turns each new one into fresh candidates within a second.",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        add_completion=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_everlong)
+    for group in (machines, traffic, administration, reading, dead_letters):
+        group.add_to(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line of this process. An error is one sentence on stderr and exit code 1; a wrong usage exits 2."""
+    try:
+        make_app()()
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away, as `head` does
+        sys.exit(0)
+    except Exception as error:
+        complain(error)
+        sys.exit(1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"everlong {version('everlong')}")
+        raise typer.Exit
+
+
+def _everlong(
+    _: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    """Settings come from the environment (EVERLONG_...); `everlong settings` prints them."""

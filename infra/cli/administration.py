@@ -1,0 +1,99 @@
+"""Commands for whoever runs Everlong: topics, Feast registry, training, settings."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.terminal import AsJson, print_json, print_table, progress, say
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(topics)
+    app.command()(apply)
+    app.command()(train)
+    app.command("settings")(show_settings)
+
+
+def topics(as_json: AsJson = False) -> None:
+    """Make the topics that are missing on the broker, and list them all."""
+    from infra.local import make_topics
+    from infra.running import connected
+    from infra.settings import load_settings
+    from stream.topics import ALL, prefixed
+
+    settings = connected(load_settings(), store=False)
+    make_topics(settings)
+    listed = [
+        {
+            "name": prefixed(settings.topic_prefix, topic),
+            "key": topic.key,
+            "partitions": settings.partitions,
+            "compacted": topic.compacted,
+            "retention_ms": topic.retention_ms,
+        }
+        for topic in ALL
+    ]
+    if as_json:
+        print_json(listed)
+    else:
+        print_table("topics", tuple(listed[0]), (topic.values() for topic in listed))  # type: ignore[arg-type]
+
+
+def apply(as_json: AsJson = False) -> None:
+    """Write the feature definitions into Feast's registry, in the data directory."""
+    from infra.local import apply_features
+    from infra.running import connected
+    from infra.settings import load_settings
+
+    registry, views = apply_features(connected(load_settings(), kafka=False))
+    if as_json:
+        print_json({"registry": str(registry), "views": views})
+    else:
+        say(f"{len(views)} views are in {registry}: {', '.join(views)}")
+
+
+def train(
+    data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")] = "shop",
+    out: Annotated[Path | None, typer.Option(help="Where the bundle goes; one that stands there is replaced. Else EVERLONG_BUNDLE.")] = None,
+    products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+    users: Annotated[int, typer.Option(min=1, help="Users of the simulated shop.")] = 300,
+    items: Annotated[int, typer.Option(min=1, help="Items of the simulated shop.")] = 2000,
+    categories: Annotated[int, typer.Option(min=1, help="Categories of the simulated shop.")] = 40,
+    days: Annotated[float, typer.Option(min=1, help="Days of history of the simulated shop.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Train a bundle on events replayed through the row code, print how it does on the held-out ones."""
+    import msgspec
+
+    from infra.settings import load_settings
+    from infra.training import ShopPlan, config_of, device_of, file_history, shop_history, train_bundle
+
+    settings = load_settings()
+    target = out or settings.bundle_path
+    history = shop_history(ShopPlan(users, items, categories, days, seed)) if data == "shop" else file_history(Path(data), products)
+    with progress("training") as tell:
+        manifest = train_bundle(history, target, config=config_of(epochs), seed=seed, device=device_of(settings.device), tell=tell)
+    if as_json:
+        print_json(msgspec.to_builtins(manifest) | {"path": str(target)})
+        return
+    for kind, found in manifest.metrics.items():
+        print_table(kind, tuple(found), [[f"{value:.4g}" for value in found.values()]])
+    say(f"bundle {manifest.generation} of {manifest.items:,} items in {manifest.categories:,} categories is in {target}")
+
+
+def show_settings(
+    as_json: AsJson = False, page: Annotated[bool, typer.Option("--page", help="Print docs/settings.md instead.")] = False
+) -> None:
+    """Print every setting and its value, secrets masked."""
+    from infra.settings import describe, load_settings, settings_page
+
+    if page:
+        print(settings_page(), end="")
+        return
+    lines = describe(load_settings())
+    print(json.dumps(dict(line.split("=", 1) for line in lines.splitlines()), indent=2) if as_json else lines)

@@ -1,0 +1,77 @@
+"""Commands that run something: the demonstration, the whole system, one role of it."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.terminal import show_logs
+
+
+class Role(StrEnum):
+    """The workers there are."""
+
+    INGEST = "ingest"
+    CATALOGUE = "catalogue"
+    REFRESH = "refresh"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (demo, up, worker, api):
+        app.command()(command)
+
+
+def demo(
+    seconds: Annotated[float, typer.Option(min=5, help="How long live events flow.")] = 45.0,
+    rate: Annotated[float, typer.Option(min=1, max=2000, help="Live events a second.")] = 60.0,
+    users: Annotated[int, typer.Option(min=20, max=5000, help="Users of the simulated shop.")] = 300,
+    keep: Annotated[Path | None, typer.Option(help="Keep data and logs in this folder instead of a temporary one.")] = None,
+) -> None:
+    """Watch a simulated shop's events become candidates, on real parts; ends by itself in under three minutes.
+
+    Starts an embedded broker and store, trains a small bundle, starts the workers, streams clicks, queries and orders
+    through them, and checks that every event was counted. Exit code 0 only if all is well; nothing keeps running.
+    """
+    from infra.demo import Plan, run_demo
+    from infra.settings import load_settings
+
+    raise typer.Exit(run_demo(load_settings(), Plan(seconds=seconds, rate=rate, users=users), keep))
+
+
+def up(
+    shop: Annotated[bool, typer.Option(help="Stream the simulated shop's events all the time.")] = True,
+    rate: Annotated[float, typer.Option(min=0.1, max=2000, help="Live events a second of the simulated shop.")] = 10.0,
+    users: Annotated[int, typer.Option(min=20, max=100_000, help="Users of the simulated shop.")] = 300,
+) -> None:
+    """Run the whole system on this machine until Ctrl-C: broker, store, workers, API and page; data stays in the data directory."""
+    from infra.settings import load_settings
+    from infra.up import run_up
+
+    raise typer.Exit(run_up(load_settings(), rate if shop else None, users))
+
+
+def worker(role: Annotated[Role, typer.Argument(help="Which agent to run.")]) -> None:
+    """Run one worker: as many as you like of each role share the partitions."""
+    from infra.running import connected
+    from infra.settings import describe, load_settings
+    from infra.wiring import run_worker
+
+    settings = connected(load_settings())
+    show_logs(settings.log_level)
+    import logging
+
+    logging.getLogger("everlong").info("worker %s with\n%s", role, describe(settings))
+    raise typer.Exit(run_worker(role.value, settings) or 0)
+
+
+def api() -> None:
+    """Serve the HTTP API and the page."""
+    from infra.running import connected
+    from infra.settings import load_settings
+    from infra.wiring import run_api
+
+    settings = connected(load_settings())
+    show_logs(settings.log_level)
+    raise typer.Exit(run_api(settings) or 0)

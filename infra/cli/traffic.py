@@ -1,0 +1,144 @@
+"""Commands that send events: the simulated shop, and files."""
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.terminal import AsJson, print_json, print_table, progress, say
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+    from stream.shop import Shop
+
+Users = Annotated[int, typer.Option(min=1, help="Users of the shop.")]
+Items = Annotated[int, typer.Option(min=1, help="Items of the shop.")]
+Categories = Annotated[int, typer.Option(min=1, help="Categories of the shop.")]
+Seed = Annotated[int, typer.Option(help="The shop and all its events follow from it.")]
+Days = Annotated[float, typer.Option(min=0, help="Days of history before the live events.")]
+DAY_MS = 86_400_000
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    for command in (shop, replay):
+        app.command()(command)
+
+
+def shop(
+    rate: Annotated[float, typer.Option(min=0.01, max=100_000, help="Live events a second.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=0, help="How long live events flow; 0: without end.")] = 60.0,
+    users: Users = 300,
+    items: Items = 2000,
+    categories: Categories = 40,
+    days: Days = 60.0,
+    per_day: Annotated[float, typer.Option(min=0.001, help="Events of the mean user in a day of history.")] = 2.0,
+    seed: Seed = 0,
+    until: Annotated[int | None, typer.Option(help="When history ends, ms since the epoch. Else now.")] = None,
+    live_only: Annotated[bool, typer.Option("--live-only", help="Catalogue and history were sent before: send live events only.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Send nothing; print the distributions of the history.")] = False,
+    beside: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="With --profile: those of this file too.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a simulated shop whose truth is known: its catalogue, its history, then live events."""
+    from infra.feed import wall_ms
+    from stream.shop import Shop
+
+    simulated = Shop(seed, users, items, categories, per_day)
+    end_ms = until or wall_ms()
+    start_ms = end_ms - int(days * DAY_MS)
+    if beside is not None and not profile:
+        raise typer.BadParameter("--beside goes with --profile")
+    if profile:
+        _print_profiles(simulated, start_ms, end_ms, beside, as_json)
+        return
+    from infra.running import connected
+    from infra.settings import load_settings
+
+    settings = connected(load_settings(), store=False)
+    sent = asyncio.run(_publish(settings, simulated, (start_ms, end_ms), rate, seconds, live_only))
+    if as_json:
+        print_json(sent)
+    else:
+        say("sent: " + ", ".join(f"{count:,} {topic}" for topic, count in sorted(sent.items())))
+
+
+async def _publish(
+    settings: "Settings", simulated: "Shop", span: tuple[int, int], rate: float, seconds: float, live_only: bool
+) -> dict[str, int]:
+    from infra.feed import Feed, wall_ms
+    from infra.wiring import connection
+
+    history = simulated.history(*span)
+    async with Feed(connection(settings), settings.topic_prefix) as feed:
+        if not live_only:
+            with progress("catalogue and history") as tell:
+                await feed.send_all([*simulated.catalogue(span[0]), *history], tell)
+        now_ms = wall_ms()
+        live = simulated.live(now_ms, rate, history)
+        await feed.send_live(live, None if seconds == 0 else now_ms + int(seconds * 1000))
+        return dict(feed.sent)
+
+
+def _print_profiles(simulated: "Shop", start_ms: int, end_ms: int, beside: Path | None, as_json: bool) -> None:
+    from features import sources
+    from stream.shop import profile
+
+    profiles = {"simulated shop": profile(simulated.history(start_ms, end_ms))}
+    if beside is not None:
+        profiles[beside.name] = profile(sources.read(beside))
+    if as_json:
+        print_json(profiles)
+        return
+    names = dict.fromkeys(name for found in profiles.values() for name in found)
+    rows = ([name, *(_number(found.get(name)) for found in profiles.values())] for name in names)
+    print_table("distributions", ("", *profiles), rows)
+
+
+def _number(value: object) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+
+
+def replay(
+    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Parquet, Taobao UserBehavior.csv or JSON lines.")],
+    speed: Annotated[str, typer.Option(help="`max`, or how many times faster than it happened.")] = "max",
+    products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish a file's items and events to their topics, oldest first.
+
+    Where no broker is named and none runs, an embedded broker and store and the workers are started, it is waited until
+    every event is applied and every user has candidates, the accounts are printed, and all is stopped again.
+    """
+    from infra.running import NothingRunning, connected
+    from infra.settings import load_settings
+
+    pace = _pace(speed)
+    settings = load_settings()
+    try:
+        reached = connected(settings, store=False)
+    except NothingRunning:
+        from infra.replaying import replay_alone
+
+        raise typer.Exit(replay_alone(settings, path, pace, products, as_json)) from None
+    from infra.replaying import publish_file
+    from infra.wiring import connection
+
+    sent, refused = asyncio.run(publish_file(connection(reached), reached.topic_prefix, path, pace, products))
+    if as_json:
+        print_json({"sent": sent, "refused_rows": refused})
+    else:
+        say("sent: " + ", ".join(f"{count:,} {topic}" for topic, count in sorted(sent.items())) + f"; rows that are no event: {refused:,}")
+
+
+def _pace(speed: str) -> float | None:
+    if speed == "max":
+        return None
+    try:
+        pace = float(speed)
+    except ValueError:
+        pace = 0.0
+    if not 0 < pace < float("inf"):
+        raise typer.BadParameter("write max or a number above 0", param_hint="--speed")
+    return pace

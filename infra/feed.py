@@ -1,0 +1,89 @@
+"""Events into their topics: all at once, or at the pace at which they happen."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from features.events import Event, Item
+from stream.connection import Connection
+from stream.outbound import Outbound, PublishFailed
+from stream.replay import Record, record
+
+BATCH_EVENTS = 1_000
+STEP_S = 0.05
+OUTAGE_S = 300.0
+
+OnSent = Callable[[Sequence[Event], int], None]  # the events, and the wall clock (ms) at which they were sent
+
+
+class Feed:
+    """Publishes events and counts what the broker has confirmed, by topic without prefix.
+
+    Used as `async with`. An outage of the broker is waited out; a record is then published again, so one may be there twice.
+    """
+
+    def __init__(self, connection: Connection, prefix: str = "", sent: Counter[str] | None = None) -> None:
+        self._outbound = Outbound(connection)
+        self._prefix = prefix
+        self.sent: Counter[str] = Counter() if sent is None else sent
+
+    async def __aenter__(self) -> "Feed":
+        await self._outbound.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._outbound.stop()
+
+    async def send(self, events: Sequence[Event]) -> int:
+        """Publish events; returns the wall clock (ms) that they carry as their time of sending."""
+        now_ms = wall_ms()
+        await self.publish([record(event, now_ms, self._prefix) for event in events])
+        return now_ms
+
+    async def publish(self, records: Sequence[Record]) -> None:
+        """Publish records as they are.
+
+        Raises:
+            PublishFailed: the broker was away for too long.
+        """
+        give_up = time.monotonic() + OUTAGE_S
+        while True:
+            try:
+                await self._outbound.publish(records)
+                break
+            except PublishFailed as error:
+                if time.monotonic() > give_up:
+                    raise
+                await asyncio.sleep(error.retry_after_s)
+        self.sent.update(topic.removeprefix(self._prefix) for topic, *_ in records)
+
+    async def send_all(self, events: Sequence[Event], tell: Callable[[int, int], None] = lambda done, total: None) -> None:
+        """Publish events in order, as fast as the broker takes them; `tell` hears (sent, in all)."""
+        for start in range(0, len(events), BATCH_EVENTS):
+            await self.send(events[start : start + BATCH_EVENTS])
+            tell(min(start + BATCH_EVENTS, len(events)), len(events))
+
+    async def send_live(self, events: Iterator[Event], until_ms: int | None, on_sent: OnSent = lambda events, ms: None) -> None:
+        """Publish events when the wall clock reaches their time, those due together; ends with the first after `until_ms`."""
+        event = next(events, None)
+        while event is not None and (until_ms is None or event.ts < until_ms):
+            due = []
+            now_ms = wall_ms()
+            while event is not None and event.ts <= now_ms and len(due) < BATCH_EVENTS and (until_ms is None or event.ts < until_ms):
+                due.append(event)
+                event = next(events, None)
+            if due:
+                on_sent(due, await self.send(due))
+            else:
+                await asyncio.sleep(STEP_S)
+
+
+def users_of(events: Iterable[Event]) -> list[str]:
+    """The users of events, each once, ascending."""
+    return sorted({event.user_id for event in events if not isinstance(event, Item)})
+
+
+def wall_ms() -> int:
+    """The wall clock, ms since the epoch."""
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,134 @@
+"""The API as a process: parts opened from settings, uvicorn around the application, readiness from the store and the broker."""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, closing, suppress
+from threading import Event, Thread
+
+import msgspec
+import uvicorn
+from fastapi import FastAPI
+from kafka import KafkaConsumer
+from kafka.errors import KafkaError
+from prometheus_client import CollectorRegistry
+
+from features.outcomes import Candidate
+from features.store import OnlineStore, StoreUnavailable
+from infra.api import make_api
+from infra.health import Health
+from infra.metrics import Metrics
+from infra.settings import Settings
+from infra.wiring import PROBE, connection, open_online_store
+from models.bundle import POPULAR, BundleMismatch, read_manifest
+from models.cascade import Popular
+from stream.connection import Connection
+from stream.outbound import Outbound, PublishFailed
+from stream.topics import CANDIDATES, prefixed
+
+log = logging.getLogger(__name__)
+
+START_S = 120.0
+CHECK_S = 2.0
+SHOWN_USERS = 20
+
+
+def run(settings: Settings) -> int:
+    """Serve until a signal; the exit code."""
+    broker = connection(settings)
+    store = open_online_store(settings, START_S)
+    health = Health("store", "broker")
+    metrics = Metrics(CollectorRegistry())
+    outbound = Outbound(broker)
+    recent = RecentUsers(broker, prefixed(settings.topic_prefix, CANDIDATES))
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        checking = asyncio.create_task(_check(store, outbound, health))
+        recent.start()
+        yield
+        checking.cancel()
+        with suppress(asyncio.CancelledError):
+            await checking
+        await outbound.stop()
+        recent.stop()
+        store.close()
+
+    popular = popular_items(settings)
+    app = make_api(store, outbound, metrics, health, settings, fallback=lambda k: popular[:k], users=recent.newest, lifespan=lifespan)
+    config = uvicorn.Config(app, host=settings.http_host, port=settings.http_port, log_level="warning", access_log=False)
+    log.info("the page is at http://%s:%d", settings.http_host, settings.http_port)
+    server = uvicorn.Server(config)
+    server.run()
+    return 0 if server.started else 1
+
+
+def popular_items(settings: Settings) -> list[Candidate]:
+    """What a user without a candidate set gets: the bundle's popular items; nothing where there is no bundle."""
+    try:
+        read_manifest(settings.bundle_path)
+        popular = msgspec.msgpack.decode((settings.bundle_path / POPULAR).read_bytes(), type=Popular)
+    except (BundleMismatch, OSError, msgspec.MsgspecError) as error:
+        log.warning("users without a candidate set get none: %s", error)
+        return []
+    return [Candidate(item, score, category, "popular") for item, score, category in popular.overall]
+
+
+async def _check(store: OnlineStore, outbound: Outbound, health: Health) -> None:
+    """Keep readiness true."""
+    while True:
+        try:
+            await asyncio.to_thread(store.read, [PROBE])
+            health.set_ready("store")
+        except StoreUnavailable as error:
+            health.set_failed("store", str(error))
+        try:
+            await outbound.start()
+            health.set_ready("broker")
+        except PublishFailed as error:
+            health.set_failed("broker", str(error))
+        await asyncio.sleep(CHECK_S)
+
+
+class RecentUsers:
+    """The users whose candidate sets were published last, for the page to offer: a tail of the topic in a thread."""
+
+    def __init__(self, broker: Connection, topic: str) -> None:
+        self._broker, self._topic = broker, topic
+        self._users: OrderedDict[str, None] = OrderedDict()
+        self._stopping = Event()
+        self._thread = Thread(target=self._run, name="recent-users", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read from the topic's end."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self._thread.join(timeout=5)
+
+    def newest(self) -> Sequence[str]:
+        """User ids, the newest first."""
+        return list(reversed(list(self._users)))
+
+    def _run(self) -> None:
+        options = {**self._broker.for_kafka_python(), "enable_auto_commit": False, "auto_offset_reset": "latest"}
+        while not self._stopping.is_set():
+            try:
+                with closing(KafkaConsumer(self._topic, **options)) as consumer:
+                    while not self._stopping.is_set():
+                        for records in consumer.poll(timeout_ms=500, max_records=100).values():
+                            for record in records:
+                                self._note(record.key)
+            except KafkaError as error:
+                log.warning("the tail of %s lost the broker, will try again: %r", self._topic, error)
+                self._stopping.wait(1.0)
+
+    def _note(self, key: bytes | None) -> None:
+        user = (key or b"").decode(errors="replace")
+        self._users.pop(user, None)
+        self._users[user] = None
+        while len(self._users) > SHOWN_USERS:
+            self._users.popitem(last=False)

@@ -1,0 +1,90 @@
+"""A bundle trained on a file or on the simulated shop, and put where the workers look for it."""
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+from features import sources
+from features.events import Event, Item
+from infra.feed import wall_ms
+from models.bundle import Manifest, save
+from models.config import Config
+from models.train import Progress, train
+from stream.shop import Shop
+
+DAY_MS = 86_400_000
+
+Tell = Callable[[int, int], None]  # steps done, steps in all
+
+
+class ShopPlan(NamedTuple):
+    """Which simulated shop, and how long its history is. `end_ms` (wall clock): when it ends; 0: now."""
+
+    users: int = 300
+    items: int = 2000
+    categories: int = 40
+    days: float = 60.0
+    seed: int = 0
+    end_ms: int = 0
+
+    def open(self) -> Shop:
+        """The shop."""
+        return Shop(self.seed, self.users, self.items, self.categories)
+
+
+class History(NamedTuple):
+    """What is learnt from: events ascending by time, the catalogue, and what to call it."""
+
+    events: Sequence[Event]
+    items: Sequence[Item]
+    name: str
+
+
+def shop_history(plan: ShopPlan) -> History:
+    """The history of a simulated shop."""
+    shop = plan.open()
+    end_ms = plan.end_ms or wall_ms()
+    start_ms = end_ms - int(plan.days * DAY_MS)
+    name = f"simulated shop: {plan.users} users, {plan.items} items, {plan.categories} categories, {plan.days:g} days, seed {plan.seed}"
+    return History(shop.history(start_ms, end_ms), shop.catalogue(start_ms), name)
+
+
+def file_history(path: Path, products: Path | None = None) -> History:
+    """The history in a file; rows that are no event are left out.
+
+    Raises:
+        BadSource: the file cannot be read.
+    """
+    return History(list(sources.read(path, lambda refusal: None)), sources.read_items(path, products), path.name)
+
+
+def train_bundle(history: History, out: Path, *, config: Config, seed: int, device: str, tell: Tell) -> Manifest:
+    """Train, write the bundle to `out` (one that stood there is replaced), give its manifest with the metrics."""
+
+    def progress(now: Progress) -> None:
+        if now.phase == "training":
+            tell(now.step, now.steps)
+
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    bundle = train(history.events, history.items, config, seed, progress, data=history.name, created=created, device=device)
+    save(bundle, out)
+    return bundle.manifest
+
+
+def config_of(epochs: int | None) -> Config:
+    """The usual configuration, with another number of passes where one is given."""
+    return Config() if epochs is None else Config(epochs=epochs)
+
+
+def device_of(wanted: str) -> str:
+    """The torch device for a setting: `auto` takes CUDA where a kernel runs on it."""
+    import torch
+
+    if wanted != "auto":
+        return wanted
+    try:
+        torch.zeros(1, device="cuda").add_(1).item()
+    except (RuntimeError, AssertionError):
+        return "cpu"
+    return "cuda"

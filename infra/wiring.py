@@ -1,0 +1,108 @@
+"""From settings to parts: the one place where a connection, a store or a device is made for a process."""
+
+import time
+
+import torch
+
+from features.store import Key, OnlineStore, StoreUnavailable
+from features.store.opening import open_store
+from features.table import USER
+from infra.settings import Settings
+from stream.connection import Connection
+
+PROBE = Key(USER.name, ("-",))  # reading any row, there or not, shows that the store answers
+
+
+class NothingNamed(Exception):
+    """A setting that this command needs is unset."""
+
+
+def wall_ms() -> int:
+    """Milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def connection(settings: Settings) -> Connection:
+    """How to reach the broker.
+
+    Raises:
+        NothingNamed: no broker is named.
+    """
+    if settings.kafka_bootstrap is None:
+        raise NothingNamed("no broker is named: set EVERLONG_KAFKA_BOOTSTRAP=host:port or start `everlong up`")
+    password = settings.kafka_sasl_password
+    sasl = settings.kafka_security_protocol.startswith("SASL")
+    return Connection(
+        bootstrap=settings.kafka_bootstrap,
+        security_protocol=settings.kafka_security_protocol,
+        sasl_mechanism=settings.kafka_sasl_mechanism if sasl else None,
+        sasl_username=settings.kafka_sasl_username,
+        sasl_password=password.get_secret_value() if password else None,
+        ssl_cafile=_text(settings.kafka_ssl_cafile),
+        ssl_certfile=_text(settings.kafka_ssl_certfile),
+        ssl_keyfile=_text(settings.kafka_ssl_keyfile),
+    )
+
+
+def open_online_store(settings: Settings, wait_s: float = 0.0) -> OnlineStore:
+    """The online store, asked for up to `wait_s` until it answers.
+
+    Raises:
+        NothingNamed: no store is named.
+        StoreUnavailable: it did not answer in time.
+    """
+    if settings.store_url is None:
+        raise NothingNamed("no store is named: set EVERLONG_STORE_URL=redis://host:port or start `everlong up`")
+    end = time.monotonic() + wait_s
+    while True:
+        try:
+            store = open_store(settings.store_url.get_secret_value())
+            store.read([PROBE])
+            return store
+        except StoreUnavailable as error:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(error.retry_after_s)
+
+
+def choose_device(settings: Settings) -> str:
+    """`cuda` where it is asked for, or with `auto` where a kernel runs on it; else `cpu`. Also sets torch's threads.
+
+    Raises:
+        RuntimeError: CUDA was asked for and no kernel runs.
+    """
+    if settings.torch_threads:
+        torch.set_num_threads(settings.torch_threads)
+    if settings.device == "cpu":
+        return "cpu"
+    try:
+        torch.ones(8, device="cuda").sum().item()
+        return "cuda"
+    except (RuntimeError, AssertionError) as error:
+        if settings.device == "cuda":
+            raise RuntimeError(
+                f"EVERLONG_DEVICE=cuda, but no kernel runs on it ({error}): install a CUDA build of torch, or unset it"
+            ) from error
+        return "cpu"
+
+
+def run_worker(role: str, settings: Settings) -> int:
+    """Run a worker in this process until a signal; the exit code."""
+    if role == "ingest":
+        from infra.workers.ingest import run
+    elif role == "catalogue":
+        from infra.workers.catalogue import run
+    else:
+        from infra.workers.refresh import run
+    return run(settings)
+
+
+def run_api(settings: Settings) -> int:
+    """Serve the API and the page in this process until a signal; the exit code."""
+    from infra.serve_api import run
+
+    return run(settings)
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)

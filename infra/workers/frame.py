@@ -1,0 +1,129 @@
+"""What every worker has: an app, metrics and health served over HTTP, a store, a producer, and a task that keeps gauges true."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from threading import Event
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from infra.health import Health
+from infra.metrics import Metrics, serve_metrics
+from infra.settings import Settings
+from infra.wiring import connection, open_online_store
+from stream.admin import create_topics, wait_for_broker
+from stream.agents import Backoff, Handle, batch_agent
+from stream.app import make_app, run
+from stream.outbound import Outbound, Outgoing
+from stream.topics import TopicSpec, prefixed
+
+log = logging.getLogger(__name__)
+
+START_S = 120.0
+TICK_S = 0.5
+
+
+class Frame:
+    """One worker process of a role. Waits for broker and store, makes topics that are missing."""
+
+    def __init__(self, role: str, settings: Settings, *conditions: str) -> None:
+        self.role, self.settings = role, settings
+        self.metrics = Metrics(CollectorRegistry())
+        self.health = Health("broker", "store", "partitions", *conditions)
+        self.metrics.follow(self.health)
+        self.server = serve_metrics(self.metrics.registry, self.health, settings.http_host, settings.metrics_port)
+        log.info("metrics and health of %s at http://%s:%d", role, self.server.host, self.server.port)
+        self.stopping = Event()
+        self.connection = connection(settings)
+        wait_for_broker(self.connection, START_S)
+        create_topics(self.connection, settings.topic_prefix, settings.partitions, settings.replication)
+        self.health.set_ready("broker")
+        self.store = open_online_store(settings, START_S)
+        self.health.set_ready("store")
+        self.outbound = Outbound(self.connection)
+        self.app = make_app(
+            role,
+            self.connection,
+            group=f"{settings.topic_prefix}{settings.group}-{role}",
+            stall_after_s=settings.stall_after_s,
+            broker_session_timeout=settings.session_timeout_s,
+            broker_heartbeat_interval=settings.heartbeat_s,
+            broker_commit_interval=settings.commit_interval_s,
+        )
+        self._tasks: list[Callable[[], Awaitable[None]]] = []
+
+    def topic(self, spec: TopicSpec) -> str:
+        """The broker's name of a topic."""
+        return prefixed(self.settings.topic_prefix, spec)
+
+    def read(self, topics: Sequence[TopicSpec], handle: Handle, in_step: bool) -> None:
+        """Give every list of these topics to `handle`; a failed try is counted and tried again in place."""
+
+        def on_retry(error: Exception, tries: int) -> None:
+            self.metrics.retries.labels(self.role, type(error).__name__).inc()
+            self.health.set_failed("store", str(error))
+
+        async def healthy(records: list[Any]) -> None:
+            await handle(records)
+            self.health.set_ready("store")
+
+        backoff = Backoff(longest_s=self.settings.retry_max_s)
+        batch_agent(self.app, [self.topic(spec) for spec in topics], healthy, in_step=in_step, on_retry=on_retry, backoff=backoff)
+
+    def every_tick(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Await `task` again and again while the worker runs; its failure crashes the worker."""
+        self._tasks.append(task)
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Publish and await the broker's word on each record."""
+        await self.outbound.publish(records)
+
+    def run(self) -> int:
+        """Run until a signal; the exit code."""
+        self.app.on_partitions_assigned.connect(self._on_assigned, weak=False)
+        self.app.task(self._tick)
+        try:
+            return run(self.app, self.settings.stop_deadline_s)
+        finally:
+            self.stopping.set()
+            self.server.close()
+            self.store.close()
+
+    async def _on_assigned(self, *_: Any, **__: Any) -> None:
+        self.health.set_ready("partitions")
+
+    async def _tick(self) -> None:
+        try:
+            while not self.app.should_stop:
+                for (topic, number), lag in self.app.progress.lag().items():
+                    self.metrics.lag.labels(topic, str(number)).set(lag)
+                if stalled := self.app.progress.stalled(time.monotonic()):
+                    self.health.set_failed("progress", f"no progress on {stalled}")
+                for task in self._tasks:
+                    await task()
+                await self.app.sleep(TICK_S)
+        finally:
+            await asyncio.shield(self.outbound.stop())
+
+
+class Steps:
+    """Seconds of each step of a batch, in order."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def done(self, step: str) -> None:
+        """The step ends now."""
+        now = time.perf_counter()
+        self.seconds[step] = self.seconds.get(step, 0.0) + now - self._last
+        self._last = now
+
+
+def count(counter: Any, label: Callable[[str], Mapping[str, str]], numbers: Mapping[str, int]) -> None:
+    """Add each number to the counter with its labels."""
+    for name, number in numbers.items():
+        if number:
+            counter.labels(**label(name)).inc(number)

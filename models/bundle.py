@@ -1,0 +1,226 @@
+"""A bundle: all that serving needs of one training, as a directory of plain data and a manifest. Loading compares and refuses."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import safetensors.numpy
+import torch
+
+from features.table import schema_hash
+from models.cascade import Popular
+from models.codebook import Codebook
+from models.config import Config
+from models.index import ItemIndex
+from models.items import Sizes
+from models.network import Network
+from models.vocabulary import Vocabulary
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WEIGHTS, ITEM_VECTORS, CODEBOOK = "weights.safetensors", "items.safetensors", "codebook.safetensors"
+NAMES, POPULAR = "names.msgpack", "popular.msgpack"
+FILES = (WEIGHTS, ITEM_VECTORS, CODEBOOK, NAMES, POPULAR)
+
+
+class BundleMismatch(ValueError):
+    """A bundle that this program must not serve: what differs, both values, and the remedy."""
+
+    def __init__(self, what: str, found: object, expected: object, remedy: str) -> None:
+        super().__init__(f"the bundle's {what} is {found}, expected {expected}; {remedy}")
+        self.what, self.found, self.expected, self.remedy = what, found, expected, remedy
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bundle is. `files` holds the checksum of each file; `metrics` are those of the held-out events."""
+
+    format: int = FORMAT
+    schema: str
+    generation: str
+    codebook: str
+    dim: int
+    subspaces: int
+    categories: int
+    items: int
+    sizes: tuple[int, int, int, int, int]
+    config: Config
+    data: str
+    seed: int
+    created: str
+    metrics: dict[str, dict[str, float]] = {}
+    files: dict[str, str] = {}
+
+
+@dataclass(frozen=True)
+class ItemTable:
+    """The catalogue at training time. `vectors` (V, d) float32 of unit length, `codes` (V, P) uint8."""
+
+    ids: Sequence[str]
+    categories: Sequence[str]
+    titles: Sequence[str]
+    vectors: np.ndarray
+    codes: np.ndarray
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """All that serving needs: manifest, network, vocabulary, catalogue, codebook, and what is popular without a model."""
+
+    manifest: Manifest
+    network: Network
+    vocabulary: Vocabulary
+    items: ItemTable
+    codebook: Codebook
+    popular: Popular
+
+    @property
+    def generation(self) -> str:
+        """The name of this training's vectors: those of two generations are never mixed."""
+        return self.manifest.generation
+
+    def index(self) -> ItemIndex:
+        """A new index of the catalogue at training time; items that came later are applied to it."""
+        table = self.items
+        return ItemIndex(self.codebook, table.vectors, table.ids, table.categories, codes=table.codes)
+
+
+def save(bundle: Bundle, directory: Path) -> Path:
+    """Write the bundle into a new directory beside `directory` and rename it there; one that stood there is replaced."""
+    directory = Path(directory).absolute()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+    try:
+        contents = _contents(bundle)
+        checksums = {name: _checksum(content) for name, content in contents.items()}
+        manifest = msgspec.structs.replace(bundle.manifest, files=checksums)
+        contents[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+        for name, content in contents.items():
+            _write(staging / name, content)
+        staging.chmod(0o755)
+        if directory.exists():
+            replaced = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
+            os.replace(directory, replaced)
+            os.replace(staging, directory)
+            shutil.rmtree(replaced)
+        else:
+            os.replace(staging, directory)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return directory
+
+
+def load(directory: Path, device: str = "cpu") -> Bundle:
+    """The bundle of a directory, its network on `device`.
+
+    Raises:
+        BundleMismatch: a file is missing or changed, or format, schema or dimensions are not those of this program.
+    """
+    directory = Path(directory)
+    manifest = read_manifest(directory)
+    contents = {name: _read(directory, name, manifest.files.get(name, "")) for name in FILES}
+    names = msgspec.msgpack.decode(contents[NAMES])
+    vocabulary = Vocabulary(names["categories"], names["vocabulary_items"])
+    arrays = safetensors.numpy.load(contents[ITEM_VECTORS])
+    codebook = Codebook.from_centroids(safetensors.numpy.load(contents[CODEBOOK])["centroids"])
+    items = ItemTable(names["items"], names["item_categories"], names["titles"], arrays["vectors"], arrays["codes"])
+    _agree(manifest, vocabulary, items, codebook)
+    network = Network(manifest.config, vocabulary.category_rows, vocabulary.item_rows, Sizes(*manifest.sizes))
+    weights = {name: torch.from_numpy(array) for name, array in safetensors.numpy.load(contents[WEIGHTS]).items()}
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        raise BundleMismatch("weights", str(error), "those of this version's network", "train a bundle with this version") from error
+    popular = msgspec.msgpack.decode(contents[POPULAR], type=Popular)
+    return Bundle(manifest, network.to(device).eval(), vocabulary, items, codebook, popular)
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of a bundle, compared with this program's format and schema.
+
+    Raises:
+        BundleMismatch: there is none, or it is of another format or schema.
+    """
+    remedy = "train a bundle with this version (everlong train), or run the version that trained it"
+    content = _read(Path(directory), MANIFEST, None)
+    try:
+        told: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
+    except msgspec.MsgspecError as error:
+        raise BundleMismatch("manifest", f"unreadable ({error})", "JSON", "fetch the bundle again") from error
+    for what, expected in (("format", FORMAT), ("schema", schema_hash())):
+        if told.get(what) != expected:
+            raise BundleMismatch(what, told.get(what), expected, remedy)
+    try:
+        return msgspec.convert(told, Manifest)
+    except msgspec.ValidationError as error:
+        raise BundleMismatch("manifest", str(error), f"fields of format {FORMAT}", remedy) from error
+
+
+def fingerprint(network: Network) -> str:
+    """12 hex digits that name these weights: equal weights, equal name."""
+    digest = blake2b(digest_size=6)
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _contents(bundle: Bundle) -> dict[str, bytes]:
+    names = {
+        "categories": bundle.vocabulary.categories,
+        "vocabulary_items": bundle.vocabulary.items,
+        "items": list(bundle.items.ids),
+        "item_categories": list(bundle.items.categories),
+        "titles": list(bundle.items.titles),
+    }
+    weights = {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in bundle.network.state_dict().items()}
+    return {
+        WEIGHTS: safetensors.numpy.save(weights),
+        ITEM_VECTORS: safetensors.numpy.save({"vectors": bundle.items.vectors, "codes": bundle.items.codes}),
+        CODEBOOK: safetensors.numpy.save({"centroids": np.ascontiguousarray(bundle.codebook.centroids)}),
+        NAMES: msgspec.msgpack.encode(names),
+        POPULAR: msgspec.msgpack.encode(bundle.popular),
+    }
+
+
+def _agree(manifest: Manifest, vocabulary: Vocabulary, items: ItemTable, codebook: Codebook) -> None:
+    remedy = "the parts are of two trainings: copy the whole directory again or train anew"
+    for what, found, expected in (
+        ("dimension of item vectors", items.vectors.shape, (manifest.items, manifest.dim)),
+        ("shape of codes", items.codes.shape, (manifest.items, manifest.subspaces)),
+        ("dimension of the codebook", codebook.dim, manifest.dim),
+        ("codebook", codebook.generation, manifest.codebook),
+        ("dimension of the network", manifest.config.dim, manifest.dim),
+        ("number of categories", len(vocabulary.categories), manifest.categories),
+        ("number of items", len(items.ids), manifest.items),
+    ):
+        if found != expected:
+            raise BundleMismatch(what, found, expected, remedy)
+
+
+def _read(directory: Path, name: str, checksum: str | None) -> bytes:
+    try:
+        content = (directory / name).read_bytes()
+    except OSError as error:
+        reason = f"missing from {directory} ({error.strerror})"
+        raise BundleMismatch(f"file {name}", reason, "a readable file", "train a bundle (everlong train) or copy it whole") from error
+    if checksum is not None and _checksum(content) != checksum:
+        raise BundleMismatch(f"checksum of {name}", _checksum(content), checksum, "the file was changed or cut: copy the bundle again")
+    return content
+
+
+def _checksum(content: bytes) -> str:
+    return blake2b(content, digest_size=16).hexdigest()
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

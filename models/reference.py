@@ -1,0 +1,49 @@
+"""Slow, obvious versions of what the towers compute, in plain loops over numbers: the oracle of the tests."""
+
+from math import exp, log, sqrt
+
+Vector = list[float]
+
+
+def masked_mean(tokens: list[Vector], mask: list[bool]) -> Vector:
+    """Mean (d) of the tokens (T, d) that the mask lets through; zeros where it lets none through."""
+    kept = [token for token, here in zip(tokens, mask, strict=True) if here]
+    return [sum(token[i] for token in kept) / max(1, len(kept)) for i in range(len(tokens[0]))]
+
+
+def attend(query: Vector, keys: list[Vector], mask: list[bool], weight: Vector) -> Vector:
+    """Attention (T) of a query (d) over keys (T, d): softmax of the scaled products plus ln n; exactly 0 where masked."""
+    scale = sqrt(len(query))
+    scores = [sum(a * b for a, b in zip(query, key, strict=True)) / scale + extra for key, extra in zip(keys, weight, strict=True)]
+    if not any(mask):
+        return [0.0] * len(keys)
+    top = max(score for score, here in zip(scores, mask, strict=True) if here)
+    raised = [exp(score - top) if here else 0.0 for score, here in zip(scores, mask, strict=True)]
+    return [value / sum(raised) for value in raised]
+
+
+def scatter(attention: Vector, category: list[int], rows: int) -> Vector:
+    """Attention (P') over positions, added up for each category (rows)."""
+    probability = [0.0] * rows
+    for share, row in zip(attention, category, strict=True):
+        probability[row] += share
+    return probability
+
+
+def self_attention(queries: list[Vector], keys: list[Vector], values: list[Vector], mask: list[bool]) -> list[Vector]:
+    """One head: (T, d) three times, keys that the mask lets through -> (T, d)."""
+    mixed = []
+    for query in queries:
+        shares = attend(query, keys, mask, [0.0] * len(keys))
+        mixed.append([sum(share * value[i] for share, value in zip(shares, values, strict=True)) for i in range(len(query))])
+    return mixed
+
+
+def sampled_softmax(query: Vector, candidates: list[Vector], allowed: list[bool], log_q: Vector, own: int, temperature: float) -> float:
+    """Cross entropy of candidate `own` among those allowed, each score less ln of how often it is drawn."""
+    scores = [
+        sum(a * b for a, b in zip(query, candidate, strict=True)) / temperature - q for candidate, q in zip(candidates, log_q, strict=True)
+    ]
+    top = max(score for score, here in zip(scores, allowed, strict=True) if here)
+    total = sum(exp(score - top) for score, here in zip(scores, allowed, strict=True) if here)
+    return log(total) - (scores[own] - top)

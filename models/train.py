@@ -1,0 +1,222 @@
+"""Training: events replayed through the row code, the losses of papers.md 1.1 and 1.2, a bundle with its metrics.
+
+What the paper leaves open (papers.md 1.5) and is chosen here: alpha 1, beta 0.5, a pool-wide loss for the short tower of
+weight 1 (it searches the whole pool, so it must learn to tell categories apart), logQ correction of all shared negatives,
+rare categories filled up with negatives sampled from the catalogue. Category losses see no candidate of another category.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from features.events import Event, Item
+from features.history import Deeds, deeds
+from features.table import schema_hash
+from models.baselines import popularity
+from models.bundle import Bundle, ItemTable, Manifest, fingerprint
+from models.codebook import Codebook
+from models.config import Config
+from models.evaluate import evaluate
+from models.examples import Examples, build
+from models.inputs import Positions, Tokens
+from models.items import ItemFeatures, Sizes, item_features, strangers, widest
+from models.loss import Drawn, Pool, allow, sampled_softmax
+from models.network import Network
+from models.recommender import Recommender
+from models.vocabulary import UNKNOWN, Vocabulary
+
+
+class Progress(NamedTuple):
+    """How far a training is: a sentence for the phase, steps done and to do, mean loss of the newest steps."""
+
+    phase: str
+    step: int
+    steps: int
+    loss: float
+
+
+class NothingToLearn(ValueError):
+    """No event lies before the cut: train on a longer history, or move `Config.cut_ms`."""
+
+
+def train(
+    events: Iterable[Event],
+    items: Iterable[Item],
+    config: Config,
+    seed: int,
+    progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    data: str = "",
+    created: str = "",
+    device: str = "cpu",
+) -> Bundle:
+    """Learn from the events before the cut, evaluate on those after it (`bundle.manifest.metrics`), give the bundle.
+
+    `items` is the catalogue; items of events that it lacks are added with what the events say. `created` and `data` go
+    into the manifest as they are. The same input and seed give the same bundle on one machine and thread count.
+
+    Raises:
+        NothingToLearn: there is no event before the cut.
+    """
+    torch.manual_seed(seed)
+    progress(Progress("reading history", 0, 1, 0.0))
+    done = deeds(events)
+    cut_ms = config.cut_ms if config.cut_ms is not None else _cut(done, config.holdout)
+    catalogue = _catalogue(items, done, cut_ms)
+    seen = {event.item for deed in done.values() for event in deed.events if event.ts < cut_ms}
+    vocabulary = Vocabulary.of((item.category_id for item in catalogue), seen)
+    sizes = Sizes(
+        config.buckets,
+        config.title_words,
+        config.query_words,
+        widest(item.image_embedding for item in catalogue),
+        widest(item.text_embedding for item in catalogue),
+    )
+    features = item_features(catalogue, vocabulary, sizes)
+    positions = Positions({item.item_id: at for at, item in enumerate(catalogue)}, vocabulary)
+    examples = build(done, positions, config, cut_ms)
+    if examples is None:
+        raise NothingToLearn(f"no event is older than {datetime.fromtimestamp(cut_ms / 1000, UTC)}; train on a longer history")
+    network = Network(config, vocabulary.category_rows, vocabulary.item_rows, sizes).to(device)
+    _fit(network, examples, features.join(strangers(vocabulary, sizes)), len(catalogue), config, seed, progress)
+    progress(Progress("evaluating", 1, 1, 0.0))
+    bundle = _bundle(network, catalogue, features, vocabulary, sizes, config, seed, done, data, created)
+    known = popularity(done, cut_ms, config.popular)
+    metrics = evaluate(Recommender(bundle, device), known, done, cut_ms, config.test_per_user, config.top_k, seed)
+    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, metrics=metrics))
+
+
+def losses(network: Network, examples: Examples, batch: np.ndarray, drawn: Drawn, features: ItemFeatures, config: Config) -> Tensor:
+    """The joint loss of a batch of examples, a scalar. `features` are those of all V + N positions."""
+    short, long = examples.short.take(batch), examples.long.take(batch)
+    used, inverse = np.unique(np.concatenate([short.item.ravel(), long.item.ravel(), drawn.position]), return_inverse=True)
+    vectors = network.items(_hide(features.take(used), config.item_dropout))  # (U, d)
+    at_short, at_long, at_drawn = np.split(inverse, np.cumsum([short.item.size, long.item.size]))
+    texts, numbers = np.unique(np.concatenate([short.text.ravel(), long.text.ravel()]), return_inverse=True)
+    words = torch.from_numpy(examples.words[texts]).to(network.device)  # (texts, W)
+    short = _local(short, at_short, numbers[: short.text.size])
+    long = _local(long, at_long, numbers[short.text.size :])
+    state = network.users(vectors, short, examples.touched.take(batch), words)
+    category = torch.from_numpy(examples.category[batch]).to(network.device)  # (B,)
+    interest = network.long(vectors, long, words, state.pooled, state.profile, category)  # (B, d)
+    chance = network.next_category(state).mixed.gather(1, category[:, None])  # (B, 1)
+    to = network.device
+    candidates = vectors[torch.from_numpy(at_drawn).to(to)]  # (C, d)
+    position, own = (torch.from_numpy(array).to(to) for array in (drawn.position, drawn.category))  # (C,), (C,)
+    q_category, q_pool = (torch.from_numpy(q).float().to(to) for q in (drawn.log_q_category, drawn.log_q_pool))
+    target = position[: len(batch)]  # (B,)
+    same = allow(target, position, own[: len(batch), None] == own[None, :])  # (B, C)
+    pool = allow(target, position, torch.from_numpy(drawn.pooled).to(to))  # (B, C)
+    return (
+        config.alpha * sampled_softmax(interest, candidates, same, q_category, config.temperature)
+        + config.beta * sampled_softmax(state.vectors, candidates, same, q_category, config.temperature)
+        + config.pool * sampled_softmax(state.vectors, candidates, pool, q_pool, config.temperature)
+        - config.gamma * chance.clamp(min=1e-9).log().mean()
+    )
+
+
+def _fit(
+    network: Network,
+    examples: Examples,
+    features: ItemFeatures,
+    catalogue: int,
+    config: Config,
+    seed: int,
+    progress: Callable[[Progress], None],
+) -> None:
+    rng = np.random.default_rng(seed)
+    pool = Pool(features.category[:catalogue], examples.item)
+    counts = np.bincount(examples.category, minlength=len(network.popularity)) + 1.0
+    with torch.no_grad():
+        network.popularity.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
+    steps = config.epochs * -(-len(examples.item) // config.batch)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=steps, pct_start=0.1)
+    network.train()
+    step, recent = 0, 0.0
+    for _ in range(config.epochs):
+        for batch in examples.batches(config, rng):
+            drawn = pool.draw(examples.item[batch], config.category_negatives, config.pool_negatives, rng)
+            loss = losses(network, examples, batch, drawn, features, config)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            step += 1
+            recent = loss.item() if step == 1 else 0.95 * recent + 0.05 * loss.item()
+            progress(Progress("training", step, steps, recent))
+    network.eval()
+
+
+def _hide(features: ItemFeatures, share: float) -> ItemFeatures:
+    """Items with the id of a share of them hidden, so that the tower learns to do without."""
+    hidden = torch.rand(len(features.item)).numpy() < share
+    return features._replace(item=np.where(hidden, UNKNOWN, features.item))
+
+
+def _local(tokens: Tokens, item: np.ndarray, text: np.ndarray) -> Tokens:
+    return tokens._replace(item=item.reshape(tokens.item.shape), text=text.reshape(tokens.text.shape))
+
+
+def _cut(done: Mapping[str, Deeds], holdout: float) -> int:
+    times = np.sort([event.ts for deed in done.values() for event in deed.events])
+    if not len(times):
+        raise NothingToLearn("there is no click and no order to learn from")
+    return int(times[min(len(times) - 1, int(len(times) * (1 - holdout)))]) + (1 if holdout <= 0 else 0)
+
+
+def _catalogue(items: Iterable[Item], done: Mapping[str, Deeds], cut_ms: int) -> list[Item]:
+    """The newest state of each item that is not deleted, and of each that only events before the cut tell of; by id."""
+    newest: dict[str, Item] = {}
+    for item in items:
+        if item.item_id not in newest or item.ts >= newest[item.item_id].ts:
+            newest[item.item_id] = item
+    told: dict[str, Item] = {}
+    for deed in done.values():
+        for event in deed.events:
+            if event.ts < cut_ms and event.item not in newest and (event.item not in told or event.ts > told[event.item].ts):
+                told[event.item] = Item(item_id=event.item, category_id=event.category, title="", ts=event.ts)
+    return [item for _, item in sorted((newest | told).items()) if not item.deleted]
+
+
+@torch.inference_mode()
+def _bundle(
+    network: Network,
+    catalogue: Sequence[Item],
+    features: ItemFeatures,
+    vocabulary: Vocabulary,
+    sizes: Sizes,
+    config: Config,
+    seed: int,
+    done: Mapping[str, Deeds],
+    data: str,
+    created: str,
+) -> Bundle:
+    chunks = [network.items(features.take(np.arange(at, min(at + 8192, len(catalogue))))) for at in range(0, len(catalogue), 8192)]
+    vectors = torch.cat(chunks).cpu().numpy()
+    codebook = Codebook.train(vectors, config.subspaces, seed)
+    manifest = Manifest(
+        schema=schema_hash(),
+        generation=fingerprint(network),
+        codebook=codebook.generation,
+        dim=config.dim,
+        subspaces=config.subspaces,
+        categories=len(vocabulary.categories),
+        items=len(catalogue),
+        sizes=sizes,
+        config=config,
+        data=data,
+        seed=seed,
+        created=created,
+    )
+    ids, categories = [item.item_id for item in catalogue], [item.category_id for item in catalogue]
+    items = ItemTable(ids, categories, [item.title for item in catalogue], vectors, codebook.encode(vectors))
+    newest = max(event.ts for deed in done.values() for event in deed.events)
+    return Bundle(manifest, network, vocabulary, items, codebook, popularity(done, newest + 1, config.popular))

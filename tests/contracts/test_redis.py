@@ -1,0 +1,168 @@
+"""What the Redis and SQLite adapters do when their store is away, full, read-only or not what it seems."""
+
+import sqlite3
+from pathlib import Path
+from time import monotonic
+
+import pytest
+import redis
+
+from features.codec import LayoutError
+from features.store import Key, Stored, StoreUnavailable, Version
+from features.store.layout import HASH_FIELDS, entity_key
+from features.store.memory import MemoryStore
+from features.store.opening import open_store
+from features.store.redis import RedisStore
+from features.store.sqlite import SqliteStore
+from tests.contracts.conftest import Valkey, running_valkey
+
+KEY = Key("user", ("u",))
+ROW = Stored(b"row", Version(0, 1, 2, 3), 4)
+
+
+@pytest.fixture
+def server(tmp_path: Path):
+    with running_valkey(tmp_path / "valkey") as started:
+        yield started
+
+
+def test_unavailable_while_killed_and_back_afterwards(server: Valkey) -> None:
+    port = server.port
+    store = RedisStore(f"redis://127.0.0.1:{port}")
+    assert store.write([(KEY, ROW)]) == [True]
+    server.kill()
+    started = monotonic()
+    for call in (lambda: store.write([(KEY, ROW)]), lambda: store.read([KEY])):
+        with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{port}") as caught:
+            call()
+        assert caught.value.retry_after_s > 0
+        assert isinstance(caught.value.__cause__, redis.exceptions.RedisError)
+    assert monotonic() - started < 5
+    server.start()
+    assert store.write([(KEY, ROW)]) == [True]
+    assert store.read([KEY]) == [ROW]
+    store.close()
+
+
+def test_a_silent_server_is_given_up_in_bounded_time(server: Valkey) -> None:
+    store = RedisStore(server.url, timeout_s=0.2, retries=1)
+    store.write([(KEY, ROW)])
+    with server.admin() as client:
+        client.execute_command("CLIENT", "PAUSE", 3000, "ALL")
+    started = monotonic()
+    with pytest.raises(StoreUnavailable, match=r"nothing within 0.2 s"):
+        store.write([(KEY, ROW)])
+    assert monotonic() - started < 2
+
+
+def test_a_forgotten_script_is_loaded_again(server: Valkey) -> None:
+    store = RedisStore(server.url)
+    rows = [(Key("user", (str(n),)), ROW) for n in range(250)]
+    for _ in range(2):
+        assert all(store.write(rows))
+        with server.admin() as client:
+            client.script_flush()
+    assert store.read([rows[-1][0]]) == [ROW]
+
+
+def test_a_replica_is_named_as_the_reason(server: Valkey) -> None:
+    store = RedisStore(server.url)
+    store.write([(KEY, ROW)])
+    with server.admin() as client:
+        client.replicaof("127.0.0.1", 1)
+        with pytest.raises(StoreUnavailable, match="read-only replica"):
+            store.write([(KEY, ROW)])
+        client.replicaof("NO", "ONE")
+    assert store.write([(KEY, ROW)]) == [True]
+
+
+def test_lack_of_memory_is_named_as_the_reason(server: Valkey) -> None:
+    store = RedisStore(server.url)
+    with server.admin() as client:
+        client.config_set("maxmemory", 1)
+        with pytest.raises(StoreUnavailable, match="maxmemory"):
+            store.write([(KEY, ROW)])
+        client.config_set("maxmemory", 0)
+    assert store.write([(KEY, ROW)]) == [True]
+
+
+def test_a_password_is_used_and_never_shown(server: Valkey) -> None:
+    with server.admin() as client:
+        client.config_set("requirepass", "geheim")
+    right = RedisStore(f"redis://:geheim@127.0.0.1:{server.port}/1")
+    assert right.write([(KEY, ROW)]) == [True]
+    wrong = RedisStore(f"redis://:hunter2@127.0.0.1:{server.port}")
+    with pytest.raises(StoreUnavailable, match="refused the user name or password") as caught:
+        wrong.write([(KEY, ROW)])
+    shown = f"{right!r} {wrong!r} {caught.value} {caught.value.__cause__!r}"
+    assert "geheim" not in shown
+    assert "hunter2" not in shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        None, "", "redis", "redis://", "redis://:hun/ter2@host", "redis://:hunter2@host:port", "mysql://:hunter2@host/x",
+        "sqlite://", "sqlite:///", "memory://hunter2",
+    ],
+)  # fmt: skip
+def test_an_unknown_url_is_refused_with_the_forms_there_are(url: str | None) -> None:
+    with pytest.raises(ValueError, match="redis://") as caught:
+        open_store(url)
+    assert "ter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_urls_open_their_adapters(tmp_path: Path, valkey: str) -> None:
+    assert isinstance(open_store("memory://"), MemoryStore)
+    assert isinstance(open_store(f"sqlite:///{tmp_path}/a/b/rows.db"), SqliteStore)
+    assert (tmp_path / "a/b/rows.db").exists()
+    assert isinstance(open_store(valkey), RedisStore)
+    secure = open_store("rediss://user:pass@host:1/2?ssl_cert_reqs=none")
+    assert isinstance(secure, RedisStore)
+    assert repr(secure) == "RedisStore(rediss://host:1/2)"
+    assert secure._client.connection_pool.connection_class is redis.SSLConnection
+
+
+def test_a_missing_cluster_is_unavailable() -> None:
+    with pytest.raises(StoreUnavailable):
+        RedisStore("redis+cluster://127.0.0.1:1", timeout_s=0.2)
+
+
+def test_what_no_store_wrote_is_a_layout_error(valkey: str) -> None:
+    store = RedisStore(valkey, "foreign")
+    with redis.Redis.from_url(valkey) as client:
+        client.hset(entity_key(*KEY) + b"foreign", HASH_FIELDS["user"].packed, b"no value")
+    with pytest.raises(LayoutError):
+        store.read([KEY])
+
+
+def test_a_busy_sqlite_file_is_unavailable_until_it_is_free(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "rows.db", busy_timeout_s=0.1)
+    store.write([(KEY, ROW)])
+    other = sqlite3.connect(tmp_path / "rows.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked"):
+        store.write([(KEY, ROW)])
+    assert store.read([KEY]) == [ROW]
+    other.execute("ROLLBACK")
+    other.close()
+    assert store.write([(KEY, ROW)]) == [True]
+    store.close()
+    with pytest.raises(StoreUnavailable):
+        store.read([KEY])
+
+
+def test_a_sqlite_file_is_shared_and_survives_reopening(tmp_path: Path) -> None:
+    one, two = SqliteStore(tmp_path / "rows.db"), SqliteStore(tmp_path / "rows.db")
+    one.write([(KEY, ROW)])
+    assert two.write([(KEY, ROW._replace(version=Version()))]) == [False]
+    one.close()
+    two.close()
+    assert SqliteStore(tmp_path / "rows.db").read([KEY]) == [ROW]
+
+
+def test_what_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "rows.db").write_bytes(b"no database" * 100)
+    with pytest.raises(StoreUnavailable, match="not a database"):
+        SqliteStore(tmp_path / "rows.db")
