@@ -1,12 +1,14 @@
 # The one image of every role: `docker run everlong worker ingest`, `everlong api`, ... Settings come from EVERLONG_ variables.
-FROM python:3.11-slim-bookworm AS build
+FROM python:3.11-slim-bookworm
+RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin everlong \
+ && mkdir /bundle /data && chown everlong:everlong /bundle /data
 # PyTorch's package index of the CPU builds; without it torch's default wheel is taken, with several GB of CUDA on x86-64.
 ARG TORCH_INDEX=""
-WORKDIR /build
+WORKDIR /opt/source
 COPY constraints.txt pyproject.toml ./
-# Dependencies first, beside empty packages: a change of our code does not install them again.
+# Dependencies first, beside empty packages: a change of our code makes one small layer anew.
 RUN python -m venv /opt/everlong \
- && mkdir features models stream infra && touch README.md LICENSE features/__init__.py models/__init__.py stream/__init__.py infra/__init__.py \
+ && mkdir features models stream infra && touch README.md features/__init__.py models/__init__.py stream/__init__.py infra/__init__.py \
  && /opt/everlong/bin/python -m pip install -qq --no-cache-dir --disable-pip-version-check --progress-bar off \
       ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt .
 COPY README.md LICENSE ./
@@ -15,11 +17,6 @@ COPY models models
 COPY stream stream
 COPY infra infra
 RUN /opt/everlong/bin/python -m pip install -qq --no-cache-dir --disable-pip-version-check --no-deps --force-reinstall .
-
-FROM python:3.11-slim-bookworm
-RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin everlong \
- && mkdir /bundle /data && chown everlong:everlong /bundle /data
-COPY --from=build /opt/everlong /opt/everlong
 ENV PATH=/opt/everlong/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -3,7 +3,8 @@
 Each view NAME of the table becomes two of Feast: `NAME`, with the stored features `NAME_row` (bytes) and `NAME_applied`
 (text), and the on-demand view `NAME_arrays`, with a typed feature for each field: ask for `user_category_arrays:item`.
 The lists of `NAME_arrays` are oldest first; an entity that the store does not know gives empty lists, '' and 0.
-A client needs this package installed, the registry and the store; it needs no code of its own.
+A client needs this package installed, the registry and the store; it needs no code of its own. It asks for short names,
+Feast's default: with `full_feature_names=True` Feast itself leaves out what on-demand views of Python mode compute.
 """
 
 from collections.abc import Callable, Sequence

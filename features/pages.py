@@ -13,7 +13,7 @@ def features_page() -> str:
         f"Schema hash: `{schema_hash()}` (a bundle carries the hash that it was trained with). Layout of packed rows: {LAYOUT}.",
         "",
         f"A view stores one packed row an entity: `NAME_{PACKED}` (bytes, MessagePack) and `NAME_{APPLIED}` (the version that guards it).",
-        "A Feast client asks for the typed fields below through the on-demand view `NAME_arrays`, for instance `user_category_arrays:item`.",
+        "A Feast client asks for the typed fields below through the on-demand view `NAME_arrays`, such as `user_category_arrays:item`.",
         "Lists are oldest first, candidates best first. An entity that the store does not know gives empty lists, empty texts and 0.",
     ]
     for view in VIEWS:

@@ -2,36 +2,36 @@
 
 import asyncio
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.console import Console
 
-from features.events import Event, Topic, encode
+from features.events import Item
 from features.reading import FeatureReader
 from features.store import OnlineStore
 from infra import local
-from infra.accounts import Accounts, Line, Standing, close, unanswered
-from infra.demo_click import Click, clicked, shown_before
+from infra.accounts import Accounts, Line, close, unanswered
+from infra.demo_live import Followed, LiveStream, broken
 from infra.feed import Feed, users_of, wall_ms
 from infra.latency import Latency
-from infra.live_table import LiveTable, Picture, comparison, milliseconds
+from infra.live_table import LiveTable, Picture, comparison, line
 from infra.processes import Supervisor, stop_on_signals
 from infra.settings import Settings
-from infra.terminal import print_table, progress
-from infra.training import DAY_MS, ShopPlan, device_of, shop_history, train_bundle
-from infra.wiring import connection, open_online_store
+from infra.terminal import progress
+from infra.training import DAY_MS, History, ShopPlan, shop_history, train_bundle
+from infra.wiring import choose_device, connection, open_online_store
 from models.config import Config
-from stream.replay import Record, record
 
-DRAIN_S = 60.0
-CLICK_AFTER = 0.3  # of the live seconds
-TWICE = 50  # every so manyth live event is sent twice, as a producer does after a lost confirmation
-FIGURE_EVERY_S = 0.5
+DRAIN_S = 90.0
+PLAIN_WIDTH = 150  # of tables in a file or pipe
+CONFIG = Config(epochs=2, per_user=20)
 
 
 class Plan(NamedTuple):
@@ -47,38 +47,39 @@ class Plan(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a demonstration came to. `click` is None where no user could be shown."""
+    """What a demonstration came to: the account of each topic, the last figures, users without answer, the followed click."""
 
     lines: list[Line]
-    standing: Standing
-    latency: tuple[float | None, float | None]  # p50, p99 in ms
+    picture: Picture
     unanswered: int
-    click: Click | None
-    live_s: float
-    live_events: int
+    unmatched: int
+    followed: Followed | None
 
     @property
     def failures(self) -> list[str]:
         """What is not as it must be, a sentence each."""
-        found = [f"the counts of {line.topic} do not add up: {line}" for line in self.lines if not line.adds_up]
-        if sum(line.dead for line in self.lines) != len(broken(0)):
-            found.append(f"{len(broken(0))} broken events were sent, {sum(line.dead for line in self.lines)} are dead letters")
+        dead, expected = sum(line.dead for line in self.lines), len(broken(0))
+        found = [f"the counts of {line.topic} do not add up: {line._asdict()}" for line in self.lines if not line.adds_up]
+        if dead != expected:
+            found.append(f"{expected} broken events were sent, {dead} are dead letters")
         if self.unanswered:
             found.append(f"{self.unanswered} users have no candidates that answer all of their events")
-        if self.click is None or not self.click.changed:
-            found.append("the candidates of the shown user did not change after a click")
+        if self.unmatched:
+            found.append(f"no candidates came for {self.unmatched} live events")
+        if self.followed is None or not self.followed.changed:
+            found.append("the candidates of the shown user did not change as they must after the click")
         return found
 
 
 def run_demo(settings: Settings, plan: Plan, keep: Path | None = None) -> int:
     """Run the demonstration; 0 if all is well. Data and logs go to `keep`, or to a folder that is removed at the end."""
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     began = time.monotonic()
     with stop_on_signals(), _folder(keep) as folder, Supervisor(folder / "logs", settings.stop_deadline_s) as supervisor:
         own = {"kafka_bootstrap": None, "kafka_security_protocol": "PLAINTEXT", "store_url": None, "bundle": None, "topic_prefix": ""}
         settings = settings.model_copy(update={**own, "data_dir": folder, "replication": 1, "torch_threads": 1})
         result = asyncio.run(_run(supervisor, settings, plan, console))
-        supervisor.stop()
+        local.stop(supervisor, settings)
     _summarise(result, time.monotonic() - began, console)
     return 1 if result.failures else 0
 
@@ -91,51 +92,101 @@ async def _run(supervisor: Supervisor, settings: Settings, plan: Plan, console: 
     since_ms = wall_ms()
     shop_plan = ShopPlan(plan.users, plan.items, plan.categories, plan.days, plan.seed, since_ms)
     history = shop_history(shop_plan)
-    with _step(console, f"bundle trained on {len(history.events):,} events of {plan.users} users"), progress("training") as tell:
-        config = Config(epochs=2, per_user=20)
-        train_bundle(history, settings.bundle_path, config=config, seed=plan.seed, device=device_of(settings.device), tell=tell)
-    with _step(console, "workers " + ", ".join(local.WORKERS)):
+    with _step(console, f"a small bundle, trained on {len(history.events):,} events of {plan.users:,} users"), progress("training") as tell:
+        train_bundle(history, settings.bundle_path, config=CONFIG, seed=plan.seed, device=choose_device(settings), tell=tell)
+    with _step(console, "workers: " + ", ".join(local.WORKERS)):
         ports = local.start_workers(supervisor, settings, restart=False)
         local.wait_ready(supervisor, ports)
-    store = open_online_store(settings)
     accounts = Accounts(ports.values())
+    store = open_online_store(settings)
     try:
         async with Feed(connection(settings), settings.topic_prefix, accounts.sent) as feed:
             with _step(console, f"{len(history.items):,} items and {len(history.events):,} past events applied, every user answered"):
                 await feed.send_all([*history.items, *history.events])
                 await _drain(supervisor, accounts, store, users_of(history.events))
-            live = _Live(supervisor, settings, plan, store, accounts, feed, history.events, console)
-            measured = await live.run(shop_plan)
-            users = users_of([*history.events, *live.events])
-            await _drain(supervisor, accounts, store, users, strict=False)
-        lines = close(accounts.look(), connection(settings), settings.topic_prefix, since_ms - DAY_MS)
-        missing = len(unanswered(store, users))
-        return Result(lines, accounts.look(), measured, missing, live.click, live.elapsed_s, len(live.events))
+            return await _stream(supervisor, settings, plan, shop_plan, history, accounts, feed, store, console, since_ms)
     finally:
         store.close()
 
 
-class _Live:
-    """The live part: a steady stream, the view, and one click that is followed."""
+async def _stream(
+    supervisor: Supervisor,
+    settings: Settings,
+    plan: Plan,
+    shop_plan: ShopPlan,
+    history: History,
+    accounts: Accounts,
+    feed: Feed,
+    store: OnlineStore,
+    console: Console,
+    since_ms: int,
+) -> Result:
+    broker = connection(settings)
+    user = _busiest(history)
+    async with Latency(broker, settings.topic_prefix) as latency:
+        live = LiveStream(supervisor, accounts, feed, FeatureReader(store), latency, settings.topic_prefix)
+        with LiveTable(console) as view:
+            events = shop_plan.open().live(wall_ms(), plan.rate, history.events)
+            await live.run(events, plan.seconds, user, history.events, view)
+            picture = await live.picture(plan.seconds)
+            users = users_of([*history.events, *live.events])
+            await _drain(supervisor, accounts, store, users)
+            await local.wait_until(lambda: latency.unanswered == 0, supervisor, 5.0, "candidates of the last events", strict=False)
+            figures = await live.picture(plan.seconds)
+            view.show(figures._replace(elapsed_s=picture.elapsed_s, events_per_s=picture.events_per_s))
+        lines = await asyncio.to_thread(close, accounts.look(), broker, settings.topic_prefix, since_ms - DAY_MS)
+        final = figures._replace(elapsed_s=picture.elapsed_s, events_per_s=picture.events_per_s)
+        return Result(lines, final, len(unanswered(store, users)), latency.unanswered, live.followed)
 
-    def __init__(
-        self,
-        supervisor: Supervisor,
-        settings: Settings,
-        plan: Plan,
-        store: OnlineStore,
-        accounts: Accounts,
-        feed: Feed,
-        past: "list[Event] | tuple[Event, ...]",
-        console: Console,
-    ) -> None:
-        self._supervisor, self._settings, self._plan, self._accounts = supervisor, settings, plan, accounts
-        self._reader, self._feed, self._past, self._console = FeatureReader(store), feed, past, console
-        self._began = time.monotonic()
-        self.events: list[Event] = []
-        self.click: Click | None = None
 
-    @property
-    def elapsed_s(self) -> float:
-        """Seconds since the stream began."""
-        return time.monotonic() - self._began
+async def _drain(supervisor: Supervisor, accounts: Accounts, store: OnlineStore, users: Sequence[str]) -> None:
+    """Wait until all that was sent is applied and every user's candidates answer it; what is still missing then is told at the end."""
+    await local.wait_until(lambda: accounts.look().lag <= 0, supervisor, DRAIN_S, "events to be applied", strict=False)
+    await local.wait_until(lambda: not unanswered(store, users), supervisor, DRAIN_S, "candidates of every user", strict=False)
+
+
+def _busiest(history: History) -> str:
+    """The user with the most events."""
+    return Counter(event.user_id for event in history.events if not isinstance(event, Item)).most_common(1)[0][0]
+
+
+@contextmanager
+def _folder(keep: Path | None) -> Iterator[Path]:
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        yield keep.resolve()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="everlong-demo-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _step(console: Console, what: str) -> Iterator[None]:
+    """Say what was done, and how long it took."""
+    began = time.monotonic()
+    yield
+    console.print(f"{time.monotonic() - began:6.1f} s  {what}", highlight=False, soft_wrap=True)
+
+
+def _summarise(result: Result, seconds: float, console: Console) -> None:
+    console.print("\n[bold]What became of every record[/bold]")
+    for account in result.lines:
+        sums = f"{account.applied:,} applied + {account.duplicate:,} duplicates + {account.dead:,} dead letters"
+        verdict = "" if account.adds_up else "  [red]does not add up[/red]"
+        console.print(f"  {account.topic:8} {account.sent:7,} in = {sums}{verdict}", highlight=False, soft_wrap=True)
+    console.print("[bold]Live[/bold]")
+    console.print("  " + line(result.picture).strip(), highlight=False, soft_wrap=True)
+    if result.followed is not None:
+        followed = result.followed
+        answer = f"{followed.new} new candidates, published {followed.answered_ms} ms after the click"
+        console.print(f"  {followed.sentence} by {followed.user}: {answer}", highlight=False, soft_wrap=True)
+        if not console.is_terminal:
+            for table in comparison(result.picture):
+                console.print(table)
+    for failure in result.failures:
+        console.print(f"[red]not well:[/red] {failure}", highlight=False, soft_wrap=True)
+    verdict = "[red]something is wrong[/red]" if result.failures else "[green]all is well[/green]: nothing lost, nothing counted twice"
+    console.print(f"[bold]{verdict}[/bold], {seconds:.0f} s in all", highlight=False, soft_wrap=True)

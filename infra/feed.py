@@ -68,7 +68,7 @@ class Feed:
         """Publish events when the wall clock reaches their time, those due together; ends with the first after `until_ms`."""
         event = next(events, None)
         while event is not None and (until_ms is None or event.ts < until_ms):
-            due = []
+            due: list[Event] = []
             now_ms = wall_ms()
             while event is not None and event.ts <= now_ms and len(due) < BATCH_EVENTS and (until_ms is None or event.ts < until_ms):
                 due.append(event)

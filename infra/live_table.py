@@ -66,7 +66,7 @@ class LiveTable:
             self._live.update(Group(numbers(picture), *comparison(picture)), refresh=True)
         elif time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + LINE_EVERY_S
-            self._console.print(line(picture), highlight=False)
+            self._console.print(line(picture), highlight=False, soft_wrap=True)
 
 
 def line(picture: Picture) -> str:

@@ -106,16 +106,20 @@ def stop(supervisor: Supervisor, settings: Settings) -> None:
     supervisor.stop()
 
 
-async def wait_until(holds: Callable[[], bool], supervisor: Supervisor, seconds: float, what: str, poll_s: float = 0.25) -> None:
-    """Wait until something holds, the children being watched meanwhile.
+async def wait_until(
+    holds: Callable[[], bool], supervisor: Supervisor, seconds: float, what: str, *, strict: bool = True, poll_s: float = 0.25
+) -> None:
+    """Wait until something holds, asked in a thread, the children being watched meanwhile.
 
     Raises:
-        NotReady: it did not in time; `what` says what was waited for.
+        NotReady: it did not in time, and `strict`; `what` says what was waited for.
         ChildFailed: a child ended.
     """
     end = time.monotonic() + seconds
-    while not holds():
+    while not await asyncio.to_thread(holds):
         supervisor.check()
         if time.monotonic() > end:
-            raise NotReady(f"after {seconds:.0f} s still waiting for {what}; the logs are in {supervisor.log_dir}")
+            if strict:
+                raise NotReady(f"after {seconds:.0f} s still waiting for {what}; the logs are in {supervisor.log_dir}")
+            return
         await asyncio.sleep(poll_s)

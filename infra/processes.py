@@ -64,9 +64,7 @@ class Supervisor:
     stop_deadline_s: float = 20.0
     children: dict[str, Child] = field(default_factory=dict)
 
-    def start(
-        self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None, restart: bool = False
-    ) -> Child:
+    def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None, restart: bool = False) -> Child:
         """Start a child; `command[0]` is an absolute path, `env` is the whole environment (None: that of the parent)."""
         self.log_dir.mkdir(parents=True, exist_ok=True)
         child = Child(name, command, env, self.log_dir / f"{name}.log", restart)
@@ -147,12 +145,17 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does, so that `finally` and `with` do their work."""
+    """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does, so that `finally` and `with` do their work.
+
+    SIGINT does so too where a shell told a background job to ignore it.
+    """
 
     def interrupt(number: int, frame: object) -> None:
         raise KeyboardInterrupt(signal.Signals(number).name)
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield
     finally:
@@ -164,9 +167,7 @@ def _spawn(child: Child) -> None:
     launched = [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), *child.command]
     log: BinaryIO
     with child.log.open("ab") as log:
-        child.process = subprocess.Popen(
-            launched, env=child.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+        child.process = subprocess.Popen(launched, env=child.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
     child.started = time.monotonic()
 
 

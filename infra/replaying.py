@@ -8,12 +8,12 @@ from features import sources
 from features.events import Refusal
 from infra import local, running
 from infra.accounts import Accounts, Line, Standing, close, unanswered
-from infra.terminal import print_json, print_table, progress, say
 from infra.feed import Feed, users_of, wall_ms
 from infra.processes import Supervisor, stop_on_signals
 from infra.settings import Settings
-from infra.training import config_of, device_of, file_history, train_bundle
-from infra.wiring import connection, open_online_store
+from infra.terminal import print_json, print_table, progress, say
+from infra.training import config_of, file_history, train_bundle
+from infra.wiring import choose_device, connection, open_online_store
 from models.bundle import MANIFEST
 from stream.connection import Connection
 from stream.replay import replay
@@ -68,7 +68,7 @@ def _ensure_bundle(settings: Settings, path: Path, products: Path | None) -> Non
     say(f"there is no bundle in {settings.bundle_path}: training one on {path.name} first")
     history = file_history(path, products)
     with progress("training") as tell:
-        train_bundle(history, settings.bundle_path, config=config_of(1), seed=0, device=device_of(settings.device), tell=tell)
+        train_bundle(history, settings.bundle_path, config=config_of(1), seed=0, device=choose_device(settings), tell=tell)
 
 
 async def _apply(
@@ -107,10 +107,9 @@ def _print_accounts(lines: list[Line], refused: int, without: list[str], as_json
         topics = {line.topic: line._asdict() | {"adds_up": line.adds_up} for line in lines}
         print_json({"topics": topics, "refused_rows": refused, "users_without_candidates": without})
         return
-    columns = ("topic", "in", "=", "applied", "+ duplicates", "+ dead letters", "redelivered", "adds up")
+    columns = ("topic", "in", "= applied", "+ duplicates", "+ dead letters", "redelivered", "adds up")
     rows = [
-        (x.topic, f"{x.sent:,}", "", f"{x.applied:,}", f"{x.duplicate:,}", f"{x.dead:,}", f"{x.redelivered:,}", "yes" if x.adds_up else "NO")
-        for x in lines
+        (x.topic, *(f"{n:,}" for n in (x.sent, x.applied, x.duplicate, x.dead, x.redelivered)), "yes" if x.adds_up else "NO") for x in lines
     ]
     print_table("what became of every record", columns, rows)
     say(f"rows of the file that are no event: {refused:,}; users without candidates: {len(without):,}")

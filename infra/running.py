@@ -73,6 +73,11 @@ def claim(data_dir: Path) -> None:
         raise AlreadyRunning(f"process {running.pid} is running in {data_dir}: stop it, or set EVERLONG_DATA_DIR to another folder")
 
 
+def own_pid() -> int:
+    """The number of this process."""
+    return os.getpid()
+
+
 def began() -> int:
     """When this process began, in kernel ticks."""
     return _began(os.getpid())

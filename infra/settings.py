@@ -67,8 +67,8 @@ class Settings(BaseSettings):
 
     store_url: SecretStr | None = Field(
         None,
-        description="`redis://[user:password@]host[:port][/db]`; `rediss://` with TLS (authority: `?ssl_ca_certs=FILE`); `redis+cluster://` "
-        "or `rediss+cluster://` a cluster; `sqlite:///FILE`; `memory://` for one process. Unset: the embedded Valkey.",
+        description="`redis://[user:password@]host[:port][/db]`; `rediss://` with TLS (authority: `?ssl_ca_certs=FILE`); "
+        "`redis+cluster://` or `rediss+cluster://` a cluster; `sqlite:///FILE`; `memory://` for one process. Unset: the embedded Valkey.",
     )
     cached_events: Count = Field(250_000, description="Events in the rows that an ingest worker keeps in memory.")
 
@@ -88,7 +88,9 @@ class Settings(BaseSettings):
     refresh_lag_budget: Count = Field(5000, description="Refresh requests waiting beyond which the short interest alone is computed.")
     top_k_categories: int = Field(8, ge=1, le=63, description="Category interests of a user that are searched.")
     candidates: int = Field(200, ge=1, le=1000, description="Items in a candidate set.")
-    exclude_bought: bool = Field(True, description="Leave out what the user bought (the newest 256 purchases); false where people buy again.")
+    exclude_bought: bool = Field(
+        True, description="Leave out what the user bought (the newest 256 purchases); false where people buy again."
+    )
     retry_max_s: Seconds = Field(10.0, description="Longest wait between two tries of a write or a publication that fails.")
     stop_deadline_s: Seconds = Field(
         20.0, description="A worker told to stop that has not by then ends itself: brokers gone must not hang it."

@@ -75,16 +75,3 @@ def train_bundle(history: History, out: Path, *, config: Config, seed: int, devi
 def config_of(epochs: int | None) -> Config:
     """The usual configuration, with another number of passes where one is given."""
     return Config() if epochs is None else Config(epochs=epochs)
-
-
-def device_of(wanted: str) -> str:
-    """The torch device for a setting: `auto` takes CUDA where a kernel runs on it."""
-    import torch
-
-    if wanted != "auto":
-        return wanted
-    try:
-        torch.zeros(1, device="cuda").add_(1).item()
-    except (RuntimeError, AssertionError):
-        return "cpu"
-    return "cuda"

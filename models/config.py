@@ -16,7 +16,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     query_words: int = 12
     subspaces: int = 8  # P of the codebook
 
-    epochs: int = 4
+    epochs: int = 3
     batch: int = 256
     run: int = 8  # examples of one category that stand together in a batch: they share negatives
     learning_rate: float = 4e-3

@@ -22,7 +22,6 @@ from models.recommender import Recommender
 HORIZON_MS = DAY_MS
 DEPTH = 200
 BATCH = 64
-EXACT = 1 << 40
 Metrics = dict[str, dict[str, float]]  # method -> metric -> value
 
 
@@ -35,9 +34,8 @@ def evaluate(
         return {}
     scores: dict[str, list[dict[str, float]]] = {}
     table = recommender.bundle.items
-    index = ItemIndex(
-        recommender.bundle.codebook, table.vectors, table.ids, table.categories, codes=table.codes, exact_list=EXACT, exact_pool=EXACT
-    )
+    codebook = recommender.bundle.codebook
+    index = ItemIndex(codebook, table.vectors, table.ids, table.categories, codes=table.codes, exact=len(table.ids))
     for start in range(0, len(tests), BATCH):
         batch = tests[start : start + BATCH]
         cascaded, chosen = _cascade(recommender, index, batch, top_k)

@@ -79,6 +79,6 @@ def _place(into: np.ndarray, row: int, embedding: Sequence[float] | None) -> Non
     """Put a given embedding, scaled to length one, into its row."""
     if embedding and len(embedding) == into.shape[1]:
         vector = np.asarray(embedding, np.float64)
-        length = np.linalg.norm(vector)
-        if np.isfinite(length) and length > 0:
-            into[row] = vector / length
+        largest = np.abs(vector).max()
+        if largest > 0:
+            into[row] = vector / largest / np.linalg.norm(vector / largest)

@@ -132,7 +132,8 @@ class Recommender:
 
     def remember(self, items: Sequence[str], vectors: np.ndarray) -> None:
         """Let histories read the vectors (n, d) of new or changed items, of this generation, as the catalogue published them."""
-        new = [item for item in dict.fromkeys(items) if item not in self._places]
+        newest = {item: row for row, item in enumerate(items)}  # an item that comes twice: its last vector
+        new = [item for item in newest if item not in self._places]
         needed = self._filled + len(new)
         if needed > len(self._vectors):
             grown = self._vectors.new_zeros(max(needed, 2 * len(self._vectors)), self.dim)
@@ -140,8 +141,9 @@ class Recommender:
             self._vectors = grown
         self._places.update({item: position for position, item in enumerate(new, self._filled)})
         self._filled = needed
-        at = torch.tensor([self._places[item] for item in items], dtype=torch.int64, device=self._network.device)
-        self._vectors[at] = torch.from_numpy(np.asarray(vectors, np.float32)).to(self._network.device)
+        at = torch.tensor([self._places[item] for item in newest], dtype=torch.int64, device=self._network.device)
+        chosen = np.asarray(vectors, np.float32)[list(newest.values())]  # (n, d)
+        self._vectors[at] = torch.from_numpy(chosen).to(self._network.device)
 
     def popular(self, category: str | None, k: int) -> list[tuple[str, str]]:
         """The `k` most wanted (item, category), of one category or of all (None), best first."""

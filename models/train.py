@@ -5,7 +5,7 @@ weight 1 (it searches the whole pool, so it must learn to tell categories apart)
 rare categories filled up with negatives sampled from the catalogue. Category losses see no candidate of another category.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from models.inputs import Positions, Tokens
 from models.items import ItemFeatures, Sizes, item_features, strangers, widest
 from models.loss import Drawn, Pool, allow, sampled_softmax
 from models.network import Network
-from models.recommender import Recommender
+from models.recommender import CHUNK, Recommender
 from models.vocabulary import UNKNOWN, Vocabulary
 
 
@@ -45,6 +45,17 @@ class NothingToLearn(ValueError):
     """No event lies before the cut: train on a longer history, or move `Config.cut_ms`."""
 
 
+class Prepared(NamedTuple):
+    """What is read once from events and catalogue: who did what, the cut (ms), items and their arrays."""
+
+    done: Mapping[str, Deeds]
+    cut_ms: int
+    catalogue: list[Item]
+    vocabulary: Vocabulary
+    sizes: Sizes
+    features: ItemFeatures
+
+
 def train(
     events: Iterable[Event],
     items: Iterable[Item],
@@ -58,37 +69,28 @@ def train(
 ) -> Bundle:
     """Learn from the events before the cut, evaluate on those after it (`bundle.manifest.metrics`), give the bundle.
 
-    `items` is the catalogue; items of events that it lacks are added with what the events say. `created` and `data` go
-    into the manifest as they are. The same input and seed give the same bundle on one machine and thread count.
+    `items` is the catalogue; items that only events before the cut tell of are added. `created` and `data` go into the
+    manifest as they are. The same input and seed give the same bundle on one machine and thread count, whatever the order
+    of events and items.
 
     Raises:
         NothingToLearn: there is no event before the cut.
     """
     torch.manual_seed(seed)
     progress(Progress("reading history", 0, 1, 0.0))
-    done = deeds(events)
-    cut_ms = config.cut_ms if config.cut_ms is not None else _cut(done, config.holdout)
-    catalogue = _catalogue(items, done, cut_ms)
-    seen = {event.item for deed in done.values() for event in deed.events if event.ts < cut_ms}
-    vocabulary = Vocabulary.of((item.category_id for item in catalogue), seen)
-    sizes = Sizes(
-        config.buckets,
-        config.title_words,
-        config.query_words,
-        widest(item.image_embedding for item in catalogue),
-        widest(item.text_embedding for item in catalogue),
-    )
-    features = item_features(catalogue, vocabulary, sizes)
-    positions = Positions({item.item_id: at for at, item in enumerate(catalogue)}, vocabulary)
-    examples = build(done, positions, config, cut_ms)
+    prepared = _prepare(events, items, config)
+    vocabulary = prepared.vocabulary
+    positions = Positions({item.item_id: at for at, item in enumerate(prepared.catalogue)}, vocabulary)
+    examples = build(prepared.done, positions, config, prepared.cut_ms)
     if examples is None:
-        raise NothingToLearn(f"no event is older than {datetime.fromtimestamp(cut_ms / 1000, UTC)}; train on a longer history")
-    network = Network(config, vocabulary.category_rows, vocabulary.item_rows, sizes).to(device)
-    _fit(network, examples, features.join(strangers(vocabulary, sizes)), len(catalogue), config, seed, progress)
+        cut = datetime.fromtimestamp(prepared.cut_ms / 1000, UTC)
+        raise NothingToLearn(f"no event is older than {cut}: train on a longer history or move Config.cut_ms")
+    network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.sizes).to(device)
+    _fit(network, examples, prepared, config, seed, progress)
     progress(Progress("evaluating", 1, 1, 0.0))
-    bundle = _bundle(network, catalogue, features, vocabulary, sizes, config, seed, done, data, created)
-    known = popularity(done, cut_ms, config.popular)
-    metrics = evaluate(Recommender(bundle, device), known, done, cut_ms, config.test_per_user, config.top_k, seed)
+    bundle = _bundle(network, prepared, config, seed, data, created)
+    known = popularity(prepared.done, prepared.cut_ms, config.popular)
+    metrics = evaluate(Recommender(bundle, device), known, prepared.done, prepared.cut_ms, config.test_per_user, config.top_k, seed)
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, metrics=metrics))
 
 
@@ -121,17 +123,10 @@ def losses(network: Network, examples: Examples, batch: np.ndarray, drawn: Drawn
     )
 
 
-def _fit(
-    network: Network,
-    examples: Examples,
-    features: ItemFeatures,
-    catalogue: int,
-    config: Config,
-    seed: int,
-    progress: Callable[[Progress], None],
-) -> None:
+def _fit(network: Network, examples: Examples, prepared: Prepared, config: Config, seed: int, progress: Callable[[Progress], None]) -> None:
     rng = np.random.default_rng(seed)
-    pool = Pool(features.category[:catalogue], examples.item)
+    features = prepared.features.join(strangers(prepared.vocabulary, prepared.sizes))
+    pool = Pool(prepared.features.category, examples.item)
     counts = np.bincount(examples.category, minlength=len(network.popularity)) + 1.0
     with torch.no_grad():
         network.popularity.copy_(torch.from_numpy(np.log(counts / counts.sum())))
@@ -165,6 +160,17 @@ def _local(tokens: Tokens, item: np.ndarray, text: np.ndarray) -> Tokens:
     return tokens._replace(item=item.reshape(tokens.item.shape), text=text.reshape(tokens.text.shape))
 
 
+def _prepare(events: Iterable[Event], items: Iterable[Item], config: Config) -> Prepared:
+    done = deeds(events)
+    cut_ms = config.cut_ms if config.cut_ms is not None else _cut(done, config.holdout)
+    catalogue = _catalogue(items, done, cut_ms)
+    seen = {event.item for deed in done.values() for event in deed.events if event.ts < cut_ms}
+    vocabulary = Vocabulary.of((item.category_id for item in catalogue), seen)
+    image, text = widest(item.image_embedding for item in catalogue), widest(item.text_embedding for item in catalogue)
+    sizes = Sizes(config.buckets, config.title_words, config.query_words, image, text)
+    return Prepared(done, cut_ms, catalogue, vocabulary, sizes, item_features(catalogue, vocabulary, sizes))
+
+
 def _cut(done: Mapping[str, Deeds], holdout: float) -> int:
     times = np.sort([event.ts for deed in done.values() for event in deed.events])
     if not len(times):
@@ -187,20 +193,10 @@ def _catalogue(items: Iterable[Item], done: Mapping[str, Deeds], cut_ms: int) ->
 
 
 @torch.inference_mode()
-def _bundle(
-    network: Network,
-    catalogue: Sequence[Item],
-    features: ItemFeatures,
-    vocabulary: Vocabulary,
-    sizes: Sizes,
-    config: Config,
-    seed: int,
-    done: Mapping[str, Deeds],
-    data: str,
-    created: str,
-) -> Bundle:
-    chunks = [network.items(features.take(np.arange(at, min(at + 8192, len(catalogue))))) for at in range(0, len(catalogue), 8192)]
-    vectors = torch.cat(chunks).cpu().numpy()
+def _bundle(network: Network, prepared: Prepared, config: Config, seed: int, data: str, created: str) -> Bundle:
+    catalogue, starts = prepared.catalogue, range(0, len(prepared.catalogue), CHUNK)
+    parts = [network.items(prepared.features.take(np.arange(start, min(start + CHUNK, len(catalogue))))) for start in starts]
+    vectors = torch.cat(parts).cpu().numpy()  # (V, d)
     codebook = Codebook.train(vectors, config.subspaces, seed)
     manifest = Manifest(
         schema=schema_hash(),
@@ -208,9 +204,9 @@ def _bundle(
         codebook=codebook.generation,
         dim=config.dim,
         subspaces=config.subspaces,
-        categories=len(vocabulary.categories),
+        categories=len(prepared.vocabulary.categories),
         items=len(catalogue),
-        sizes=sizes,
+        sizes=prepared.sizes,
         config=config,
         data=data,
         seed=seed,
@@ -218,5 +214,5 @@ def _bundle(
     )
     ids, categories = [item.item_id for item in catalogue], [item.category_id for item in catalogue]
     items = ItemTable(ids, categories, [item.title for item in catalogue], vectors, codebook.encode(vectors))
-    newest = max(event.ts for deed in done.values() for event in deed.events)
-    return Bundle(manifest, network, vocabulary, items, codebook, popularity(done, newest + 1, config.popular))
+    newest = max(event.ts for deed in prepared.done.values() for event in deed.events)
+    return Bundle(manifest, network, prepared.vocabulary, items, codebook, popularity(prepared.done, newest + 1, config.popular))

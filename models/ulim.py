@@ -82,9 +82,8 @@ class ShortTower(nn.Module):
         """(B, S, d), (B, S), item vectors (B, S, d), (B, S), u (B, d) -> p_s (B, d), v_s unit (B, d)."""
         tokens, mask = or_empty(tokens, mask, self.empty)  # (B, S, d), (B, S)
         batch, length, dim = tokens.shape
-        query, key, value = (
-            self.qkv(self.first(tokens)).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        )  # (B, H, S, d/H) each
+        split = self.qkv(self.first(tokens)).view(batch, length, 3, self.heads, dim // self.heads)  # (B, S, 3, H, d/H)
+        query, key, value = split.permute(2, 0, 3, 1, 4)  # (B, H, S, d/H) each
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])  # (B, H, S, d/H)
         tokens = tokens + self.mix(attended.transpose(1, 2).reshape(batch, length, dim))  # (B, S, d)
         tokens = tokens + self.feed(self.second(tokens))  # (B, S, d)

@@ -4,7 +4,7 @@ What a handle raises, and what becomes of it:
 
     features.store.StoreUnavailable   the list is tried again in place, not acked, with backoff; after `Backoff.give_up_after_s` a crash
     stream.outbound.PublishFailed     the same
-    a retriable KafkaError            the same
+    an outage as KafkaError           the same
     anything else                     a bug: crash; the worker commits what is done and exits 1, the list is delivered again
 
 A record that cannot be used (a poison record) is the handle's to put aside as a dead letter; an exception stops the partition.
@@ -18,11 +18,10 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 from aiokafka import ConsumerRecord
-from aiokafka.errors import KafkaError
 
 from features.store import StoreUnavailable
 from stream.app import App
-from stream.outbound import PublishFailed
+from stream.outbound import PublishFailed, outage
 from stream.transport import Consumer, PassThrough, Transport
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class Backoff(NamedTuple):
 
     def wait_s(self, tries: int, at_least_s: float, random_share: float) -> float:
         """How long to wait after so many failed tries; a random half of it (share in 0..1) keeps workers from knocking all at once."""
-        ceiling = min(self.longest_s, max(self.first_s * 2 ** (tries - 1), at_least_s))
+        ceiling = min(self.longest_s, max(self.first_s * 2 ** min(tries - 1, 30), at_least_s))
         return ceiling * (0.5 + 0.5 * random_share)
 
 
@@ -75,7 +74,7 @@ def batch_agent(
 
 
 def _retriable(error: Exception) -> bool:
-    return isinstance(error, StoreUnavailable | PublishFailed) or (isinstance(error, KafkaError) and error.retriable)
+    return isinstance(error, StoreUnavailable | PublishFailed) or outage(error)
 
 
 async def _work(app: App, handle: Handle, event: Any, backoff: Backoff, on_retry: OnRetry | None) -> bool:

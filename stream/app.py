@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import signal
 import threading
 from typing import Any
 
@@ -119,7 +120,7 @@ class _Worker(faust.Worker):
     def _on_sigint(self) -> None:
         self._arm()
         self._flag_as_shutdown_by_signal()
-        self._schedule_shutdown(2)  # type: ignore[arg-type]
+        self._schedule_shutdown(signal.SIGINT)
 
     def _on_sigterm(self) -> None:
         self._arm()

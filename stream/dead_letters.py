@@ -67,9 +67,7 @@ class Wanted(NamedTuple):
 
     def accepts(self, found: Found) -> bool:
         """Whether this dead letter is one of them."""
-        return (
-            self.topic in (None, found.letter.topic) and self.reason in (None, found.letter.reason) and found.written_ms >= self.since_ms
-        )
+        return self.topic in (None, found.letter.topic) and self.reason in (None, found.letter.reason) and found.written_ms >= self.since_ms
 
 
 def read(connection: Connection, topic: str, wanted: Wanted | None = None) -> Iterator[Found]:

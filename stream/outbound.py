@@ -1,14 +1,24 @@
 """Publishing: records in, confirmed by all in-sync replicas when the call returns."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
-from time import time
-from typing import NamedTuple
+from time import monotonic, time
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
+    UnknownProducerId,
+)
 
 from stream.connection import Connection
+
+log = logging.getLogger(__name__)
 
 SENT_HEADER = "sent_ms"
 
@@ -73,10 +83,10 @@ class Outbound:
             self._producer = producer
 
     async def stop(self) -> None:
-        """Send what is under way and close."""
+        """Send what is under way, for a second at most, and close."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            await producer.stop()
+            await _close(producer)
 
     async def publish(self, records: Sequence[Outgoing | tuple[str, bytes | None, bytes | None, int | None, Headers | None]]) -> None:
         """Send all records and return when the brokers confirmed each.
@@ -91,6 +101,19 @@ class Outbound:
         producer = self._producer
         if producer is None:
             raise PublishFailed("the producer was stopped")
+        if (failure := await self._send(producer, records)) is None:
+            return
+        if not outage(failure):
+            raise failure
+        # An idempotent producer retries for ever, and may be left with a sequence that the broker refuses: begin a new one.
+        if self._producer is producer:
+            self._producer = None
+        await _close(producer, failure)
+        raise PublishFailed(repr(failure)) from failure
+
+    async def _send(self, producer: AIOKafkaProducer, records: Sequence[tuple[Any, ...]]) -> BaseException | None:
+        """What went wrong first, None if nothing did."""
+        deadline = monotonic() + self._give_up_after_s
         confirmations: list[asyncio.Future[object]] = []
         failure: BaseException | None = None
         try:
@@ -98,24 +121,36 @@ class Outbound:
                 confirmations.append(await producer.send(topic, value, key, timestamp_ms=timestamp_ms, headers=headers))
         except KafkaError as error:
             failure = error
-        results = await asyncio.gather(*confirmations, return_exceptions=True)
-        failure = failure or next((result for result in results if isinstance(result, BaseException)), None)
-        if failure is not None:
-            await self._fail(failure)
-
-    async def _fail(self, failure: BaseException) -> None:
-        if not _worth_retrying(failure):
-            raise failure
-        # After an outage an idempotent producer may be left with a sequence that the broker refuses for ever: begin a new one.
-        await self.stop()
-        raise PublishFailed(repr(failure)) from failure
+        if confirmations:
+            done, late = await asyncio.wait(confirmations, timeout=max(0.0, deadline - monotonic()))
+            errors = [found for confirmation in done if (found := confirmation.exception()) is not None]
+            late_error = KafkaTimeoutError(f"{len(late)} of {len(records)} records in {self._give_up_after_s} s") if late else None
+            failure = failure or next(iter(errors), late_error)
+        return failure
 
 
-def _worth_retrying(error: BaseException) -> bool:
-    return isinstance(error, KafkaError) and (error.retriable or type(error).__name__ in _LOST_SEQUENCE)
+async def _close(producer: AIOKafkaProducer, failure: BaseException | None = None) -> None:
+    """Close a producer that may have no broker: its own stop() waits for what is under way, however long that takes."""
+    accumulator = producer._message_accumulator
+    flushing = asyncio.ensure_future(accumulator.flush())
+    if failure is None:
+        await asyncio.wait([flushing], timeout=1.0)
+    accumulator.fail_all(failure or KafkaTimeoutError("the producer was stopped"))
+    flushing.cancel()
+    try:
+        await producer.stop()
+    except (KafkaError, KeyError) as error:  # its sender trips over a batch that failed while it was being sent
+        log.debug("closing a producer without its broker: %r", error)
+        await producer.client.close()
 
 
-_LOST_SEQUENCE = {"OutOfOrderSequenceNumber", "UnknownProducerId", "InvalidProducerEpoch", "ProducerFenced", "ProducerClosed"}
+# Not retriable by the same producer, says aiokafka; a new one may.
+_LOST_PRODUCER = (KafkaTimeoutError, OutOfOrderSequenceNumber, UnknownProducerId, ProducerFenced, ProducerClosed)
+
+
+def outage(error: BaseException) -> bool:
+    """Whether an error of aiokafka means that the broker cannot now, rather than that it never will."""
+    return isinstance(error, KafkaError) and (error.retriable or isinstance(error, _LOST_PRODUCER))
 
 
 def sent_header(now_ms: int | None = None) -> tuple[str, bytes]:

@@ -6,7 +6,8 @@ identical row gets n). So a file sent twice, or shuffled, gives the same events 
 keep the ids they have.
 
 Memory is bounded: a file of more than `chunk_rows` rows is cut by time into chunks, which are spooled to the folder for
-temporary files (about half as large as the text) and taken one after the other. A row that is no event is reported with its position (counted from 1) and the reason; nothing is skipped silently.
+temporary files (up to twice the size of the text) and taken one after the other. A row that is no event is reported
+with its position (counted from 1) and the reason; nothing is skipped silently.
 """
 
 from collections import Counter

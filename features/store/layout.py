@@ -18,7 +18,7 @@ from features.table import APPLIED, PACKED, VIEWS, View
 _STRING = 2  # feast ValueType.STRING
 _BYTES_TAG, _STRING_TAG = b"\x0a", b"\x12"  # fields bytes_val and string_val of feast's Value
 _SECONDS_TAG, _NANOS_TAG = b"\x08", b"\x10"  # fields of google.protobuf.Timestamp
-_VERSION = re.compile(r"v:(\d+):(\d+):(\d+):(\d+)", re.ASCII)
+_VERSION = re.compile(rb"v:(\d+):(\d+):(\d+):(\d+)\Z")
 
 
 class Fields(NamedTuple):
@@ -118,9 +118,9 @@ def version_value(version: Version) -> bytes:
     return string_value(version_text(version))
 
 
-def version_of(text: str) -> Version:
-    """The version of a text. What another program wrote there is older than anything: a row without a version."""
-    match = _VERSION.fullmatch(text)
+def version_of(applied: bytes | None) -> Version:
+    """The version in a serialised Value. What another program wrote there is older than anything, like no value at all."""
+    match = _VERSION.search(applied or b"")
     return Version(*map(int, match.groups())) if match else Version()
 
 
@@ -142,10 +142,7 @@ def milliseconds(encoded: bytes | None) -> int:
 
 def stored_of(applied: bytes | None, packed: bytes | None, ts_ms: int) -> Stored | None:
     """The row of its two serialised values; None where nothing is packed."""
-    if packed is None:
-        return None
-    version = version_of(payload(applied).decode()) if applied else Version()
-    return Stored(payload(packed), version, ts_ms)
+    return Stored(payload(packed), version_of(applied), ts_ms) if packed is not None else None
 
 
 def _varint(number: int) -> bytes:

@@ -38,6 +38,7 @@ local function less(a, b)
   return a < b
 end
 local refused = {}
+local parsed, e, c, q, o
 for i = 1, #KEYS do
   local applied = ARGV[3 * i + 1]
   local stored = redis.call('HGET', KEYS[i], ARGV[1])
@@ -45,7 +46,7 @@ for i = 1, #KEYS do
   if stored and stored ~= applied then
     local e0, c0, q0, o0 = numbers(stored)
     if e0 then
-      local e, c, q, o = numbers(applied)
+      if applied ~= parsed then parsed, e, c, q, o = applied, numbers(applied) end
       if e ~= e0 then older = less(e, e0) else older = less(c, c0) or less(q, q0) or less(o, o0) end
     end
   end

@@ -13,7 +13,6 @@ from features.store import Key, Stored, StoreUnavailable, Version
 from features.store.layout import (
     bytes_value,
     entity_key,
-    payload,
     stored_name,
     stored_of,
     string_value,
@@ -118,7 +117,7 @@ class SqliteStore:
 
     def _versions(self, places: Sequence[tuple[str, bytes]]) -> dict[tuple[str, bytes], Version]:
         values = self._values(places, (APPLIED,))
-        return {(view, key): version_of(payload(value).decode()) for (view, key, _), (value, _) in values.items()}
+        return {(view, key): version_of(value) for (view, key, _), (value, _) in values.items()}
 
     def _upsert(self, place: tuple[str, bytes], text: str, row: Stored) -> None:
         view, key = place

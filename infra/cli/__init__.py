@@ -4,6 +4,7 @@ Command modules import at their top what is cheap only; torch, Faust, Feast and 
 needs them, so that `--help` answers at once.
 """
 
+import logging
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -36,6 +37,7 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line of this process. An error is one sentence on stderr and exit code 1; a wrong usage exits 2."""
+    logging.captureWarnings(True)  # libraries' warnings are for their developers: to the log, where one is kept
     try:
         make_app()()
     except KeyboardInterrupt:

@@ -19,12 +19,13 @@ def add_to(app: typer.Typer) -> None:
 
 def topics(as_json: AsJson = False) -> None:
     """Make the topics that are missing on the broker, and list them all."""
-    from infra.local import make_topics
     from infra.running import connected
     from infra.settings import load_settings
-    from stream.topics import ALL, prefixed
 
     settings = connected(load_settings(), store=False)
+    from infra.local import make_topics
+    from stream.topics import ALL, prefixed
+
     make_topics(settings)
     listed = [
         {
@@ -39,16 +40,18 @@ def topics(as_json: AsJson = False) -> None:
     if as_json:
         print_json(listed)
     else:
-        print_table("topics", tuple(listed[0]), (topic.values() for topic in listed))  # type: ignore[arg-type]
+        print_table("topics", tuple(listed[0]), ([*topic.values()] for topic in listed))
 
 
 def apply(as_json: AsJson = False) -> None:
     """Write the feature definitions into Feast's registry, in the data directory."""
-    from infra.local import apply_features
     from infra.running import connected
     from infra.settings import load_settings
 
-    registry, views = apply_features(connected(load_settings(), kafka=False))
+    settings = connected(load_settings(), kafka=False)
+    from infra.local import apply_features
+
+    registry, views = apply_features(settings)
     if as_json:
         print_json({"registry": str(registry), "views": views})
     else:
@@ -57,7 +60,7 @@ def apply(as_json: AsJson = False) -> None:
 
 def train(
     data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")] = "shop",
-    out: Annotated[Path | None, typer.Option(help="Where the bundle goes; one that stands there is replaced. Else EVERLONG_BUNDLE.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the bundle goes; replaces one there. Else EVERLONG_BUNDLE.")] = None,
     products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
@@ -71,13 +74,14 @@ def train(
     import msgspec
 
     from infra.settings import load_settings
-    from infra.training import ShopPlan, config_of, device_of, file_history, shop_history, train_bundle
+    from infra.training import ShopPlan, config_of, file_history, shop_history, train_bundle
+    from infra.wiring import choose_device
 
     settings = load_settings()
     target = out or settings.bundle_path
     history = shop_history(ShopPlan(users, items, categories, days, seed)) if data == "shop" else file_history(Path(data), products)
     with progress("training") as tell:
-        manifest = train_bundle(history, target, config=config_of(epochs), seed=seed, device=device_of(settings.device), tell=tell)
+        manifest = train_bundle(history, target, config=config_of(epochs), seed=seed, device=choose_device(settings), tell=tell)
     if as_json:
         print_json(msgspec.to_builtins(manifest) | {"path": str(target)})
         return

@@ -61,7 +61,7 @@ def show(place: AtPlace, as_json: AsJson = False) -> None:
 
 
 def replay(
-    place: Annotated[str | None, typer.Argument(metavar="[PARTITION:OFFSET]", help="One of them. Else all that the options choose.")] = None,
+    place: Annotated[str | None, typer.Argument(metavar="[PARTITION:OFFSET]", help="One. Else those that the options choose.")] = None,
     topic: Topic = None,
     reason: Reason = None,
     since: Since = None,
@@ -89,10 +89,11 @@ def _topic() -> "tuple[Connection, str, str]":
     """The connection, the broker's name of the topic of dead letters, and the prefix of topics."""
     from infra.running import connected
     from infra.settings import load_settings
+
+    settings = connected(load_settings(), store=False)
     from infra.wiring import connection
     from stream.topics import DEAD_LETTERS, prefixed
 
-    settings = connected(load_settings(), store=False)
     return connection(settings), prefixed(settings.topic_prefix, DEAD_LETTERS), settings.topic_prefix
 
 

@@ -1,5 +1,6 @@
 """Commands that run something: the demonstration, the whole system, one role of it."""
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -56,13 +57,12 @@ def worker(role: Annotated[Role, typer.Argument(help="Which agent to run.")]) ->
     """Run one worker: as many as you like of each role share the partitions."""
     from infra.running import connected
     from infra.settings import describe, load_settings
-    from infra.wiring import run_worker
 
     settings = connected(load_settings())
     show_logs(settings.log_level)
-    import logging
-
     logging.getLogger("everlong").info("worker %s with\n%s", role, describe(settings))
+    from infra.wiring import run_worker
+
     raise typer.Exit(run_worker(role.value, settings) or 0)
 
 
@@ -70,8 +70,9 @@ def api() -> None:
     """Serve the HTTP API and the page."""
     from infra.running import connected
     from infra.settings import load_settings
-    from infra.wiring import run_api
 
     settings = connected(load_settings())
     show_logs(settings.log_level)
+    from infra.wiring import run_api
+
     raise typer.Exit(run_api(settings) or 0)

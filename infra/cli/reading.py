@@ -77,9 +77,11 @@ def candidates(
 
 
 def _reader() -> "FeatureReader":
-    from features.reading import FeatureReader
     from infra.running import connected
     from infra.settings import load_settings
+
+    settings = connected(load_settings(), kafka=False)
+    from features.reading import FeatureReader
     from infra.wiring import open_online_store
 
-    return FeatureReader(open_online_store(connected(load_settings(), kafka=False)))
+    return FeatureReader(open_online_store(settings))

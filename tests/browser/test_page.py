@@ -186,7 +186,7 @@ def test_candidates_features_and_reasons_are_seen(browser, store, bootstrap):
         assert browser.find_elements(By.CSS_SELECTOR, "#candidates img, #candidates b") == []
         assert text(browser, "fact-level") == "full"
         until(browser, lambda: text(browser, "state") == "ready")
-        assert "hiking boots" in text(browser, "categories")
+        until(browser, lambda: "hiking boots" in text(browser, "categories"))
         assert "waterproof boots" in text(browser, "queries")
         assert "Leather ankle boots" in text(browser, "recent"), "titles of items that are no candidates are asked for"
 
@@ -256,6 +256,7 @@ def test_every_control_has_a_name(browser, store, bootstrap):
 def test_a_user_picked_by_name_and_a_category_chosen(browser, store, bootstrap):
     with serving(store, bootstrap) as url:
         open_page(browser, url)
+        until(browser, lambda: "tents" in text(browser, "categories"))
         browser.find_element(By.CSS_SELECTOR, "button[aria-label^='Show only category tents']").click()
         until(browser, lambda: titles(browser) == ["Two-person tent", "Ultralight tarp"])
         field = browser.find_element(By.ID, "user")

@@ -133,15 +133,14 @@ def test_prometheus_scrapes_every_role(everything: Compose, user: str) -> None:
 def test_a_container_may_do_little(everything: Compose, user: str) -> None:
     assert everything.inside("ingest", "id", "-u").strip() == "10001"
     assert "Read-only" in everything.inside("ingest", "sh", "-c", "touch /opt/everlong/x 2>&1 || true")
-    assert "No new privileges" not in everything.inside("ingest", "sh", "-c", "grep NoNewPrivs /proc/self/status")
     status = everything.inside("ingest", "cat", "/proc/1/status")
     assert "CapEff:\t0000000000000000" in status
     assert "NoNewPrivs:\t1" in status
 
 
 def test_prometheus_files_are_right(engine: None) -> None:
-    podman = shutil.which("docker") or "podman"
-    run = [podman, "run", "--rm", "-v", f"{ROOT}/infra/prometheus:/etc/prometheus:ro", "--entrypoint", "promtool", "prom/prometheus:v2.42.0"]
+    mounted = ["-v", f"{ROOT}/infra/prometheus:/etc/prometheus:ro", "--entrypoint", "promtool", "prom/prometheus:v2.42.0"]
+    run = [shutil.which("docker") or "podman", "run", "--rm", *mounted]
     for check in (["check", "config", "/etc/prometheus/prometheus.yml"], ["test", "rules", "/etc/prometheus/rules.test.yml"]):
         done = subprocess.run([*run, *check], capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -97,9 +97,7 @@ def wait_for(client: redis.Redis) -> object:
 
 
 def values(bootstrap: str) -> list[bytes]:
-    consumer = KafkaConsumer(
-        "clicks", bootstrap_servers=bootstrap, group_id="test", auto_offset_reset="earliest", consumer_timeout_ms=4000
-    )
+    consumer = KafkaConsumer("clicks", bootstrap_servers=bootstrap, group_id="test", auto_offset_reset="earliest", consumer_timeout_ms=4000)
     found = [record.value for record in consumer]
     consumer.close()
     return found

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 
 import pytest
@@ -35,8 +36,9 @@ EXPECTED = {
 CLIENT = """
 import json, sys
 from feast import FeatureStore, RepoConfig
-config, features, rows = json.load(sys.stdin)
-print(json.dumps(FeatureStore(config=RepoConfig(**config)).get_online_features(features=features, entity_rows=rows).to_dict()))
+configs, features, rows = json.load(sys.stdin)
+stores = [FeatureStore(config=RepoConfig(**config)) for config in configs]
+print(json.dumps([store.get_online_features(features=features, entity_rows=rows).to_dict() for store in stores]))
 """
 
 
@@ -51,18 +53,17 @@ def write(url: str, project: str) -> None:
     store.close()
 
 
-def test_a_stock_client_in_its_own_process_gets_typed_arrays(store_url: str, tmp_path: Path) -> None:
-    project = f"p{uuid4().hex}"
-    write(store_url, project)
-    apply(store_url, tmp_path / "registry.db", project)
-    config = {
-        "project": project, "provider": "local", "registry": str(tmp_path / "registry.db"), "entity_key_serialization_version": 3,
-        "online_store": online_store_config(store_url),
-    }  # fmt: skip
-    asked = json.dumps([config, ARRAYS, ENTITIES])
+def test_a_stock_client_in_its_own_process_gets_typed_arrays(valkey: str, valkey_cluster: str, tmp_path: Path) -> None:
+    configs = []
+    for at, url in enumerate((f"sqlite:///{tmp_path}/rows.db", valkey, valkey_cluster)):
+        project, registry = f"p{uuid4().hex}", str(tmp_path / f"registry{at}.db")
+        write(url, project)
+        apply(url, registry, project)
+        configs.append({"project": project, "provider": "local", "registry": registry, "online_store": online_store_config(url)})
+    asked = json.dumps([configs, ARRAYS, ENTITIES])
     client = subprocess.run([sys.executable, "-W", "ignore", "-c", CLIENT], input=asked, capture_output=True, text=True, cwd=tmp_path)
     assert client.returncode == 0, client.stderr[-2000:]
-    assert json.loads(client.stdout.splitlines()[-1]) == EXPECTED
+    assert json.loads(client.stdout.splitlines()[-1]) == [EXPECTED] * 3
 
 
 def test_the_packed_row_its_version_and_its_time_are_features(store_url: str, tmp_path: Path) -> None:
@@ -106,8 +107,6 @@ def test_source_and_function_of_the_unpackers_agree() -> None:
 
 @pytest.mark.parametrize("password", ["1234", "true", 'a,b="c"', "p@ss:/?#", "ü😀"])
 def test_any_password_reaches_the_feast_client(password: str) -> None:
-    from urllib.parse import quote
-
     config = online_store_config(f"rediss://me:{quote(password, safe='')}@host:1234/2")
     nodes, options = RedisOnlineStore._parse_connection_string(config["connection_string"])
     assert nodes == [{"host": "host", "port": "1234"}]

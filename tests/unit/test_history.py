@@ -1,6 +1,6 @@
 """Replay gives the rows of the online step, and the rows before a moment know nothing of it."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.apply import apply
@@ -52,6 +52,7 @@ def one_by_one(events):
 
 
 @given(logs)
+@settings(deadline=None)
 def test_the_offline_rows_are_those_of_events_applied_one_by_one(events):
     offline, online = offline_rows(events), one_by_one(events)
     for mine, theirs in zip(offline, online, strict=True):
@@ -59,6 +60,7 @@ def test_the_offline_rows_are_those_of_events_applied_one_by_one(events):
 
 
 @given(logs, st.integers(1, 4) | st.none())
+@settings(deadline=None)
 def test_rows_before_a_moment_are_those_of_all_older_events_and_of_no_other(events, per_user):
     for moment in moments(deeds(events), per_user=per_user):
         older = [event for event in events if event.user_id == moment.user and event.ts < moment.ts]

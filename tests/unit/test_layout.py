@@ -76,9 +76,10 @@ def test_no_time_stamp_is_0() -> None:
 
 @given(st.builds(Version, *[st.integers(0, 2**63 - 1)] * 4))
 def test_versions_come_back(version: Version) -> None:
-    assert layout.version_of(layout.version_text(version)) == version
+    assert layout.version_of(layout.version_value(version)) == version
+    assert layout.version_value(version) == Value(string_val=layout.version_text(version)).SerializeToString()
 
 
 @pytest.mark.parametrize("text", ["", "v:1:2:3", "v:1:2:3:4:5", "v:-1:2:3:4", "1:2:3:4", "v:1:2:3:x"])
 def test_a_foreign_version_is_the_oldest(text: str) -> None:
-    assert layout.version_of(text) == Version()
+    assert layout.version_of(layout.string_value(text)) == layout.version_of(None) == Version()

@@ -31,7 +31,7 @@ def history(shop: Shop) -> list[Click | Query | Order]:
 def test_the_same_seed_gives_the_same_shop(shop: Shop, history: list[Event]) -> None:
     again = Shop(seed=3)
     assert again.catalogue(START) == shop.catalogue(START)
-    assert again.history(START, END) == history == shop.history(START, END)
+    assert again.history(START, END) == history
     assert list(islice(again.live(END, 50, history), 200)) == list(islice(shop.live(END, 50, history), 200))
     assert Shop(seed=4).history(START, END) != history
 
@@ -148,7 +148,7 @@ def test_the_shop_is_near_a_real_one() -> None:
             pytest.fail(f"{path} is not there")
         pytest.skip(f"{path} is not there: put the data sets beside the repository")
     real = profile(sources.read(path))
-    same_days = Shop(seed=1, users=996, items=5_000, categories=48, events_per_day=13.0)
+    same_days = Shop(seed=1, users=500, items=2_500, categories=48, events_per_day=13.0)
     near = profile(same_days.history(START, START + 9 * DAY_MS))
     demo = profile(Shop().history(START, END))
     print(f"\n{'':22}{'taobao_users':>14}{'shop, 9 days':>14}{'shop, demo':>14}")

@@ -1,7 +1,15 @@
 """What the Redis and SQLite adapters do when their store is away, full, read-only or not what it seems."""
 
+import asyncio
+import shutil
 import sqlite3
+import ssl
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 from time import monotonic
 
 import pytest
@@ -162,7 +170,70 @@ def test_a_sqlite_file_is_shared_and_survives_reopening(tmp_path: Path) -> None:
     assert SqliteStore(tmp_path / "rows.db").read([KEY]) == [ROW]
 
 
+def test_writers_of_one_sqlite_file_wait_for_each_other(tmp_path: Path) -> None:
+    def write(start: int) -> None:
+        store = SqliteStore(tmp_path / "rows.db", busy_timeout_s=30)
+        for n in range(start, 100, 4):
+            store.write([(Key("user", (str(key),)), Stored(b"%d" % n, Version(0, n, n, n), n)) for key in range(5)])
+        store.close()
+
+    with ThreadPoolExecutor(4) as writers:
+        list(writers.map(write, range(4)))
+    assert SqliteStore(tmp_path / "rows.db").read([KEY._replace(entities=("4",))]) == [Stored(b"99", Version(0, 99, 99, 99), 99)]
+
+
 def test_what_is_no_database_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "rows.db").write_bytes(b"no database" * 100)
     with pytest.raises(StoreUnavailable, match="not a database"):
         SqliteStore(tmp_path / "rows.db")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the openssl command to make a certificate: install openssl")
+def test_tls_with_a_certificate_that_is_checked(server: Valkey, tmp_path: Path) -> None:
+    certificate, key = self_signed(tmp_path)
+    with tls_in_front_of(server.port, certificate, key) as port:
+        store = RedisStore(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}")
+        assert store.write([(KEY, ROW)]) == [True]
+        assert store.read([KEY]) == [ROW]
+        with pytest.raises(StoreUnavailable, match="certificate"):
+            RedisStore(f"rediss://127.0.0.1:{port}", retries=0).read([KEY])
+        store.close()
+
+
+def self_signed(folder: Path) -> tuple[Path, Path]:
+    """A certificate of 127.0.0.1 and its key."""
+    places = folder / "server.crt", folder / "server.key"
+    wanted = "req -x509 -nodes -days 2 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -subj /CN=test -addext"
+    command = ["openssl", *wanted.split(), "subjectAltName=IP:127.0.0.1", "-out", str(places[0]), "-keyout", str(places[1])]
+    subprocess.run(command, check=True, capture_output=True)
+    return places
+
+
+@contextmanager
+def tls_in_front_of(port: int, certificate: Path, key: Path) -> Iterator[int]:
+    """The port of a TLS endpoint that forwards to a plain one: the embedded Valkey is built without TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        plain_reader, plain_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, plain_writer), copy(plain_reader, writer), return_exceptions=True)
+
+    loop = asyncio.new_event_loop()
+    thread = Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        starting = asyncio.start_server(forward, "127.0.0.1", 0, ssl=context)
+        endpoint = asyncio.run_coroutine_threadsafe(starting, loop).result(10)
+        yield endpoint.sockets[0].getsockname()[1]
+        loop.call_soon_threadsafe(endpoint.close)
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()

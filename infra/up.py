@@ -1,0 +1,127 @@
+"""`everlong up`: the whole system on this machine until Ctrl-C, its data kept for the next time."""
+
+import asyncio
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from infra import embedded, local, running
+from infra.feed import Feed, wall_ms
+from infra.processes import Supervisor, everlong, stop_on_signals
+from infra.settings import Settings, child_environment
+from infra.terminal import progress, say
+from infra.training import History, ShopPlan, config_of, shop_history, train_bundle
+from infra.wiring import choose_device, connection
+from models.bundle import MANIFEST
+
+CHECK_EVERY_S = 0.5
+
+
+class PortTaken(Exception):
+    """The port of the HTTP page is in use."""
+
+
+def run_up(settings: Settings, rate: float | None, users: int) -> int:
+    """Run until a signal; 0 then. `rate`: live events a second of the simulated shop, None for no shop.
+
+    Raises:
+        AlreadyRunning: another one uses the data directory.
+        PortTaken: the page's port is in use.
+        ChildFailed: the embedded broker ended. Workers that end are started again.
+    """
+    running.claim(settings.data_dir)
+    port = _page_port(settings)
+    with stop_on_signals(), Supervisor(settings.data_dir / "logs", settings.stop_deadline_s) as supervisor:
+        try:
+            with suppress(KeyboardInterrupt):
+                _start(supervisor, settings, port, rate, users)
+                while True:
+                    supervisor.check()
+                    time.sleep(CHECK_EVERY_S)
+            say("stopping")
+            local.stop(supervisor, settings)
+        finally:
+            running.forget(settings.data_dir)
+    return 0
+
+
+def _start(supervisor: Supervisor, settings: Settings, port: int, rate: float | None, users: int) -> None:
+    settings, fresh = local.start_parts(supervisor, settings, persist=True)
+    local.make_topics(settings)
+    local.apply_features(settings)
+    plan, first = _shop_plan(settings.data_dir, users)
+    history: History | None = None
+    if rate is not None and (first or fresh or not (settings.bundle_path / MANIFEST).exists()):
+        history = shop_history(plan)
+    if not (settings.bundle_path / MANIFEST).exists():
+        history = history or shop_history(plan)
+        say(f"there is no bundle in {settings.bundle_path}: training one on the simulated shop's history")
+        with progress("training") as tell:
+            train_bundle(history, settings.bundle_path, config=config_of(None), seed=plan.seed, device=choose_device(settings), tell=tell)
+    ports = local.start_workers(supervisor, settings, restart=True)
+    local.start_role(supervisor, "api", settings, restart=True, port=port)
+    local.wait_ready(supervisor, ports | {"api": port}, lambda role: say(f"{role} is ready"))
+    url = f"http://{settings.http_host}:{port}"
+    _note(settings, url, ports)
+    if rate is not None:
+        if history is not None:
+            asyncio.run(_send(settings, history, first))
+            (settings.data_dir / "shop.json").write_bytes(msgspec.json.encode(plan))
+        _start_shop(supervisor, settings, plan, rate)
+    say(f"the page is at {url}, the logs are in {supervisor.log_dir}; Ctrl-C stops everything and keeps the data")
+
+
+async def _send(settings: Settings, history: History, whole: bool) -> None:
+    """The catalogue and, the first time, history: the broker's log may be new while the rows of the store are not."""
+    async with Feed(connection(settings), settings.topic_prefix) as feed:
+        with progress("catalogue and history" if whole else "catalogue") as tell:
+            await feed.send_all([*history.items, *(history.events if whole else ())], tell)
+
+
+def _start_shop(supervisor: Supervisor, settings: Settings, plan: ShopPlan, rate: float) -> None:
+    assert settings.kafka_bootstrap is not None
+    sizes = ["--users", plan.users, "--items", plan.items, "--categories", plan.categories, "--days", plan.days, "--seed", plan.seed]
+    live = ["--rate", rate, "--seconds", 0, "--until", plan.end_ms, "--live-only"]
+    environment = child_environment(kafka_bootstrap=settings.kafka_bootstrap, topic_prefix=settings.topic_prefix)
+    supervisor.start("shop", everlong("shop", *map(str, (*sizes, *live))), environment, restart=True)
+
+
+def _shop_plan(data_dir: Path, users: int) -> tuple[ShopPlan, bool]:
+    """The shop of this data directory, and whether its history is still to be sent."""
+    with suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode((data_dir / "shop.json").read_bytes(), type=ShopPlan), False
+    return ShopPlan(users=users, end_ms=wall_ms()), True
+
+
+def _note(settings: Settings, url: str, ports: dict[str, int]) -> None:
+    assert settings.kafka_bootstrap is not None
+    assert settings.store_url is not None
+    running.note(
+        settings.data_dir,
+        running.Running(
+            pid=running.own_pid(),
+            began=running.began(),
+            bootstrap=settings.kafka_bootstrap,
+            store_url=settings.store_url.get_secret_value(),
+            epoch=settings.epoch,
+            bundle=str(settings.bundle_path.resolve()),
+            api_url=url,
+            metrics_ports=ports,
+        ),
+    )
+
+
+def _page_port(settings: Settings) -> int:
+    if settings.http_port == 0:
+        return embedded.free_port()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.http_host, settings.http_port))
+        except OSError as error:
+            address = f"{settings.http_host}:{settings.http_port}"
+            raise PortTaken(f"{address} cannot be listened on ({error.strerror}): set EVERLONG_HTTP_PORT to another port, or 0") from error
+    return settings.http_port

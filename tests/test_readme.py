@@ -1,0 +1,111 @@
+"""README and the manual say what is there: commands, settings, paths, links and snippets."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from infra.cli import make_app
+from infra.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+README = (ROOT / "README.md").read_text()
+FOLDERS = ("features/", "models/", "stream/", "infra/", "tests/", "bench/", "docs/", "examples/", ".ci/")
+TEST_SETTING = "EVERLONG_TEST_KAFKA"
+COMPOSE_VARIABLES = {"EVERLONG_PORT"}
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+def shell_lines() -> list[list[str]]:
+    lines = [line for page in PAGES for block in blocks(page.read_text(), "bash") for line in block.splitlines()]
+    quoted = [span for page in PAGES for span in re.findall(r"`((?:everlong|make) [^`]+)`", page.read_text())]
+    return [shlex.split(line, comments=True) for line in [*lines, *quoted] if line.strip()]
+
+
+def targets() -> set[str]:
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+
+
+def test_make_lists_every_target() -> None:
+    printed = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    wanted = {"setup", "demo", "test", "check", "bench", "chaos", "up", "train", "docs"}
+    assert set(re.findall(r"make ([a-z]+)", printed)) >= targets() >= wanted
+
+
+def test_make_commands_exist() -> None:
+    used = {word for line in shell_lines() if line[0] == "make" for word in line[1:2]}
+    assert {"demo", "test"} <= used <= targets()
+
+
+def walk(command: Any, words: list[str]) -> tuple[Any, list[str]]:
+    """The command that the words name, and what is left of them."""
+    while words and hasattr(command, "commands"):
+        found = command.commands.get(words[0])
+        assert found is not None, f"everlong has no command {words[0]}"
+        command, words = found, words[1:]
+    return command, words
+
+
+def everlong_lines() -> Iterator[list[str]]:
+    for line in shell_lines():
+        if line[0] == "everlong" and not any("|" in word for word in line):
+            yield line[1:]
+
+
+@pytest.mark.parametrize("words", list(everlong_lines()), ids=" ".join)
+def test_everlong_commands_exist(words: list[str]) -> None:
+    if words[0].startswith("-"):
+        return
+    command, rest = walk(typer.main.get_command(make_app()), words)
+    options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    unknown = [word for word in rest if word.startswith("-") and word not in options]
+    assert not unknown, f"{command.name} has no {unknown}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_paths_exist(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
+    links = [target.split("#")[0] for target in re.findall(r"\]\(([^)]+)\)", text) if "://" not in target and not target.startswith("#")]
+    missing = [link for link in links if not (page.parent / link).exists()]
+    named = [span for span in re.findall(r"`([^`\s]+)`", text) if span.startswith(FOLDERS) or span in ("Dockerfile", "Makefile")]
+    missing += [span for span in named if not (ROOT / span).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_named_settings_exist(page: Path) -> None:
+    known = {f"EVERLONG_{name.upper()}" for name in Settings.model_fields} | {TEST_SETTING} | COMPOSE_VARIABLES
+    assert set(re.findall(r"EVERLONG_[A-Z_]*[A-Z]", page.read_text())) <= known
+
+
+@pytest.mark.parametrize("snippet", blocks(README, "python"))
+def test_snippets_run(snippet: str, tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_compose_sets_only_known_settings() -> None:
+    text = (ROOT / "docker-compose.yml").read_text() + (ROOT / "Dockerfile").read_text()
+    known = {f"EVERLONG_{name.upper()}" for name in Settings.model_fields} | COMPOSE_VARIABLES
+    assert set(re.findall(r"EVERLONG_[A-Z_]*[A-Z]", text)) <= known
+
+
+def test_alerts_use_metrics_that_exist() -> None:
+    described = set(re.findall(r"^\| `(everlong_\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M))
+    used = set(re.findall(r"\beverlong_\w+", (ROOT / "infra/prometheus/rules.yml").read_text()))
+    assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in used} <= described
+
+
+def test_every_alert_has_its_remedy() -> None:
+    alerts = set(re.findall(r"- alert: (\w+)", (ROOT / "infra/prometheus/rules.yml").read_text()))
+    assert alerts == set(re.findall(r"`(Everlong[A-Z]\w+)`", (ROOT / "docs/operation.md").read_text()))
