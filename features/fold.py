@@ -5,17 +5,23 @@ is depends only on its own end and on the newest event of the row, so a fold is 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
 from features.event_time import DAY_MS
 
-if TYPE_CHECKING:
-    from features.rows import Behaviour
-
 WIDTHS_MS = tuple(days * DAY_MS for days in (1, 7, 28, 364))
 AGES_MS = tuple(days * DAY_MS for days in (7, 56, 728))  # a bucket that ended longer before the newest event is widened
+
+
+class Countable(Protocol):
+    """What a fold needs of an event: its time (ms) and its kind, an index of features.rows.KINDS."""
+
+    @property
+    def ts(self) -> int: ...  # noqa: D102
+    @property
+    def kind(self) -> int: ...  # noqa: D102
 
 
 class Bucket(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
@@ -35,7 +41,7 @@ class Bucket(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False)
         return self.clicks + self.carts + self.favourites + self.orders
 
 
-def fold(folded: Sequence[Bucket], events: Iterable["Behaviour"], newest_ms: int) -> list[Bucket]:
+def fold(folded: Sequence[Bucket], events: Iterable[Countable], newest_ms: int) -> list[Bucket]:
     """The buckets with `events` added, widened to what their age before `newest_ms` asks for, ascending by time."""
     sums: dict[tuple[int, int], list[int]] = {}
     for bucket in folded:

@@ -43,8 +43,8 @@ class Followed(NamedTuple):
 
     @property
     def changed(self) -> bool:
-        """Whether the click changed the candidates, and its category has entered them."""
-        return self.new > 0 and any(shown.category == self.category for shown in self.after)
+        """Whether the click brought new candidates."""
+        return self.new > 0
 
 
 class LiveStream:
@@ -104,7 +104,7 @@ class LiveStream:
             await asyncio.sleep(0.05)
         old = {candidate.item for candidate in row.candidates}
         new = sum(candidate.item not in old for candidate in after.candidates)
-        first, second = [await asyncio.to_thread(self._shown, found, old) for found in (row, after)]
+        first, second = [await asyncio.to_thread(self._shown, found, old, category) for found in (row, after)]
         self.followed = Followed(user, title, category, first, second, new, after.published_ts - now_ms)
 
     def _unexpected(self, row: CandidatesRow, user: str, past: Sequence[Event]) -> tuple[str, str, str] | None:
@@ -120,8 +120,11 @@ class LiveStream:
         item = self._reader.item([item_id])[0]
         return item_id, category, item.title if item is not None else item_id
 
-    def _shown(self, row: CandidatesRow, old: set[str]) -> list[Shown]:
+    def _shown(self, row: CandidatesRow, old: set[str], category: str) -> list[Shown]:
+        """The best candidates, and last the best one of the clicked category where it is further down."""
         best = row.candidates[:SHOWN]
+        if all(candidate.category != category for candidate in best):
+            best = [*best, *[candidate for candidate in row.candidates if candidate.category == category][:1]]
         items = self._reader.item([candidate.item for candidate in best])
         return [
             Shown(c.item, item.title if item is not None else "", c.category, c.path, c.item not in old)

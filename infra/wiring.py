@@ -86,23 +86,5 @@ def choose_device(settings: Settings) -> str:
         return "cpu"
 
 
-def run_worker(role: str, settings: Settings) -> int:
-    """Run a worker in this process until a signal; the exit code."""
-    if role == "ingest":
-        from infra.workers.ingest import run
-    elif role == "catalogue":
-        from infra.workers.catalogue import run
-    else:
-        from infra.workers.refresh import run
-    return run(settings)
-
-
-def run_api(settings: Settings) -> int:
-    """Serve the API and the page in this process until a signal; the exit code."""
-    from infra.serve_api import run
-
-    return run(settings)
-
-
 def _text(path: object) -> str | None:
     return None if path is None else str(path)

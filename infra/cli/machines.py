@@ -61,9 +61,9 @@ def worker(role: Annotated[Role, typer.Argument(help="Which agent to run.")]) ->
     settings = connected(load_settings())
     show_logs(settings.log_level)
     logging.getLogger("everlong").info("worker %s with\n%s", role, describe(settings))
-    from infra.wiring import run_worker
+    from infra.workers import run_worker
 
-    raise typer.Exit(run_worker(role.value, settings) or 0)
+    raise typer.Exit(run_worker(role.value, settings))
 
 
 def api() -> None:
@@ -73,6 +73,6 @@ def api() -> None:
 
     settings = connected(load_settings())
     show_logs(settings.log_level)
-    from infra.wiring import run_api
+    from infra.serve_api import run
 
-    raise typer.Exit(run_api(settings) or 0)
+    raise typer.Exit(run(settings))
