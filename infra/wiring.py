@@ -2,8 +2,6 @@
 
 import time
 
-import torch
-
 from features.store import Key, OnlineStore, StoreUnavailable
 from features.store.opening import open_store
 from features.table import USER
@@ -71,6 +69,8 @@ def choose_device(settings: Settings) -> str:
     Raises:
         RuntimeError: CUDA was asked for and no kernel runs.
     """
+    import torch  # a second and hundreds of MB that only workers with models pay for
+
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
     if settings.device == "cpu":

@@ -130,6 +130,7 @@ class Recommender:
         """PQ codes (n, P) uint8 of item vectors, under the bundle's codebook."""
         return self.bundle.codebook.encode(vectors)
 
+    @torch.inference_mode()
     def remember(self, items: Sequence[str], vectors: np.ndarray) -> None:
         """Let histories read the vectors (n, d) of new or changed items, of this generation, as the catalogue published them."""
         newest = {item: row for row, item in enumerate(items)}  # an item that comes twice: its last vector

@@ -16,7 +16,7 @@ from features.events import Item, Reason, Refusal, Topic, decode
 from features.outcomes import ItemRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import ITEM
-from stream.ingest import Record, dead_letter
+from stream.ingest import Record, dead_letter, sent_ms
 from stream.messages import DeadLetter, ItemCode
 
 
@@ -29,9 +29,10 @@ class CatalogueOutcome(NamedTuple):
 
 
 class News(NamedTuple):
-    """The last word on an item in a batch: its offset, and the event; None where a tombstone took it away."""
+    """The last word on an item in a batch: its offset, when it was sent (0: not said), the event; None for a tombstone."""
 
     offset: int
+    sent_ms: int
     item: Item | None
 
 
@@ -69,11 +70,11 @@ class Catalogue:
         kept = [record for record in records if record.value is not None or not record.key]
         decoded = decode(Topic.ITEMS, [record.value for record in kept], self._clock_ms(), self._rules)
         bad = list(decoded.bad)
-        news = [(record.key.decode(errors="replace"), News(record.offset, None)) for record in tombstones if record.key]
+        news = [(record.key.decode(errors="replace"), News(record.offset, 0, None)) for record in tombstones if record.key]
         for position, event in decoded.good:
             assert isinstance(event, Item)
             if kept[position].key == event.item_id.encode():
-                news.append((event.item_id, News(kept[position].offset, event)))
+                news.append((event.item_id, News(kept[position].offset, sent_ms(kept[position], 0), event)))
             else:
                 bad.append(Refusal(position, Reason.WRONG_KEY, "the record's key is not the event's item_id: set it when producing"))
         newest = dict(sorted(news, key=lambda entry: entry[1].offset))
@@ -81,12 +82,12 @@ class Catalogue:
 
     def _encode(self, news: dict[str, News]) -> tuple[list[tuple[Key, Stored]], list[tuple[str, ItemCode | None]]]:
         recommender = self._current()
-        alive = {name: (offset, item) for name, (offset, item) in news.items() if item is not None and not item.deleted}
+        alive = {name: (said, said.item) for name, said in news.items() if said.item is not None and not said.item.deleted}
         vectors = recommender.item_vectors([item for _, item in alive.values()])  # (n, d) float32
         quantised = recommender.item_codes(vectors)  # (n, P) uint8
         rows: list[tuple[Key, Stored]] = []
         codes: list[tuple[str, ItemCode | None]] = []
-        for (name, (offset, item)), vector, code in zip(alive.items(), vectors, quantised, strict=True):
+        for (name, (said, item)), vector, code in zip(alive.items(), vectors, quantised, strict=True):
             row = ItemRow(
                 category=item.category_id,
                 title=item.title,
@@ -96,14 +97,20 @@ class Catalogue:
                 generation=recommender.generation,
                 ts=item.ts,
             )
-            rows.append(self._row(name, offset, row))
-            code_message = ItemCode(
-                item_id=name, category_id=row.category, vector=row.vector, code=row.code, generation=row.generation, ts=row.ts
+            rows.append(self._row(name, said.offset, row))
+            message = ItemCode(
+                item_id=name,
+                category_id=row.category,
+                vector=row.vector,
+                code=row.code,
+                generation=row.generation,
+                ts=row.ts,
+                sent_ms=said.sent_ms,
             )
-            codes.append((name, code_message))
-        for name, (offset, gone) in news.items():
+            codes.append((name, message))
+        for name, said in news.items():
             if name not in alive:
-                rows.append(self._row(name, offset, ItemRow(deleted=True, ts=gone.ts if gone else 0)))
+                rows.append(self._row(name, said.offset, ItemRow(deleted=True, ts=said.item.ts if said.item else 0)))
                 codes.append((name, None))
         return rows, codes
 

@@ -40,7 +40,8 @@ class CodeTail:
     def stop(self) -> None:
         """End the thread."""
         self._stopping.set()
-        self._thread.join(timeout=10)
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
 
     @property
     def failure(self) -> BaseException | None:

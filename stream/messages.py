@@ -19,7 +19,8 @@ class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True):
 class ItemCode(msgspec.Struct, frozen=True, kw_only=True):
     """Topic `item-codes`, key item id: what every refresh worker's index holds of an item. No value: the item is gone.
 
-    `vector` is little-endian float32 (d,) and `code` uint8 (P,), both base64 in JSON.
+    `vector` is little-endian float32 (d,) and `code` uint8 (P,), both base64 in JSON. `sent_ms` is the wall clock (ms) when
+    the item's producer sent it; 0: not said, or encoded once more.
     """
 
     item_id: str
@@ -28,6 +29,7 @@ class ItemCode(msgspec.Struct, frozen=True, kw_only=True):
     code: bytes
     generation: str
     ts: int
+    sent_ms: int = 0
 
 
 class PublishedCandidate(msgspec.Struct, frozen=True, rename={"item": "item_id", "category": "category_id"}):

@@ -5,14 +5,14 @@ another generation is counted and left out, and the generation that replaces it 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Event, Lock
 from time import monotonic
 
 import numpy as np
 
-from models.bundle import BundleMismatch, load, read_manifest
+from models.bundle import load, read_manifest
 from models.recommender import Recommender
 from models.snapshots import Change, Delete, Upsert
 from stream.code_tail import Codes, CodeTail
@@ -23,12 +23,17 @@ from stream.refresh import Serving
 log = logging.getLogger(__name__)
 
 CATCH_UP_S = 120.0
+OnItems = Callable[[int, int, Sequence[int]], None]
 
 
 class LiveServing:
-    """A recommender and an index that follows the topic `item-codes`. `lock` is held by whoever reads or changes the recommender."""
+    """A recommender and an index that follows the topic `item-codes`. `lock` is held by whoever reads or changes the recommender.
 
-    def __init__(self, directory: Path, device: str, connection: Connection, topic: str, on_items: Callable[[int, int], None]) -> None:
+    `on_items` is told of each batch of codes that took its place: items in the index, time (ms) of the newest, and when each
+    that came since the start was sent (wall clock, ms), where it says so.
+    """
+
+    def __init__(self, directory: Path, device: str, connection: Connection, topic: str, on_items: OnItems) -> None:
         bundle = load(directory, device)
         recommender = Recommender(bundle, device)
         recommender.warm_up()
@@ -36,19 +41,28 @@ class LiveServing:
         self.serving = Serving(recommender, bundle.index(), bundle.popular)
         self._on_items = on_items
         self.other_generation = 0
-        self.tail = CodeTail(connection, topic, self._apply)
+        self.tail = CodeTail(connection, topic, self.apply)
 
     def start(self, stopping: Event) -> None:
-        """Read the topic to what is its end now; raise where that takes too long."""
+        """Read the topic to what is its end now; the tail ends where that takes too long, or it fails.
+
+        Raises:
+            TimeoutError: the topic was not read in time.
+        """
         self.tail.start()
         end = monotonic() + CATCH_UP_S
-        while not self.tail.caught_up and not stopping.wait(0.05):
-            if self.tail.failure is not None:
-                raise self.tail.failure
-            if monotonic() > end:
-                raise TimeoutError(f"the item codes were not read within {CATCH_UP_S:.0f} s: is the broker up?")
+        try:
+            while not self.tail.caught_up and not stopping.wait(0.05):
+                if self.tail.failure is not None:
+                    raise self.tail.failure
+                if monotonic() > end:
+                    raise TimeoutError(f"the item codes were not read within {CATCH_UP_S:.0f} s: is the broker up?")
+        except BaseException:
+            self.tail.stop()
+            raise
 
-    def _apply(self, codes: Codes) -> None:
+    def apply(self, codes: Codes) -> None:
+        """Bring codes of this generation into the index, and take out what is gone."""
         recommender, index = self.serving.recommender, self.serving.index
         changes: list[Change] = []
         mine: list[ItemCode] = []
@@ -67,7 +81,8 @@ class LiveServing:
                 recommender.remember([code.item_id for code in mine], np.stack([np.frombuffer(code.vector, "<f4") for code in mine]))
         if index.compaction_due:
             index.compact()
-        self._on_items(len(index), max((code.ts for code in mine), default=0))
+        sent = [code.sent_ms for code in mine if code.sent_ms] if self.tail.caught_up else []
+        self._on_items(len(index), max((code.ts for code in mine), default=0), sent)
 
 
 class Swapper:
@@ -88,8 +103,8 @@ class Swapper:
             if found == self.generation:
                 return False
             new = self._make(self._directory)
-        except (BundleMismatch, TimeoutError, OSError) as error:
-            log.error("the new bundle is not taken, the old one serves on: %s", error)
+        except Exception as error:  # whatever is wrong with the new one is no reason to lose the old one
+            log.error("the new bundle is not taken, the old one serves on: %r", error)
             return False
         old, self.current, self.generation = self.current, new, found
         self._retire(old)

@@ -3,20 +3,22 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Any, cast
 
 import msgspec
 from kafka import KafkaConsumer, TopicPartition
+from msgspec.structs import replace
 
 from infra.settings import Settings
 from infra.wiring import choose_device, wall_ms
 from infra.workers.frame import Frame, Steps, count
 from models.bundle import load
 from models.recommender import Recommender
-from stream.catalogue import Catalogue, CatalogueOutcome
+from stream.catalogue import Catalogue
 from stream.dead_letters import outgoing
+from stream.messages import DeadLetter, ItemCode
 from stream.outbound import Outgoing
 from stream.serving import Swapper
 from stream.topics import ITEM_CODES, ITEMS
@@ -37,17 +39,16 @@ def run(settings: Settings) -> int:
     one_at_a_time = asyncio.Lock()
     looked_at, encoded = 0.0, ""
 
-    async def publish(outcome: CatalogueOutcome, dead_too: bool) -> None:
-        codes = [(item, None if code is None else msgspec.json.encode(code)) for item, code in outcome.codes]
-        letters = [outgoing(letter, settings.topic_prefix) for letter in outcome.dead] if dead_too else []
-        await frame.publish([Outgoing(frame.topic(ITEM_CODES), item.encode(), value) for item, value in codes] + letters)
+    async def publish(codes: Sequence[tuple[str, ItemCode | None]], dead: Sequence[DeadLetter] = ()) -> None:
+        records = [Outgoing(frame.topic(ITEM_CODES), item.encode(), code and msgspec.json.encode(code)) for item, code in codes]
+        await frame.publish(records + [outgoing(letter, settings.topic_prefix) for letter in dead])
 
     async def handle(records: list[Any]) -> None:
         steps = Steps()
         async with one_at_a_time:
             outcome = await asyncio.to_thread(catalogue.process, records)
             steps.done("encode")
-            await publish(outcome, dead_too=True)
+            await publish(outcome.codes, outcome.dead)
         steps.done("publish")
         count(frame.metrics.events, lambda name: {"topic": "items", "outcome": name}, {"applied": outcome.counts["applied"]})
         count(frame.metrics.dead_letters, lambda name: {"reason": name}, Counter(letter.reason for letter in outcome.dead))
@@ -66,7 +67,8 @@ def run(settings: Settings) -> int:
             batches = _catalogue(frame)
             while (records := await asyncio.to_thread(next, batches, None)) is not None:
                 async with one_at_a_time:
-                    await publish(await asyncio.to_thread(catalogue.process, records), dead_too=False)
+                    outcome = await asyncio.to_thread(catalogue.process, records)
+                    await publish([(item, code and replace(code, sent_ms=0)) for item, code in outcome.codes])
             encoded = generation
             log.info("the catalogue is encoded under bundle %s", generation)
 

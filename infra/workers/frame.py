@@ -9,6 +9,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from features.store import StoreUnavailable
 from infra.health import Health
 from infra.metrics import Metrics, serve_metrics
 from infra.settings import Settings
@@ -16,7 +17,7 @@ from infra.wiring import connection, open_online_store
 from stream.admin import create_topics, wait_for_broker
 from stream.agents import Backoff, Handle, batch_agent
 from stream.app import make_app, run
-from stream.outbound import Outbound, Outgoing
+from stream.outbound import Outbound, Outgoing, PublishFailed
 from stream.topics import TopicSpec, prefixed
 
 log = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ class Frame:
         batch_agent(self.app, [self.topic(spec) for spec in topics], healthy, in_step=in_step, on_retry=on_retry, backoff=backoff)
 
     def every_tick(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Await `task` again and again while the worker runs; its failure crashes the worker."""
+        """Await `task` again and again while the worker runs, also after an outage; another failure crashes the worker."""
         self._tasks.append(task)
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
@@ -102,10 +103,17 @@ class Frame:
                 if stalled := self.app.progress.stalled(time.monotonic()):
                     self.health.set_failed("progress", f"no progress on {stalled}")
                 for task in self._tasks:
-                    await task()
+                    await self._attempt(task)
                 await self.app.sleep(TICK_S)
         finally:
             await asyncio.shield(self.outbound.stop())
+
+    async def _attempt(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except (StoreUnavailable, PublishFailed) as error:
+            self.metrics.retries.labels(self.role, type(error).__name__).inc()
+            log.warning("what is done beside the records failed, will try again: %s", error)
 
 
 class Steps:

@@ -1,6 +1,7 @@
 """The refresh worker: requests into interests and candidate sets, published; it follows every item code and every new bundle."""
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -12,9 +13,11 @@ from infra.wiring import choose_device, wall_ms
 from infra.workers.frame import Frame, Steps, count
 from stream.messages import RefreshRequest
 from stream.outbound import Outgoing
-from stream.refresh import Limits, Refresh, RefreshOutcome, Serving, coalesce
+from stream.refresh import Limits, Refresh, RefreshOutcome, coalesce
 from stream.serving import LiveServing, Swapper
 from stream.topics import CANDIDATES, ITEM_CODES, REFRESH
+
+log = logging.getLogger(__name__)
 
 
 def run(settings: Settings) -> int:
@@ -33,7 +36,8 @@ class RefreshWorker:
         frame.health.set_ready("bundle")
         frame.health.set_ready("index")
         limits = Limits(frame.settings.top_k_categories, frame.settings.candidates, frame.settings.exclude_bought)
-        self._refresh = Refresh(frame.store, self._serving, wall_ms, limits)
+        self._serving = self._live.serving
+        self._refresh = Refresh(frame.store, lambda: self._serving, wall_ms, limits)
         self._owed: dict[str, RefreshRequest] = {}
         self._one_at_a_time = asyncio.Lock()
         self._looked_at = 0.0
@@ -52,62 +56,66 @@ class RefreshWorker:
     def _live(self) -> LiveServing:
         return cast(LiveServing, self._swapper.current)
 
-    def _serving(self) -> Serving:
-        return self._live.serving
-
     def _load(self, directory: Path) -> LiveServing:
         live = LiveServing(directory, self._device, self._frame.connection, self._frame.topic(ITEM_CODES), self._on_items)
         live.start(self._frame.stopping)
-        self._on_items(len(live.serving.index), 0)
+        self._on_items(len(live.serving.index), 0, ())
         return live
 
-    def _on_items(self, items: int, newest_ts: int) -> None:
-        self._frame.metrics.index_items.set(items)
+    def _on_items(self, items: int, newest_ts: int, sent_ms: Sequence[int]) -> None:
+        metrics, now = self._frame.metrics, wall_ms()
+        metrics.index_items.set(items)
         if newest_ts:
-            self._frame.metrics.index_newest.set(newest_ts / 1000)
+            metrics.index_newest.set(newest_ts / 1000)
+        for sent in sent_ms:
+            metrics.item_to_index.observe(max(0, now - sent) / 1000)
 
     def _behind(self) -> bool:
         return sum(self._frame.app.progress.lag().values()) > self._settings.refresh_lag_budget
 
     async def _handle(self, records: Sequence[Any]) -> None:
-        requests = coalesce(msgspec.json.decode(record.value, type=RefreshRequest) for record in records)
-        behind = self._behind()
-        size = self._settings.refresh_batch
+        metrics, steps, size = self._frame.metrics, Steps(), self._settings.refresh_batch
+        asked = read_requests(records)
+        requests, behind = coalesce(asked), self._behind()
         for at in range(0, len(requests), size):
-            await self._answer(requests[at : at + size], behind, len(records) if at == 0 else 0)
-        self._frame.metrics.users_coalesced.inc(len(records) - len(requests))
-        for request in requests if behind else ():
-            old = self._owed.get(request.user_id)
-            self._owed[request.user_id] = coalesce([old, request])[0] if old else request
-
-    async def _answer(self, requests: Sequence[RefreshRequest], behind: bool, records: int) -> None:
-        steps = Steps()
-        async with self._one_at_a_time:
-            outcome = await asyncio.to_thread(self._process, requests, behind)
-        steps.done("compute")
-        topic = self._frame.topic(CANDIDATES)
-        await self._frame.publish([Outgoing(topic, found.user_id.encode(), msgspec.json.encode(found)) for found, _ in outcome.sets])
-        steps.done("publish")
-        metrics = self._frame.metrics
-        count(metrics.refreshes, lambda level: {"level": level}, outcome.levels)
-        if records:
-            metrics.batch("refresh", records, steps.seconds)
+            outcome = await self._answer(requests[at : at + size], behind, steps)
+            now = wall_ms()
             for _, sent_ms in outcome.sets:
-                metrics.event_to_candidate.observe(max(0, wall_ms() - sent_ms) / 1000)
+                metrics.event_to_candidate.observe(max(0, now - sent_ms) / 1000)
+        metrics.users_coalesced.inc(len(asked) - len(requests))
+        metrics.batch("refresh", len(records), steps.seconds)
+        if behind:
+            owed = coalesce([*self._owed.values(), *requests])
+            self._owed = {request.user_id: request for request in owed}
+
+    async def _answer(self, requests: Sequence[RefreshRequest], behind: bool, steps: Steps) -> RefreshOutcome:
+        topic = self._frame.topic(CANDIDATES)
+        async with self._one_at_a_time:  # to the end: an older set must not be published after a newer one
+            outcome = await asyncio.to_thread(self._process, requests, behind)
+            steps.done("compute")
+            await self._frame.publish([Outgoing(topic, found.user_id.encode(), msgspec.json.encode(found)) for found, _ in outcome.sets])
+        steps.done("publish")
+        count(self._frame.metrics.refreshes, lambda level: {"level": level}, outcome.levels)
         if outcome.failure:
             self._frame.health.set_failed("model", outcome.failure)
         else:
             self._frame.health.set_ready("model")
+        return outcome
 
     def _process(self, requests: Sequence[RefreshRequest], behind: bool) -> RefreshOutcome:
-        with self._live.lock:
+        live = self._live  # taken once: it may be replaced meanwhile
+        with live.lock:
+            self._serving = live.serving
             return self._refresh.process(requests, behind)
 
     async def _settle(self) -> None:
         """Give what is owed, a batch at a time, once the backlog is gone."""
         while self._owed and not self._behind() and not self._frame.app.should_stop:
-            users = list(self._owed)[: self._settings.refresh_batch]
-            await self._answer([self._owed.pop(user) for user in users], behind=False, records=0)
+            requests = list(self._owed.values())[: self._settings.refresh_batch]
+            await self._answer(requests, behind=False, steps=Steps())
+            for request in requests:
+                if self._owed.get(request.user_id) is request:
+                    del self._owed[request.user_id]
 
     async def _follow(self) -> None:
         """Take a new bundle, and notice a tail that ended."""
@@ -118,3 +126,14 @@ class RefreshWorker:
             self._looked_at = now
             if await asyncio.to_thread(self._swapper.look):
                 self._frame.metrics.bundle(self._swapper.generation)
+
+
+def read_requests(records: Sequence[Any]) -> list[RefreshRequest]:
+    """The requests of records; a record that is none is logged and passed over, since the topic is ours alone."""
+    requests = []
+    for record in records:
+        try:
+            requests.append(msgspec.json.decode(record.value or b"", type=RefreshRequest))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.error("%s/%d offset %d is no refresh request and is passed over: %r", record.topic, record.partition, record.offset, error)
+    return requests
