@@ -12,6 +12,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from features.events import Event, Item
 from infra.feed import wall_ms
 from stream.connection import Connection
+from stream.pacing import pace
 from stream.topics import CANDIDATES, prefixed
 
 NEWEST = 20_000
@@ -28,7 +29,7 @@ class Latency:
     """Tails the topic `candidates` and matches each set with the events that it answers. Used as `async with`."""
 
     def __init__(self, connection: Connection, prefix: str = "") -> None:
-        self._consumer = AIOKafkaConsumer(**connection.for_aiokafka(), enable_auto_commit=False, auto_offset_reset="latest")
+        self._consumer = pace(AIOKafkaConsumer(**connection.for_aiokafka(), enable_auto_commit=False, auto_offset_reset="latest"))
         self._topic = prefixed(prefix, CANDIDATES)
         self._waiting: dict[str, deque[tuple[int, int]]] = defaultdict(deque)  # user -> (event time, sent), ms
         self._measured: deque[float] = deque(maxlen=NEWEST)

@@ -119,9 +119,10 @@ class RecentUsers:
             try:
                 with closing(KafkaConsumer(self._topic, **options)) as consumer:
                     while not self._stopping.is_set():
-                        for records in consumer.poll(timeout_ms=500, max_records=100).values():
+                        for records in consumer.poll(timeout_ms=0, max_records=100).values():
                             for record in records:
                                 self._note(record.key)
+                        self._stopping.wait(CHECK_S / 4)
             except KafkaError as error:
                 log.warning("the tail of %s lost the broker, will try again: %r", self._topic, error)
                 self._stopping.wait(1.0)

@@ -8,14 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from models.recommender import Recommender
-
 from features.codec import pack
 from features.event_time import TimeRules
 from features.events import Item, Reason, Refusal, Topic, decode
 from features.outcomes import ItemRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import ITEM
+from models.recommender import Recommender
 from stream.ingest import Record, dead_letter, sent_ms
 from stream.messages import DeadLetter, ItemCode
 

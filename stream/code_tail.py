@@ -15,7 +15,7 @@ from stream.messages import ItemCode
 
 log = logging.getLogger(__name__)
 
-POLL_MS = 100
+IDLE_S = 0.05  # between looks while there is nothing: a broker that does not hold fetches is not asked without end
 MOST_RECORDS = 2000
 Codes = Sequence[tuple[str, ItemCode | None]]  # item id and its code, None: the item is gone
 
@@ -77,8 +77,10 @@ class CodeTail:
                 consumer.seek(partition, places.setdefault(partition, first[partition]))
             ends = consumer.end_offsets(partitions)
             while not self._stopping.is_set():
-                found = consumer.poll(timeout_ms=POLL_MS, max_records=MOST_RECORDS)
+                found = consumer.poll(timeout_ms=0, max_records=MOST_RECORDS)
                 self._apply_records([record for records in found.values() for record in records])
+                if not found:
+                    self._stopping.wait(IDLE_S)
                 for partition in partitions:
                     places[partition] = consumer.position(partition)
                 if not self._caught_up.is_set() and all(places[partition] >= ends[partition] for partition in partitions):

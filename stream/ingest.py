@@ -168,8 +168,9 @@ def _step(topic: Topic, user: str, cached: CachedUser, found: Sequence[Arrived])
     for arrived in found:
         for event in arrived.behaviours:
             (again if _holds(states[event.category].version, topic, arrived) else fresh).append(event)
-    rows = {category: state.row for category, state in states.items()}
-    applied = apply(cached.user.row, rows, fresh, [a.search for a in found if a.search is not None], again)
+    searches = [arrived.search for arrived in found if arrived.search is not None]
+    needed = reached(cached.user.row, (*fresh, *again), searches)
+    applied = apply(cached.user.row, {category: states[category].row for category in needed}, fresh, searches, again)
     end, ts = found[-1].offset + 1, max(arrived.ts for arrived in found)
     version = cached.user.version.raised(topic, end)
     changed = {c: CategoryState(row, states[c].version.raised(topic, end)) for c, row in applied.categories.items()}
@@ -179,12 +180,18 @@ def _step(topic: Topic, user: str, cached: CachedUser, found: Sequence[Arrived])
     if applied.user != cached.user.row or version != cached.user.version:
         to_write.append((Key(USER.name, (user,)), Stored(pack(applied.user), version, _newest(applied.user))))
     categories = sorted({b.category for b in (*fresh, *again)} | changed.keys())
+    counts = _counts(topic, cached, found, applied, not again and not searches)
     request = RefreshRequest(user_id=user, categories=categories, version=version, event_ts=ts, sent_ms=max(a.sent_ms for a in found))
-    return Step(CachedUser(UserState(applied.user, version), states | changed), to_write, _counts(topic, cached, found, applied), request)
+    return Step(CachedUser(UserState(applied.user, version), states | changed), to_write, counts, request)
 
 
-def _counts(topic: Topic, cached: CachedUser, found: Sequence[Arrived], applied: Applied) -> Counter[str]:
-    """How many events were applied, duplicates or redelivered. An order is what the best of its lines is."""
+def _counts(topic: Topic, cached: CachedUser, found: Sequence[Arrived], applied: Applied, all_fresh: bool) -> Counter[str]:
+    """How many events were applied, duplicates or redelivered. An order is what the best of its lines is.
+
+    `all_fresh`: none is a query, and no behaviour was counted before.
+    """
+    if all_fresh and not applied.duplicates:
+        return Counter(applied=len(found))
     dropped = Counter((b.ts, b.id) for b in applied.duplicates)
     dropped.update((q.ts, q.id) for q in applied.duplicate_queries)
     counts: Counter[str] = Counter()
@@ -212,8 +219,10 @@ def _newest(row: UserRow) -> int:
 
 def sent_ms(record: Record, default: int) -> int:
     """When a record was sent (wall clock, ms) by its header, `default` where it does not say or not properly."""
-    said = (value for name, value in record.headers if name == SENT_HEADER and value.isdigit() and len(value) < LONGEST_MS)
-    return next(map(int, said), default)
+    for name, value in record.headers:
+        if name == SENT_HEADER and value.isdigit() and len(value) < LONGEST_MS:
+            return int(value)
+    return default
 
 
 def dead_letter(record: Record, refusal: Refusal) -> DeadLetter:

@@ -46,6 +46,7 @@ class RowCache:
     def __init__(self, store: OnlineStore, epoch: int, max_events: int) -> None:
         self._store, self._epoch, self._max_events = store, epoch, max_events
         self._users: OrderedDict[str, CachedUser] = OrderedDict()
+        self._sizes: dict[str, int] = {}
         self._events = 0
 
     def load(self, wanted: Mapping[str, set[str]]) -> dict[str, CachedUser]:
@@ -64,7 +65,12 @@ class RowCache:
         found = dict(zip(missing, self._store.read(missing), strict=True)) if missing else {}
         loaded = {}
         for user, categories in wanted.items():
-            held = cached[user] or CachedUser(self._user_state(found[Key(USER.name, (user,))]), {})
+            held = cached[user]
+            if held is not None and user in self._users and categories <= held.categories.keys():
+                self._users.move_to_end(user)
+                loaded[user] = held
+                continue
+            held = held or CachedUser(self._user_state(found[Key(USER.name, (user,))]), {})
             new = {c: self._category_state(found[Key(USER_CATEGORY.name, (user, c))]) for c in categories - held.categories.keys()}
             loaded[user] = self.put(user, CachedUser(held.user, held.categories | new))
         return loaded
@@ -73,15 +79,16 @@ class RowCache:
         """Keep what is now true of a user, and let the least recently used go where the bound is passed."""
         self.drop(user)
         self._users[user] = state
-        self._events += state.events
+        self._sizes[user] = state.events
+        self._events += self._sizes[user]
         while self._events > self._max_events and len(self._users) > 1:
             self.drop(next(iter(self._users)))
         return state
 
     def drop(self, user: str) -> None:
         """Forget a user, if cached: the next load reads the store."""
-        if (old := self._users.pop(user, None)) is not None:
-            self._events -= old.events
+        if self._users.pop(user, None) is not None:
+            self._events -= self._sizes.pop(user)
 
     def _user_state(self, stored: Stored | None) -> UserState:
         return UserState(unpack(UserRow, stored.packed), self._version(stored)) if stored else UserState(UserRow(), Version(self._epoch))

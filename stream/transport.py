@@ -26,9 +26,17 @@ from faust.types import TP, ConsumerMessage, Message
 from mode.utils.futures import notify
 
 from stream.in_step import LIMITS, InStep, Lane, Limits
+from stream.pacing import pace
 from stream.progress import Progress
 
 POLL_S = 0.02  # how soon a held list looks again whether its partner has caught up; a fetch that brings nothing wakes nobody
+
+
+class _Thread(driver.AIOKafkaConsumerThread):
+    """Faust's thread of the consumer, with a client that does not spin."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        return pace(super()._create_worker_consumer(transport))
 
 
 class Consumer(driver.Consumer):
@@ -44,6 +52,9 @@ class Consumer(driver.Consumer):
         self._book: defaultdict[TP, deque[ConsumerMessage]] = defaultdict(deque)
         self._lists = InStep(transport.step_topics, self._caught_up, transport.limits)
         self._era = 0  # counts what makes fetched records stale: rebalances and seeks
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     # From the fetch to the agent
 

@@ -35,7 +35,11 @@ class Version(NamedTuple):
 
     def raised(self, topic: str, offset: int) -> "Version":
         """This version with the next offset of a topic ("clicks", "queries" or "orders") at least `offset`."""
-        return self._replace(**{topic: max(getattr(self, topic), offset)})
+        at = _PLACES[topic]
+        return self if self[at] >= offset else Version(*self[:at], offset, *self[at + 1 :])
+
+
+_PLACES = {topic: place for place, topic in enumerate(Version._fields)}
 
 
 class Key(NamedTuple):

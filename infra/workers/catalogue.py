@@ -40,7 +40,8 @@ def run(settings: Settings) -> int:
     looked_at, encoded = 0.0, ""
 
     async def publish(codes: Sequence[tuple[str, ItemCode | None]], dead: Sequence[DeadLetter] = ()) -> None:
-        records = [Outgoing(frame.topic(ITEM_CODES), item.encode(), code and msgspec.json.encode(code)) for item, code in codes]
+        topic = frame.topic(ITEM_CODES)
+        records = [Outgoing(topic, item.encode(), None if code is None else msgspec.json.encode(code)) for item, code in codes]
         await frame.publish(records + [outgoing(letter, settings.topic_prefix) for letter in dead])
 
     async def handle(records: list[Any]) -> None:

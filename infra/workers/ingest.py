@@ -2,60 +2,82 @@
 
 import asyncio
 from collections import Counter
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
 from features.events import Topic
+from infra.metrics import Metrics
 from infra.settings import Settings
 from infra.wiring import wall_ms
 from infra.workers.frame import Frame, Steps, count
 from stream.dead_letters import outgoing
 from stream.ingest import Ingest, Outcome
 from stream.outbound import SENT_HEADER, Outgoing
-from stream.topics import BEHAVIOUR, REFRESH
+from stream.topics import BEHAVIOUR, REFRESH, prefixed
 
 
 def run(settings: Settings) -> int:
     """Run it until a signal; the exit code."""
     frame = Frame("ingest", settings)
     ingest = Ingest(frame.store, wall_ms, settings.time_rules, settings.epoch, settings.cached_events)
-    topics = {frame.topic(spec): Topic(spec.name) for spec in BEHAVIOUR}
-    refresh = frame.topic(REFRESH)
-    applied: dict[tuple[str, int, int], Outcome] = {}  # at most one: a list whose publication failed is published again, not applied again
-
-    async def handle(records: list[Any]) -> None:
-        steps = Steps()
-        place = records[0].topic, records[0].partition, records[0].offset
-        outcome = applied.pop(place, None)
-        applied.clear()
-        if outcome is None:
-            outcome = await asyncio.to_thread(ingest.process, topics[records[0].topic], records)
-        steps.done("apply")
-        now = wall_ms()
-        applied[place] = outcome
-        await frame.publish(
-            [
-                Outgoing(refresh, request.user_id.encode(), msgspec.json.encode(request), None, [(SENT_HEADER, b"%d" % request.sent_ms)])
-                for request in outcome.refreshes
-            ]
-            + [outgoing(letter, settings.topic_prefix) for letter in outcome.dead]
-        )
-        applied.clear()
-        steps.done("publish")
-        _measure(frame, topics[records[0].topic], outcome, now)
-        frame.metrics.batch("ingest", len(records), steps.seconds)
-
-    frame.read(BEHAVIOUR, handle, in_step=True)
+    frame.read(BEHAVIOUR, IngestWorker(ingest, frame.publish, frame.metrics, settings.topic_prefix).handle, in_step=True)
     return frame.run()
 
 
-def _measure(frame: Frame, topic: Topic, outcome: Outcome, written_ms: int) -> None:
-    metrics = frame.metrics
-    taken = {name: number for name, number in outcome.counts.items() if name != "dead"}
-    count(metrics.events, lambda name: {"topic": topic.value, "outcome": name}, taken)
-    count(metrics.dead_letters, lambda name: {"reason": name}, Counter(letter.reason for letter in outcome.dead))
-    count(metrics.rows_written, lambda name: {"view": name}, outcome.rows_written)
-    count(metrics.rows_refused, lambda name: {"view": name}, outcome.rows_refused)
-    for request in outcome.refreshes:
-        metrics.event_to_feature.observe(max(0, written_ms - request.sent_ms) / 1000)
+class Written(NamedTuple):
+    """What was applied but not published yet: which records (topic, partition, first and last offset), their outcome, when."""
+
+    place: tuple[str, int, int, int]
+    outcome: Outcome
+    at_ms: int
+
+
+class IngestWorker:
+    """Applies a list, publishes what follows from it, then counts it. A list is counted once, when both are done.
+
+    A list whose publication failed comes again; then it is published again, not applied again, as it would count as redelivered.
+    """
+
+    def __init__(self, ingest: Ingest, publish: Callable[[Sequence[Outgoing]], Awaitable[None]], metrics: Metrics, prefix: str) -> None:
+        self._ingest, self._publish, self._metrics, self._prefix = ingest, publish, metrics, prefix
+        self._topics: Mapping[str, Topic] = {prefixed(prefix, spec): Topic(spec.name) for spec in BEHAVIOUR}
+        self._written: Written | None = None
+
+    async def handle(self, records: Sequence[Any]) -> None:
+        """Take a list of records of one partition.
+
+        Raises:
+            StoreUnavailable, PublishFailed: hand it in again.
+        """
+        steps, first, topic = Steps(), records[0], self._topics[records[0].topic]
+        place = first.topic, first.partition, first.offset, records[-1].offset
+        written, self._written = self._written, None
+        if written is None or written.place != place:
+            outcome = await asyncio.to_thread(self._ingest.process, topic, records)
+            written = Written(place, outcome, wall_ms())
+        steps.done("apply")
+        self._written = written
+        await self._publish(self._messages(written.outcome))
+        self._written = None
+        steps.done("publish")
+        self._count(topic, written)
+        self._metrics.batch("ingest", len(records), steps.seconds)
+
+    def _messages(self, outcome: Outcome) -> list[Outgoing]:
+        topic = prefixed(self._prefix, REFRESH)
+        return [
+            Outgoing(topic, request.user_id.encode(), msgspec.json.encode(request), None, [(SENT_HEADER, b"%d" % request.sent_ms)])
+            for request in outcome.refreshes
+        ] + [outgoing(letter, self._prefix) for letter in outcome.dead]
+
+    def _count(self, topic: Topic, written: Written) -> None:
+        metrics, outcome = self._metrics, written.outcome
+        taken = {name: number for name, number in outcome.counts.items() if name != "dead"}
+        count(metrics.events, lambda name: {"topic": topic.value, "outcome": name}, taken)
+        count(metrics.dead_letters, lambda name: {"reason": name}, Counter(letter.reason for letter in outcome.dead))
+        count(metrics.rows_written, lambda name: {"view": name}, outcome.rows_written)
+        count(metrics.rows_refused, lambda name: {"view": name}, outcome.rows_refused)
+        for request in outcome.refreshes:
+            metrics.event_to_feature.observe(max(0, written.at_ms - request.sent_ms) / 1000)

@@ -84,9 +84,9 @@ class RefreshWorker:
                 metrics.event_to_candidate.observe(max(0, now - sent_ms) / 1000)
         metrics.users_coalesced.inc(len(asked) - len(requests))
         metrics.batch("refresh", len(records), steps.seconds)
-        if behind:
-            owed = coalesce([*self._owed.values(), *requests])
-            self._owed = {request.user_id: request for request in owed}
+        for request in requests if behind else ():
+            old = self._owed.get(request.user_id)
+            self._owed[request.user_id] = coalesce([old, request])[0] if old else request
 
     async def _answer(self, requests: Sequence[RefreshRequest], behind: bool, steps: Steps) -> RefreshOutcome:
         topic = self._frame.topic(CANDIDATES)

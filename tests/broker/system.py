@@ -1,12 +1,13 @@
 """The system as a test drives it: worker processes over a given broker and an embedded Valkey, and what they must end in."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,9 +18,16 @@ from features.codec import pack
 from features.events import Event
 from features.history import offline_rows
 from features.store import Key, OnlineStore
+from features.store.opening import open_store
 from infra import embedded
+from infra.accounts import Accounts, Standing, unanswered
 from infra.processes import Supervisor
+from infra.scraping import Samples, scrape
+from infra.wiring import wall_ms
+from stream.admin import create_topics
 from stream.connection import Connection
+from stream.outbound import Outbound, Outgoing
+from stream.replay import Publish, record
 from stream.topics import BEHAVIOUR, prefixed
 
 
@@ -120,3 +128,85 @@ def differing(store: OnlineStore, events: Iterable[Event]) -> tuple[int, list[Ke
         found = store.read(part)
         wrong += [key for key, row in zip(part, found, strict=True) if row is None or row.packed != expected[key]]
     return len(keys), wrong
+
+
+class System:
+    """Workers of some roles over a broker and a store of their own, and the accounts of what was sent to them."""
+
+    def __init__(self, connection: Connection, prefix: str, folder: Path, url: str, roles: Sequence[str], **settings: object) -> None:
+        create_topics(connection, prefix, partitions=4, replication=1)
+        self.connection, self.prefix, self.url = connection, prefix, url
+        self.store = open_store(url)
+        self.since_ms = wall_ms()
+        self.ports = {role: embedded.free_port() for role in roles}
+        common = {"kafka_bootstrap": connection.bootstrap, "store_url": url, "topic_prefix": prefix, "http_host": "127.0.0.1", **settings}
+        self.workers = {role: Worker(role, folder, role, **common, metrics_port=port) for role, port in self.ports.items()}
+        self.accounts = Accounts(self.ports.values())
+
+    def start(self) -> None:
+        """Start all workers and wait until they are ready."""
+        for worker in self.workers.values():
+            worker.start()
+        for role, port in self.ports.items():
+            wait_for(lambda port=port: ready(port), 90, f"the {role} worker", self.workers[role].log)
+
+    def samples(self) -> Samples:
+        """What the workers' metrics say now."""
+        return scrape(self.ports.values())
+
+    def send(self, events: Sequence[Event]) -> None:
+        """Publish events in this order, and put them into the accounts."""
+        self.send_by(lambda publish: self._send(events, publish))
+
+    def send_by(self, sending: Callable[[Publish], Awaitable[object]]) -> None:
+        """Let `sending` publish, and put it into the accounts."""
+
+        async def main() -> None:
+            outbound = Outbound(self.connection, give_up_after_s=60)
+
+            async def publish(records: list[Outgoing]) -> None:
+                await outbound.publish(records)
+                self.accounts.sent.update(record.topic.removeprefix(self.prefix) for record in records)
+
+            try:
+                await sending(publish)
+            finally:
+                await outbound.stop()
+
+        asyncio.run(main())
+
+    async def _send(self, events: Sequence[Event], publish: Publish) -> None:
+        for at in range(0, len(events), 1000):
+            await publish([record(event, wall_ms(), self.prefix) for event in events[at : at + 1000]])
+
+    def settle(self, seconds: float = 120) -> Standing:
+        """Wait until all that was sent has been dealt with; the accounts then."""
+        wait_for(lambda: self.accounts.look().lag <= 0, seconds, f"{self.accounts.look().lag} records", self.logs)
+        return self.accounts.look()
+
+    def answered(self, users: Sequence[str], seconds: float = 120) -> None:
+        """Wait until each user has a candidate set that answers the newest state of the user's row."""
+        wait_for(lambda: not unanswered(self.store, users), seconds, "candidates of every user", self.logs)
+
+    def logs(self) -> str:
+        return "\n".join(worker.log() for worker in self.workers.values())
+
+    def stop(self) -> None:
+        """Stop all workers; each must end in peace."""
+        assert {role: worker.stop() for role, worker in self.workers.items()} == dict.fromkeys(self.workers, 0)
+
+
+@contextmanager
+def running(connection: Connection, prefix: str, folder: Path, *roles: str, **settings: object) -> Iterator[System]:
+    """A system that runs inside; nothing of it is left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with valkey(folder) as url:
+        system = System(connection, prefix, folder, url, roles, **settings)
+        try:
+            system.start()
+            yield system
+            system.stop()
+        finally:
+            for worker in system.workers.values():
+                worker.end()
+            system.store.close()

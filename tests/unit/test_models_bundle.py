@@ -7,49 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from features.events import Click, Item, Order, OrderLine, Query
+from features.events import Click, Item, Order
 from features.history import Timeline, deeds
 from features.rows import Behaviour, CategoryRow, Search, Touched, UserRow
 from models.bundle import FILES, MANIFEST, BundleMismatch, load, save
-from models.config import Config
 from models.recommender import Recommender
 from models.train import NothingToLearn, train
-
-MINUTE = 60_000
-CONFIG = Config(dim=16, short=12, long=16, touched=8, buckets=256, epochs=6, batch=64, per_user=30, subspaces=4, test_per_user=2)
-COLOURS = ("red", "green", "blue", "black")
-
-
-def shop(users=30, categories=6, items=12, events=50):
-    """Users keep to two categories and, in each, to the items of one colour; they search for them now and then."""
-    rng = np.random.default_rng(0)
-    catalogue = [
-        Item(
-            item_id=f"i{c}-{n}",
-            category_id=f"c{c}",
-            title=f"{COLOURS[n % 4]} thing of {c}",
-            ts=0,
-            image_embedding=[float(n % 4 == colour) for colour in range(4)],
-        )
-        for c in range(categories)
-        for n in range(items)
-    ]
-    log = []
-    for user in range(users):
-        mine, colour, ts = rng.choice(categories, 2, replace=False), int(rng.integers(4)), 0
-        for n in range(events):
-            ts += int(rng.integers(1, 90)) * MINUTE
-            category, item = int(rng.choice(mine)), colour + 4 * int(rng.integers(items // 4))
-            what = {"item_id": f"i{category}-{item}", "category_id": f"c{category}"}
-            if n % 7 == 3:
-                text = f"{COLOURS[colour]} thing"
-                log.append(Query(event_id=f"q{user}-{n}", user_id=f"u{user}", query_id=f"q{n}", text=text, ts=ts - MINUTE))
-            if n % 10 == 9:
-                lines = [OrderLine(**what)]
-                log.append(Order(event_id=f"e{user}-{n}", order_id=f"o{n}", user_id=f"u{user}", ts=ts, lines=lines))
-            else:
-                log.append(Click(event_id=f"e{user}-{n}", user_id=f"u{user}", ts=ts, **what))
-    return sorted(log, key=lambda event: event.ts), catalogue
+from tests.tiny_bundle import CONFIG, MINUTE, shop
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,136 @@
+"""The whole path on real Kafka: a file goes in, and the rows are those computed from it offline, whatever the order."""
+
+import os
+import random
+import time
+from itertools import groupby
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from features import sources
+from features.events import Click, Order, Query
+from features.history import offline_rows
+from features.rows import SEQUENCE_CAP
+from infra.accounts import close
+from infra.feed import users_of, wall_ms
+from models.bundle import save
+from models.config import Config
+from models.train import train
+from stream.replay import replay
+from stream.shop import Shop
+from tests.broker.system import differing, running
+
+DATA = Path(__file__).resolve().parents[2].parent / "shared/data/taobao_users.parquet"
+HOUR_MS, DAY_MS = 3_600_000, 86_400_000
+USERS, EVENTS = 996, 101_489
+SMALL = Config(dim=16, epochs=1, per_user=2, holdout=0.0, short=16, long=16, touched=32, subspaces=4, title_words=4, pool_negatives=128)
+
+pytestmark = [pytest.mark.broker, pytest.mark.data, pytest.mark.timeout(600)]
+
+
+@pytest.fixture(scope="module")
+def events():
+    if not DATA.exists():
+        reason = f"needs {DATA.name} in {DATA.parent}: fetch the data sets there"
+        (pytest.fail if os.environ.get("REQUIRE_SHARED") == "1" else pytest.skip)(reason)
+    return list(sources.read(DATA))
+
+
+@pytest.fixture(scope="module")
+def bundle(events, tmp_path_factory):
+    return save(train(events, sources.read_items(DATA), SMALL, seed=0, data=DATA.name), tmp_path_factory.mktemp("trained") / "bundle")
+
+
+def shuffled_file(folder):
+    """The file's rows in random order, as `sources` must not care about."""
+    table = pq.read_table(DATA)
+    order = list(range(len(table)))
+    random.Random(3).shuffle(order)
+    pq.write_table(table.take(order), folder / "shuffled.parquet")
+    return folder / "shuffled.parquet"
+
+
+def shuffled_within_hours(events):
+    chance = random.Random(4)
+    mixed = []
+    for _, hour in groupby(events, key=lambda event: event.ts // HOUR_MS):
+        part = list(hour)
+        chance.shuffle(part)
+        mixed += part
+    return mixed
+
+
+def check_rows(system, events, least):
+    rows, wrong = differing(system.store, events)
+    assert wrong == []
+    assert rows >= least
+    return rows
+
+
+def check_accounts(system, standing, **expected):
+    """Every record sent is applied, a duplicate or a dead letter; behaviour records came to what is expected."""
+    lines = close(standing, system.connection, system.prefix, system.since_ms)
+    assert all(line.adds_up for line in lines), lines
+    found = {name: sum(getattr(line, name) for line in lines if line.topic != "items") for name in ("applied", "duplicate", "dead", "redelivered")}
+    assert found == {"applied": 0, "duplicate": 0, "dead": 0, "redelivered": 0} | expected
+
+
+def test_the_rows_of_a_whole_file_are_the_offline_ones_and_sending_it_again_changes_nothing(
+    kafka, prefix, events, bundle, tmp_path, record_property
+):
+    users, took = users_of(events), {}
+    assert (len(users), len(events)) == (USERS, EVENTS)
+    _, categories = offline_rows(events)
+    assert max(row.count for row in categories.values()) <= SEQUENCE_CAP  # past it an old duplicate would be counted again
+    with running(kafka, prefix, tmp_path, "catalogue", "ingest", "refresh", bundle=bundle) as system:
+        began = time.monotonic()
+        system.send_by(lambda publish: replay(DATA, publish, prefix=prefix))
+        standing = system.settle()
+        took["applied_s"] = time.monotonic() - began
+        system.answered(users)
+        took["answered_s"] = time.monotonic() - began
+        rows = check_rows(system, events, USERS + 20_000)
+        check_accounts(system, standing, applied=EVENTS)
+        system.send_by(lambda publish: replay(DATA, publish, prefix=prefix))
+        check_accounts(system, system.settle(), applied=EVENTS, duplicate=EVENTS)
+        check_rows(system, events, rows)
+        again = list(sources.read(shuffled_file(tmp_path)))
+        assert again != shuffled_within_hours(again)
+        system.send(shuffled_within_hours(again))
+        check_accounts(system, system.settle(), applied=EVENTS, duplicate=2 * EVENTS)
+        check_rows(system, events, rows)
+        system.answered(users)
+        levels = system.samples().by("level", "everlong_refreshes_total")
+        took["all_s"] = time.monotonic() - began
+        assert levels["category_popular"] == 0
+    record_property("took", took)
+    print(f"{rows} rows; {({name: round(seconds, 1) for name, seconds in took.items()})}; sets by level {dict(levels)}")
+
+
+def test_orders_a_whole_file_ahead_of_clicks_give_the_same_rows(kafka, prefix, events, tmp_path):
+    with running(kafka, prefix, tmp_path, "ingest") as system:
+        for kind in (Order, Click):
+            system.send([event for event in events if isinstance(event, kind)])
+            standing = system.settle()
+        check_accounts(system, standing, applied=EVENTS)
+        check_rows(system, events, USERS + 20_000)
+
+
+@pytest.mark.parametrize("order", [(Query, Click, Order), (Order, Click, Query), (Click, Query, Order)], ids=["first", "last", "between"])
+def test_queries_wholly_before_or_after_what_they_explain_give_the_same_pairs(kafka, prefix, tmp_path, order):
+    now = wall_ms()
+    path = tmp_path / "shop.jsonl"
+    sources.write(path, Shop(seed=3, users=60, items=300, categories=10).history(now - 20 * DAY_MS, now))
+    events = list(sources.read(path))
+    _, categories = offline_rows(events)
+    pairs = [event.pair for row in categories.values() for event in row.events if event.pair]
+    assert len(pairs) > 100
+    assert any(pair.named for pair in pairs)
+    with running(kafka, prefix, tmp_path, "ingest") as system:
+        for kind in order:
+            system.send([event for event in events if isinstance(event, kind)])
+            standing = system.settle()
+        check_accounts(system, standing, applied=len(events))
+        check_rows(system, events, 100)

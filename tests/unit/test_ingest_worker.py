@@ -1,0 +1,120 @@
+"""What the ingest worker publishes and counts when a publication fails: applied once, published again, counted once."""
+
+import asyncio
+from typing import NamedTuple
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry
+
+from features.codec import unpack
+from features.events import Click, encode
+from features.rows import UserRow
+from features.store import Key
+from features.store.memory import MemoryStore
+from infra.metrics import Metrics
+from infra.workers.ingest import IngestWorker
+from stream.ingest import Ingest
+from stream.messages import RefreshRequest
+from stream.outbound import PublishFailed
+
+NOW = 1_700_000_000_000
+
+
+class Record(NamedTuple):
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    topic: str = "p.clicks"
+    headers: tuple = (("sent_ms", b"1699999999990"),)
+    partition: int = 0
+    timestamp: int = NOW
+
+
+class System:
+    """A worker whose broker does not confirm the next `outages` publications."""
+
+    def __init__(self):
+        self.store, self.registry = MemoryStore(), CollectorRegistry()
+        self.outages, self.published = 0, []
+        ingest = Ingest(self.store, lambda: NOW)
+        self.worker = IngestWorker(ingest, self.publish, Metrics(self.registry), "p.")
+
+    async def publish(self, records):
+        if self.outages:
+            self.outages -= 1
+            raise PublishFailed("a test")
+        self.published += records
+
+    def handle(self, records):
+        asyncio.run(self.worker.handle(records))
+
+    def count(self, outcome):
+        return self.registry.get_sample_value("everlong_events_total", {"topic": "clicks", "outcome": outcome}) or 0
+
+    def kept(self):
+        [row] = self.store.read([Key("user", ("u",))])
+        return len(unpack(UserRow, row.packed).recent)
+
+
+@pytest.fixture
+def system():
+    return System()
+
+
+def records(first, last):
+    events = [Click(event_id=f"e{n}", user_id="u", item_id="i", category_id="c", ts=NOW + n) for n in range(first, last)]
+    return [Record(n, b"u", encode(event)) for n, event in enumerate(events, first)]
+
+
+def test_a_list_whose_publication_failed_is_published_again_and_counted_once_as_applied(system):
+    batch = [*records(0, 3), Record(3, b"u", b"{"), records(0, 1)[0]._replace(offset=4)]
+    system.outages = 2
+    for _ in range(2):
+        with pytest.raises(PublishFailed):
+            system.handle(batch)
+        assert system.count("applied") == 0
+    system.handle(batch)
+    assert (system.count("applied"), system.count("duplicate"), system.count("redelivered")) == (3, 1, 0)
+    assert system.registry.get_sample_value("everlong_dead_letters_total", {"reason": "bad_json"}) == 1
+    assert system.registry.get_sample_value("everlong_event_to_feature_seconds_count") == 1
+    request, letter = system.published
+    assert (request.topic, request.key, letter.topic) == ("p.refresh", b"u", "p.events.dlq")
+    assert msgspec.json.decode(request.value, type=RefreshRequest).version[1] == 5
+    assert request.headers == [("sent_ms", b"1699999999990")]
+
+
+def test_a_longer_list_that_begins_where_the_failed_one_did_is_applied(system):
+    """After a rebalance the same records may come in another cut: what is new in it must not pass for applied."""
+    system.outages = 1
+    with pytest.raises(PublishFailed):
+        system.handle(records(0, 3))
+    system.handle(records(0, 8))
+    assert system.kept() == 8
+    assert (system.count("applied"), system.count("redelivered")) == (5, 3)
+
+
+def test_a_shorter_list_that_begins_where_the_failed_one_did_loses_nothing(system):
+    system.outages = 1
+    with pytest.raises(PublishFailed):
+        system.handle(records(0, 8))
+    system.handle(records(0, 3))
+    system.handle(records(3, 8))
+    assert system.kept() == 8
+    assert system.count("redelivered") == 8
+
+
+def test_the_failed_list_is_forgotten_once_another_was_handled(system):
+    system.outages = 1
+    with pytest.raises(PublishFailed):
+        system.handle(records(0, 3))
+    system.handle([record._replace(partition=1, key=b"u") for record in records(20, 22)])
+    system.handle(records(0, 3))
+    assert system.count("redelivered") == 3
+    assert len(system.published) == 2
+
+
+@pytest.mark.parametrize("sent_ms", [b"", b"x", b"-1", b"9" * 30, b"9" * 6000])
+def test_a_header_that_is_no_sending_time_stops_nothing(system, sent_ms):
+    system.handle([record._replace(headers=(("sent_ms", sent_ms),)) for record in records(0, 2)])
+    assert msgspec.json.decode(system.published[0].value, type=RefreshRequest).sent_ms == NOW
