@@ -5,6 +5,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
+from pathlib import Path
 from threading import Event, Thread
 
 import msgspec
@@ -55,8 +56,8 @@ def run(settings: Settings) -> int:
         recent.stop()
         store.close()
 
-    popular = popular_items(settings)
-    app = make_api(store, outbound, metrics, health, settings, fallback=lambda k: popular[:k], users=recent.newest, lifespan=lifespan)
+    popular = Popularity(settings.bundle_path)
+    app = make_api(store, outbound, metrics, health, settings, fallback=popular.best, users=recent.newest, lifespan=lifespan)
     config = uvicorn.Config(app, host=settings.http_host, port=settings.http_port, log_level="warning", access_log=False)
     log.info("the page is at http://%s:%d", settings.http_host, settings.http_port)
     server = uvicorn.Server(config)
@@ -64,15 +65,25 @@ def run(settings: Settings) -> int:
     return 0 if server.started else 1
 
 
-def popular_items(settings: Settings) -> list[Candidate]:
-    """What a user without a candidate set gets: the bundle's popular items; nothing where there is no bundle."""
-    try:
-        read_manifest(settings.bundle_path)
-        popular = msgspec.msgpack.decode((settings.bundle_path / POPULAR).read_bytes(), type=Popular)
-    except (BundleMismatch, OSError, msgspec.MsgspecError) as error:
-        log.warning("users without a candidate set get none: %s", error)
-        return []
-    return [Candidate(item, score, category, "popular") for item, score, category in popular.overall]
+class Popularity:
+    """What a user without a candidate set gets: the popular items of the bundle as it is now; nothing while there is none."""
+
+    def __init__(self, bundle: Path) -> None:
+        self._bundle = bundle
+        self._generation = ""
+        self._items: list[Candidate] = []
+
+    def best(self, k: int) -> list[Candidate]:
+        """The k most popular items, best first."""
+        try:
+            generation = read_manifest(self._bundle).generation
+            if generation != self._generation:
+                popular = msgspec.msgpack.decode((self._bundle / POPULAR).read_bytes(), type=Popular)
+                self._items = [Candidate(item, score, category, "popular") for item, score, category in popular.overall]
+                self._generation = generation
+        except (BundleMismatch, OSError, msgspec.MsgspecError) as error:
+            log.warning("users without a candidate set get what was popular before: %s", error)
+        return self._items[:k]
 
 
 async def _check(store: OnlineStore, outbound: Outbound, health: Health) -> None:

@@ -32,6 +32,7 @@ def run(settings: Settings) -> int:
     """Run it until a signal; the exit code."""
     frame = Frame("catalogue", settings, "bundle")
     device = choose_device(settings)
+    frame.await_bundle()
     swapper = Swapper(settings.bundle_path, lambda directory: Recommender(load(directory, device), device))
     frame.metrics.bundle(swapper.generation)
     frame.health.set_ready("bundle")

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from threading import Event
@@ -30,6 +32,7 @@ class Frame:
     """One worker process of a role. Waits for broker and store, makes topics that are missing."""
 
     def __init__(self, role: str, settings: Settings, *conditions: str) -> None:
+        signal.signal(signal.SIGTERM, _leave)  # until the app runs: as process 1 of a container nothing else would end it
         self.role, self.settings = role, settings
         self.metrics = Metrics(CollectorRegistry())
         self.health = Health("broker", "store", "partitions", *conditions)
@@ -54,6 +57,18 @@ class Frame:
             broker_commit_interval=settings.commit_interval_s,
         )
         self._tasks: list[Callable[[], Awaitable[None]]] = []
+
+    def await_bundle(self) -> None:
+        """Return once there is a bundle to serve with; readiness says how to make one."""
+        from models.bundle import MANIFEST  # with torch, which the ingest worker does without
+
+        place = self.settings.bundle_path
+        if not (place / MANIFEST).exists():
+            remedy = f"there is no bundle at {place}: make one with `everlong train --out {place}`"
+            self.health.set_failed("bundle", remedy)
+            log.warning("%s; waiting for it", remedy)
+        while not (place / MANIFEST).exists():
+            time.sleep(TICK_S)
 
     def topic(self, spec: TopicSpec) -> str:
         """The broker's name of a topic."""
@@ -114,6 +129,10 @@ class Frame:
         except (StoreUnavailable, PublishFailed) as error:
             self.metrics.retries.labels(self.role, type(error).__name__).inc()
             log.warning("what is done beside the records failed, will try again: %s", error)
+
+
+def _leave(*_: object) -> None:
+    sys.exit(0)
 
 
 class Steps:

@@ -31,6 +31,7 @@ class RefreshWorker:
     def __init__(self, frame: Frame) -> None:
         self._frame, self._settings = frame, frame.settings
         self._device = choose_device(frame.settings)
+        frame.await_bundle()
         self._swapper = Swapper(frame.settings.bundle_path, self._load, lambda old: cast(LiveServing, old).tail.stop())
         frame.metrics.bundle(self._swapper.generation)
         frame.health.set_ready("bundle")

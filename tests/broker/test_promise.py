@@ -53,6 +53,7 @@ class Publisher(threading.Thread):
 
 
 @pytest.mark.broker
+@pytest.mark.chaos
 @pytest.mark.timeout(600)
 def test_ten_kills_of_a_worker_under_a_live_stream_lose_nothing_and_count_nothing_twice(kafka, prefix, tmp_path, record_property):
     chance = random.Random(7)
@@ -62,7 +63,8 @@ def test_ten_kills_of_a_worker_under_a_live_stream_lose_nothing_and_count_nothin
     group = f"{prefix}everlong-ingest"
     ports = [free_port(), free_port()]
     with valkey(tmp_path) as url:
-        settings = {"kafka_bootstrap": kafka.bootstrap, "store_url": url, "topic_prefix": prefix, "session_timeout_s": 6, "heartbeat_s": 1.5}
+        settings = {"kafka_bootstrap": kafka.bootstrap, "store_url": url, "topic_prefix": prefix}
+        settings |= {"session_timeout_s": 6, "heartbeat_s": 1.5}
         workers = [Worker("ingest", tmp_path, f"worker-{n}", **settings, metrics_port=port).start() for n, port in enumerate(ports)]
         publisher = Publisher(kafka, prefix, events * 2)  # each event comes twice, as from a producer that sent it again
         try:
