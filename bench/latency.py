@@ -47,7 +47,6 @@ async def _measure(
     supervisor: Supervisor, settings: Settings, ports: Sequence[int], plan: ShopPlan, history: History, seconds: float
 ) -> list[tuple[str, ...]]:
     broker, store, accounts = connection(settings), open_online_store(settings), Accounts(ports)
-    rows = []
     try:
         async with Feed(broker, settings.topic_prefix, accounts.sent) as feed:
             await feed.send_all([*history.items, *history.events])
@@ -55,11 +54,9 @@ async def _measure(
             users = users_of(history.events)
             await local.wait_until(lambda: not unanswered(store, users), supervisor, DRAIN_S, "candidates of every user")
             past = list(history.events)
-            for rate in RATES:
-                rows.append(await _at(supervisor, settings, accounts, feed, plan, past, rate, seconds))
+            return [await _at(supervisor, settings, accounts, feed, plan, past, rate, seconds) for rate in RATES]
     finally:
         store.close()
-    return rows
 
 
 async def _at(
@@ -99,7 +96,8 @@ def _head(history: History, options: argparse.Namespace) -> list[str]:
     return [
         "## Latency: from an event to its candidates",
         "",
-        f"A {history.name}; its {len(history.events):,} past events are applied first, then live clicks, queries and orders come at a steady rate",
-        f"for {options.seconds:.0f} s each. Measured by a customer: from just before an event is published to the moment at which the candidate set that",
-        "answers it is read from the topic `candidates`. Broker, store, the three workers, sender and customer share this machine.",
+        f"A {history.name}.",
+        f"Its {len(history.events):,} past events are applied first, then live clicks, queries and orders come at a steady rate for",
+        f"{options.seconds:.0f} s each. Measured by a customer, from just before an event is published until the candidate",
+        "set that answers it was read from the topic `candidates`. Broker, store, three workers, sender and customer share the machine.",
     ]

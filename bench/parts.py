@@ -22,7 +22,7 @@ from infra.training import ShopPlan, shop_history
 from infra.wiring import connection
 
 TAOBAO = Path(__file__).resolve().parents[2] / "shared/data/taobao_users.parquet"
-SHOP = ShopPlan(users=1500, items=5000, categories=200, days=60.0, seed=7)
+SHOP = ShopPlan(users=800, items=5000, categories=200, days=60.0, seed=7)
 POLL_S = 0.05
 
 
@@ -34,10 +34,14 @@ class Data(NamedTuple):
 
 
 class Way(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run of one way came to: events and seconds from its first write (not counted) to its last; rows written in all."""
+    """What one run of one way came to: events, seconds and the CPU seconds of its process, from its first write (not counted) to its last.
+
+    `rows` are those written in all.
+    """
 
     events: int
     seconds: float
+    cpu_s: float
     rows: int
 
     @property

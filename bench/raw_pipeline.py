@@ -108,7 +108,7 @@ async def run(options: argparse.Namespace) -> Way:
     )
     await consumer.start()
     done: Counter[str] = Counter()
-    began, first = 0.0, 0
+    began, cpu_began, first = 0.0, 0.0, 0
     try:
         while done["batches"] < len(batches):
             for place, records in (await consumer.getmany(timeout_ms=1000)).items():
@@ -118,8 +118,9 @@ async def run(options: argparse.Namespace) -> Way:
                     await asyncio.to_thread(_store, client, batch)
                     done.update(batches=1, rows=len(batch.hashes), events=batch.records)
                     if not began:
-                        began, first = time.monotonic(), batch.records
-        return Way(events=done["events"] - first, seconds=time.monotonic() - began, rows=done["rows"])
+                        began, cpu_began, first = time.monotonic(), time.process_time(), batch.records
+        seconds, cpu_s = time.monotonic() - began, time.process_time() - cpu_began
+        return Way(events=done["events"] - first, seconds=seconds, cpu_s=cpu_s, rows=done["rows"])
     finally:
         await consumer.stop()
         client.close()

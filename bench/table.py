@@ -33,7 +33,8 @@ def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def stamp(loads: Sequence[str]) -> str:
     """Where, when and on what code it was measured; `loads` are those of the machine before and after."""
     when = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}; {when}; commit {_commit()}; load {' -> '.join(loads)}."
+    machine = f"{_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"{machine}; {when}; commit {_commit()}; load {' -> '.join(loads)}."
 
 
 def load() -> str:

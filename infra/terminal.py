@@ -13,6 +13,8 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on stdout.")]
 
+CHATTY = ("aiokafka", "faust", "kafka", "mode", "stream.transport", "stream.app")  # Faust logs each service of its tree under our names too
+
 
 def print_json(value: Any) -> None:
     """One JSON document; structs of msgspec as objects, bytes as base64."""
@@ -76,8 +78,11 @@ def _tenths(what: str) -> Callable[[int, int], None]:
 
 
 def show_logs(level: str) -> None:
-    """Log lines of this process go to stderr."""
+    """Log lines of this process go to stderr; those of libraries from WARNING on, unless all are asked for."""
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    if level != "DEBUG":
+        for library in CHATTY:
+            logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLevelName(level)))
 
 
 def complain(error: Exception) -> None:

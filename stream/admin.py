@@ -11,6 +11,8 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPart
 from stream.connection import Connection
 from stream.topics import ALL, BEHAVIOUR, TopicSpec, prefixed
 
+TOMBSTONES_MS = 100 * 365 * 86_400_000  # not the largest number: Kafka adds it to the clock
+
 
 class BrokerUnavailable(Exception):
     """No broker answered in time."""
@@ -103,8 +105,8 @@ def _partitions(admin: KafkaAdminClient, names: list[str]) -> dict[str, int]:
 
 
 def _settings(topic: TopicSpec) -> dict[str, str]:
-    if topic.compacted:
-        return {"cleanup.policy": "compact"}
+    if topic.compacted:  # a deletion must be read by whoever starts later, with a bundle that still holds the item
+        return {"cleanup.policy": "compact", "delete.retention.ms": str(TOMBSTONES_MS)}
     return {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)}
 
 

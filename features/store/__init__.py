@@ -36,7 +36,7 @@ class Version(NamedTuple):
     def raised(self, topic: str, offset: int) -> "Version":
         """This version with the next offset of a topic ("clicks", "queries" or "orders") at least `offset`."""
         at = _PLACES[topic]
-        return self if self[at] >= offset else Version(*self[:at], offset, *self[at + 1 :])
+        return self if self[at] >= offset else Version._make((*self[:at], offset, *self[at + 1 :]))
 
 
 _PLACES = {topic: place for place, topic in enumerate(Version._fields)}

@@ -154,6 +154,10 @@ class System:
         """What the workers' metrics say now."""
         return scrape(self.ports.values())
 
+    def samples_of(self, role: str) -> Samples:
+        """What the metrics of one worker say now."""
+        return scrape([self.ports[role]])
+
     def send(self, events: Sequence[Event]) -> None:
         """Publish events in this order, and put them into the accounts."""
         self.send_by(lambda publish: self._send(events, publish))

@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import sources
+from features.codec import unpack
 from features.events import Click, Order, Query
 from features.history import offline_rows
+from features.outcomes import CandidatesRow
 from features.rows import SEQUENCE_CAP
+from features.store import Key
 from infra.accounts import close
 from infra.feed import users_of, wall_ms
 from models.bundle import save
@@ -20,7 +23,7 @@ from models.config import Config
 from models.train import train
 from stream.replay import replay
 from stream.shop import Shop
-from tests.broker.system import differing, running
+from tests.broker.system import differing, running, wait_for
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared/data/taobao_users.parquet"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -62,6 +65,10 @@ def shuffled_within_hours(events):
     return mixed
 
 
+def levels_of(system, users):
+    return {unpack(CandidatesRow, row.packed).level for row in system.store.read([Key("user_candidates", (user,)) for user in users])}
+
+
 def check_rows(system, events, least):
     rows, wrong = differing(system.store, events)
     assert wrong == []
@@ -73,8 +80,9 @@ def check_accounts(system, standing, **expected):
     """Every record sent is applied, a duplicate or a dead letter; behaviour records came to what is expected."""
     lines = close(standing, system.connection, system.prefix, system.since_ms)
     assert all(line.adds_up for line in lines), lines
-    found = {name: sum(getattr(line, name) for line in lines if line.topic != "items") for name in ("applied", "duplicate", "dead", "redelivered")}
-    assert found == {"applied": 0, "duplicate": 0, "dead": 0, "redelivered": 0} | expected
+    names = ("applied", "duplicate", "dead", "redelivered")
+    found = {name: sum(getattr(line, name) for line in lines if line.topic != "items") for name in names}
+    assert found == dict.fromkeys(names, 0) | expected
 
 
 def test_the_rows_of_a_whole_file_are_the_offline_ones_and_sending_it_again_changes_nothing(
@@ -102,6 +110,7 @@ def test_the_rows_of_a_whole_file_are_the_offline_ones_and_sending_it_again_chan
         check_accounts(system, system.settle(), applied=EVENTS, duplicate=2 * EVENTS)
         check_rows(system, events, rows)
         system.answered(users)
+        wait_for(lambda: levels_of(system, users) == {"full"}, 60, "full answers for those that a backlog got short ones", system.logs)
         levels = system.samples().by("level", "everlong_refreshes_total")
         took["all_s"] = time.monotonic() - began
         assert levels["category_popular"] == 0
@@ -118,7 +127,7 @@ def test_orders_a_whole_file_ahead_of_clicks_give_the_same_rows(kafka, prefix, e
         check_rows(system, events, USERS + 20_000)
 
 
-@pytest.mark.parametrize("order", [(Query, Click, Order), (Order, Click, Query), (Click, Query, Order)], ids=["first", "last", "between"])
+@pytest.mark.parametrize("order", [(Query, Click, Order), (Order, Click, Query)], ids=["first", "last"])
 def test_queries_wholly_before_or_after_what_they_explain_give_the_same_pairs(kafka, prefix, tmp_path, order):
     now = wall_ms()
     path = tmp_path / "shop.jsonl"

@@ -1,4 +1,4 @@
-"""What the ingest worker publishes and counts when a publication fails: applied once, published again, counted once."""
+"""The workers around their pipelines: what is published again, what is counted, and what stops nothing."""
 
 import asyncio
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from features.store import Key
 from features.store.memory import MemoryStore
 from infra.metrics import Metrics
 from infra.workers.ingest import IngestWorker
+from infra.workers.refresh import read_requests
 from stream.ingest import Ingest
 from stream.messages import RefreshRequest
 from stream.outbound import PublishFailed
@@ -118,3 +119,11 @@ def test_the_failed_list_is_forgotten_once_another_was_handled(system):
 def test_a_header_that_is_no_sending_time_stops_nothing(system, sent_ms):
     system.handle([record._replace(headers=(("sent_ms", sent_ms),)) for record in records(0, 2)])
     assert msgspec.json.decode(system.published[0].value, type=RefreshRequest).sent_ms == NOW
+
+
+def test_a_record_that_is_no_refresh_request_is_passed_over(caplog):
+    good = RefreshRequest(user_id="u", categories=["c"], version=(0, 1, 0, 0), event_ts=1, sent_ms=2)
+    values = [b"{", msgspec.json.encode(good), None, b"", b"\xff", b'{"user_id": 1}']
+    found = read_requests([Record(n, b"u", value, "p.refresh") for n, value in enumerate(values)])
+    assert found == [good]
+    assert caplog.text.count("is no refresh request") == 5
