@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from pydantic import SecretStr
 
 from features import sources
 from features.events import Event
 from infra import embedded, local
 from infra.feed import Feed
 from infra.processes import ChildFailed, Supervisor, tail
-from infra.settings import Settings
+from infra.settings import Settings, load_settings
 from infra.training import ShopPlan, shop_history
 from infra.wiring import connection
 
@@ -63,7 +62,7 @@ def load_data(path: Path, limit: int) -> Data:
 def empty_system(folder: Path, kafka: Path | None) -> Iterator[tuple[Supervisor, Settings]]:
     """A broker (embedded, or started by the script `kafka`) with our topics, and an embedded Valkey that keeps no file."""
     own = {"kafka_bootstrap": None, "kafka_security_protocol": "PLAINTEXT", "store_url": None, "bundle": None, "topic_prefix": ""}
-    settings = Settings().model_copy(update={**own, "data_dir": folder, "replication": 1, "torch_threads": 1})
+    settings = load_settings().model_copy(update={**own, "data_dir": folder, "replication": 1, "torch_threads": 1})
     with Supervisor(folder / "logs", stop_deadline_s=5.0) as supervisor, _kafka(kafka, folder / "kafka") as bootstrap:
         settings, _ = local.start_parts(supervisor, settings.model_copy(update={"kafka_bootstrap": bootstrap}), persist=False)
         local.make_topics(settings)
@@ -102,7 +101,7 @@ def report(out: Path, way: Way) -> None:
 def url_of(settings: Settings) -> str:
     """The store's URL."""
     assert settings.store_url is not None
-    return SecretStr.get_secret_value(settings.store_url)
+    return settings.store_url.get_secret_value()
 
 
 @contextmanager

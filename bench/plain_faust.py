@@ -35,7 +35,8 @@ class Features:
 
     def take(self, value: dict[str, Any]) -> None:
         """Apply one event."""
-        event = msgspec.convert(value, Query if "text" in value else Order if "lines" in value else Click)
+        kind: type[Click | Order | Query] = Query if "text" in value else Order if "lines" in value else Click
+        event = msgspec.convert(value, kind)
         found = [] if isinstance(event, Query) else behaviours(event)
         queries = [search(event)] if isinstance(event, Query) else []
         categories = self._categories.setdefault(event.user_id, {})

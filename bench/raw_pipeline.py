@@ -47,13 +47,13 @@ class _Recorder(MemoryStore):
         return super().write(rows)
 
 
-async def prepare(bootstrap: str) -> list[Batch]:
+async def prepare(bootstrap: str, partitions: int) -> list[Batch]:
     """Read the whole log and compute what each batch writes."""
+    places = [TopicPartition(name, n) for name in NAMES for n in range(partitions)]
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     lanes: dict[tuple[str, int], list[ConsumerRecord]] = defaultdict(list)
     try:
-        places = await _places(consumer)
         consumer.assign(places)
         ends = await consumer.end_offsets(places)
         while sum(map(len, lanes.values())) < sum(ends.values()):
@@ -84,11 +84,6 @@ def _pieces(lanes: dict[tuple[str, int], list[ConsumerRecord]]) -> list[tuple[tu
 def _mapping(key: Key, row: Stored) -> list[bytes]:
     fields = HASH_FIELDS[key.view]
     return [fields.applied, version_value(row.version), fields.packed, bytes_value(row.packed), fields.ts, timestamp(row.ts_ms)]
-
-
-async def _places(consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-    await consumer.topics()
-    return [TopicPartition(name, n) for name in NAMES for n in sorted(consumer.partitions_for_topic(name) or ())]
 
 
 async def run(options: argparse.Namespace) -> Way:
