@@ -99,7 +99,7 @@ class Refresh:
         failure = None
         try:
             answers = self._short(serving, users) if behind else self._full(serving, users, computed)  # 3, 4, 5
-        except RuntimeError as error:  # torch's errors, a lost GPU among them
+        except (RuntimeError, FloatingPointError) as error:  # torch's errors, a lost GPU among them
             failure = f"{type(error).__name__}: {error}"
             answers = [self._popular(serving, user) for user in users]
         answers = [answer if answer.candidates else self._popular(serving, user) for user, answer in zip(users, answers, strict=True)]
@@ -120,6 +120,7 @@ class Refresh:
     def _full(self, serving: Serving, users: Sequence[User], computed: "Computed") -> list[Answer]:
         recommender, index = serving.recommender, serving.index
         state = recommender.short([user.row for user in users])
+        _check(state.vectors)
         chosen = recommender.categories([user.row for user in users], state, self._limits.top_k)
         held = [kept_interests(user, recommender) for user in users]
         needed = [(n, category) for n, found in enumerate(chosen) for category, _ in found if category not in held[n]]
@@ -127,6 +128,7 @@ class Refresh:
         rows = self._store.read(keys) if keys else []
         sequences = [(n, category, unpack(CategoryRow, row and row.packed)) for (n, category), row in zip(needed, rows, strict=True)]
         for (n, category), vector in zip(needed, recommender.long(state, sequences) if sequences else [], strict=True):
+            _check(vector)
             held[n][category] = vector
         computed.new += len(needed)
         computed.reused += sum(len(found) for found in chosen) - len(needed)
@@ -144,6 +146,7 @@ class Refresh:
 
     def _short(self, serving: Serving, users: Sequence[User]) -> list[Answer]:
         state = serving.recommender.short([user.row for user in users])
+        _check(state.vectors)
         found = retrieve_short(serving.index, state.vectors, self._excluded(users), self._limits.candidates)
         return [
             Answer(candidates if user.row.recent or user.row.queries else [], "short", without_touched(user))
@@ -181,6 +184,11 @@ class Refresh:
             sets[key] = published, user.request.sent_ms
         accepted = self._store.write(rows)
         return [sets[key] for (key, _), ok in zip(rows, accepted, strict=True) if ok and key in sets]
+
+
+def _check(vectors: np.ndarray) -> None:
+    if not np.isfinite(vectors).all():
+        raise FloatingPointError("the model gave vectors that are not finite: roll the bundle back")
 
 
 def without_touched(user: User) -> InterestsRow | None:

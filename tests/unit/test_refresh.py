@@ -1,5 +1,6 @@
 """The refresh pipeline on a real store and a real, tiny bundle: the ladder, what is computed anew, and what never comes back."""
 
+from copy import deepcopy
 from typing import NamedTuple
 
 import numpy as np
@@ -171,6 +172,19 @@ def test_the_ladder_popular_in_the_users_categories_when_the_model_is_lost(syste
     assert first == one.candidates[: len(first)] != []
     assert {c.category for c in first} == {"c2"}
     assert {c.path for c in one.candidates[len(first) :]} == {c.path for c in nobody.candidates} == {"popular"}
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_vectors_that_are_not_finite_count_as_a_lost_model(system, behind):
+    asked = system.happens(click(1))
+    broken = deepcopy(system.serving.recommender.bundle.network)
+    with torch.no_grad():
+        for weights in broken.parameters():
+            weights.fill_(float("nan"))
+    system.serving.recommender._network = broken
+    outcome = system.refresh.process(asked, behind)
+    assert "not finite" in outcome.failure
+    assert outcome.levels == {"category_popular": 1}
 
 
 @pytest.mark.parametrize("behind", [False, True])
