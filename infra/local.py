@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import prometheus_client  # noqa: F401 - before Feast, whose import would switch it to metrics shared among processes
 from pydantic import SecretStr
 
 from features import definitions

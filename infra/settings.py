@@ -16,6 +16,7 @@ from features.event_time import TimeRules
 PREFIX = "EVERLONG_"
 TEST_PREFIX = PREFIX + "TEST_"  # read by the test suite only
 MASK = "**********"
+SET_BY_FEAST = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 STORE_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "sqlite", "memory")  # of features.store.opening
 
 _log = logging.getLogger("everlong.settings")
@@ -258,5 +259,9 @@ def _explain(wrong: Any) -> str:
 
 
 def child_environment(**changed: str | int | float | Path) -> dict[str, str]:
-    """The environment for a child process: ours, with these settings in the place of what it says of them."""
-    return {**os.environ, **{_variable(name): str(value) for name, value in changed.items()}}
+    """The environment for a child process: ours, with these settings in the place of what it says of them.
+
+    What importing Feast put into ours is left out: it would make prometheus_client share metrics among processes, through files.
+    """
+    inherited = {name: value for name, value in os.environ.items() if name not in SET_BY_FEAST}
+    return {**inherited, **{_variable(name): str(value) for name, value in changed.items()}}

@@ -13,7 +13,7 @@ A record that cannot be used (a poison record) is the handle's to put aside as a
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -54,20 +54,24 @@ def batch_agent(
     in_step: bool,
     on_retry: OnRetry | None = None,
     backoff: Backoff = BACKOFF,
+    together: int = 1,
 ) -> None:
     """Register an agent that awaits `handle(records)` for each list: records of one partition, ascending offsets, one list at a time.
 
-    `in_step` reads the topics of a partition in step (stream.in_step); then they must have equally many partitions. `on_retry(error,
-    tries)` is told of each failed try. Once a set of topics, before the app starts.
+    With `together`, up to so many lists that wait already, of whatever partitions, are handed on as one: the more there is to do, the
+    larger the batches, and nobody waits for a batch to fill. `in_step` reads the topics of a partition in step (stream.in_step); then
+    they must have equally many partitions. `on_retry(error, tries)` is told of each failed try. Once a set of topics, before the app
+    starts.
     """
     transport: Transport = app.transport  # type: ignore[assignment]
     if in_step:
         transport.step_topics.update(topic_names)
 
     async def agent(stream: Any) -> None:
-        async for event in stream.noack().events():
-            if await _work(app, handle, event, backoff, on_retry):
-                await stream.ack(event)
+        async for events in _waiting(stream, together):
+            if await _work(app, handle, events, backoff, on_retry):
+                for event in events:
+                    await stream.ack(event)
 
     agent.__name__ = "-".join(("agent", *topic_names))
     app.agent(app.topic(*topic_names, schema=PassThrough()), name=agent.__name__)(agent)
@@ -77,32 +81,62 @@ def _retriable(error: Exception) -> bool:
     return isinstance(error, StoreUnavailable | PublishFailed) or outage(error)
 
 
-async def _work(app: App, handle: Handle, event: Any, backoff: Backoff, on_retry: OnRetry | None) -> bool:
-    """True when the handle returned, False when the list was abandoned because the worker stops or its partition goes."""
+async def _waiting(stream: Any, most: int) -> AsyncIterator[list[Any]]:
+    """All events of the stream, those that wait together in one list of at most `most`."""
+    if most == 1:
+        async for event in stream.noack().events():
+            yield [event]
+        return
+    queue: asyncio.Queue[Any] = asyncio.Queue(most)
+
+    async def fill() -> None:
+        async for event in stream.noack().events():
+            await queue.put(event)
+
+    filling = asyncio.create_task(fill())
+    try:
+        while True:
+            first = asyncio.create_task(queue.get())
+            await asyncio.wait({first, filling}, return_when=asyncio.FIRST_COMPLETED)
+            if not first.done():
+                first.cancel()
+                filling.result()
+                return
+            yield [first.result(), *(queue.get_nowait() for _ in range(min(queue.qsize(), most - 1)))]
+    finally:
+        filling.cancel()
+
+
+async def _work(app: App, handle: Handle, events: list[Any], backoff: Backoff, on_retry: OnRetry | None) -> bool:
+    """True when the handle returned, False when the lists were abandoned because the worker stops or their partitions go."""
     began, tries = monotonic(), 0
+    records = [record for event in events for record in event.value] if len(events) > 1 else events[0].value
+    message = events[0].message
     while True:
         try:
-            await handle(event.value)
+            await handle(records)
             return True
         except Exception as error:
             tries += 1
             if not _retriable(error) or monotonic() - began >= backoff.give_up_after_s:
                 raise
-            log.warning("try %d of %s/%d failed, will try again: %s", tries, event.message.topic, event.message.partition, error)
+            log.warning("try %d of %s/%d failed, will try again: %s", tries, message.topic, message.partition, error)
             if on_retry is not None:
                 on_retry(error, tries)
             wait_s = backoff.wait_s(tries, getattr(error, "retry_after_s", 0.0), random.random())
-        if not await _pause(app, event.message, wait_s):
+        if not await _pause(app, [event.message for event in events], wait_s):
             return False
 
 
-async def _pause(app: App, message: Any, wait_s: float) -> bool:
-    """Wait, but not on when a stop or rebalance begins: False then, and the list is abandoned."""
+async def _pause(app: App, messages: list[Any], wait_s: float) -> bool:
+    """Wait, but not on when a stop or rebalance begins: False then, and the lists are abandoned."""
     consumer: Consumer = app.consumer  # type: ignore[assignment]
     end = monotonic() + wait_s
     while True:
-        if app.should_stop or not consumer.flow_active or message.generation_id != app.consumer_generation_id:
-            consumer.abandon(message)
+        gone = any(message.generation_id != app.consumer_generation_id for message in messages)
+        if app.should_stop or not consumer.flow_active or gone:
+            for message in messages:
+                consumer.abandon(message)
             return False
         app.progress.retrying(monotonic())
         if (left := end - monotonic()) <= 0:

@@ -77,7 +77,7 @@ class Frame:
         """The broker's name of a topic."""
         return prefixed(self.settings.topic_prefix, spec)
 
-    def read(self, topics: Sequence[TopicSpec], handle: Handle, in_step: bool) -> None:
+    def read(self, topics: Sequence[TopicSpec], handle: Handle, in_step: bool, together: int = 1) -> None:
         """Give every list of these topics to `handle`; a failed try is counted and tried again in place."""
 
         def on_retry(error: Exception, tries: int) -> None:
@@ -89,7 +89,9 @@ class Frame:
             self.health.set_ready("store")
 
         backoff = Backoff(longest_s=self.settings.retry_max_s)
-        batch_agent(self.app, [self.topic(spec) for spec in topics], healthy, in_step=in_step, on_retry=on_retry, backoff=backoff)
+        batch_agent(
+            self.app, [self.topic(spec) for spec in topics], healthy, in_step=in_step, on_retry=on_retry, backoff=backoff, together=together
+        )
 
     def every_tick(self, task: Callable[[], Awaitable[None]]) -> None:
         """Await `task` again and again while the worker runs, also after an outage; another failure crashes the worker."""

@@ -19,6 +19,8 @@ from stream.topics import CANDIDATES, ITEM_CODES, REFRESH
 
 log = logging.getLogger(__name__)
 
+TOGETHER = 16  # lists of requests, of all partitions, that are answered as one
+
 
 def run(settings: Settings) -> int:
     """Run it until a signal; the exit code."""
@@ -45,7 +47,7 @@ class RefreshWorker:
 
     def run(self) -> int:
         """Run it until a signal; the exit code."""
-        self._frame.read([REFRESH], self._handle, in_step=False)
+        self._frame.read([REFRESH], self._handle, in_step=False, together=TOGETHER)
         self._frame.every_tick(self._settle)
         self._frame.every_tick(self._follow)
         try:
