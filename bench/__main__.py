@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from bench import ingest, latency, parts, table
-from infra.processes import stop_on_signals
+from infra.local.processes import stop_on_signals
 
 BENCHMARKS = {"ingest": ingest.measure, "latency": latency.measure}
 

@@ -17,8 +17,8 @@ import redis
 
 from bench import parts, raw_pipeline, table
 from bench.parts import Way
-from infra import embedded
-from infra.processes import Supervisor, everlong
+from infra.local import embedded
+from infra.local.processes import Supervisor, everlong
 from infra.scraping import scrape
 from infra.settings import Settings, child_environment
 

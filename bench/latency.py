@@ -9,11 +9,12 @@ from pathlib import Path
 
 from bench import parts, table
 from features.events import Event, Item
-from infra import local
-from infra.accounts import Accounts, unanswered
-from infra.feed import Feed, users_of, wall_ms
-from infra.latency import Latency
-from infra.processes import Supervisor
+from infra.clock import wall_ms
+from infra.demo.latency import Latency
+from infra.local import system
+from infra.local.accounts import Accounts, unanswered
+from infra.local.feed import Feed, users_of
+from infra.local.processes import Supervisor
 from infra.settings import Settings
 from infra.training import History, ShopPlan, shop_history, train_bundle
 from infra.wiring import choose_device, connection, open_online_store
@@ -32,12 +33,12 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
     with parts.empty_system(folder / "latency", None) as (supervisor, settings):
         plan = SHOP._replace(end_ms=wall_ms())
         history = shop_history(plan)
-        local.apply_features(settings)
+        system.apply_features(settings)
         train_bundle(history, settings.bundle_path, config=CONFIG, seed=0, device=choose_device(settings), tell=lambda done, total: None)
-        ports = local.start_workers(supervisor, settings, restart=False)
-        local.wait_ready(supervisor, ports)
+        ports = system.start_workers(supervisor, settings, restart=False)
+        system.wait_ready(supervisor, ports)
         rows = asyncio.run(_measure(supervisor, settings, list(ports.values()), plan, history, options.seconds))
-        local.stop(supervisor, settings)
+        system.stop(supervisor, settings)
     loads.append(table.load())
     heads = ("events/s asked for", "sent", "events", "p50 ms", "p99 ms", "candidate sets", "unanswered", "levels", "load")
     return "\n".join([*_head(history, options), "", *table.markdown(heads, rows), "", table.stamp(loads)])
@@ -50,9 +51,9 @@ async def _measure(
     try:
         async with Feed(broker, settings.topic_prefix, accounts.sent) as feed:
             await feed.send_all([*history.items, *history.events])
-            await local.wait_until(lambda: accounts.look().lag <= 0, supervisor, DRAIN_S, "the history to be applied")
+            await system.wait_until(lambda: accounts.look().lag <= 0, supervisor, DRAIN_S, "the history to be applied")
             users = users_of(history.events)
-            await local.wait_until(lambda: not unanswered(store, users), supervisor, DRAIN_S, "candidates of every user")
+            await system.wait_until(lambda: not unanswered(store, users), supervisor, DRAIN_S, "candidates of every user")
             past = list(history.events)
             return [await _at(supervisor, settings, accounts, feed, plan, past, rate, seconds) for rate in RATES]
     finally:
@@ -82,7 +83,7 @@ async def _at(
         await feed.send_live(plan.open().live(wall_ms(), rate, past), wall_ms() + int(seconds * 1000), on_sent)
         took = time.monotonic() - began
         load = table.load()
-        await local.wait_until(lambda: latency.unanswered == 0, supervisor, LAST_S, "the last candidates", strict=False)
+        await system.wait_until(lambda: latency.unanswered == 0, supervisor, LAST_S, "the last candidates", strict=False)
         levels: Counter[str] = accounts.look().samples.by("level", "everlong_refreshes_total") - before
         p50, p99 = latency.quantile_ms(0.5), latency.quantile_ms(0.99)
         past += sent

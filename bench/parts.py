@@ -13,9 +13,9 @@ import msgspec
 
 from features import sources
 from features.events import Event
-from infra import embedded, local
-from infra.feed import Feed
-from infra.processes import ChildFailed, Supervisor, tail
+from infra.local import embedded, system
+from infra.local.feed import Feed
+from infra.local.processes import ChildFailed, Supervisor, tail
 from infra.settings import Settings, load_settings
 from infra.training import ShopPlan, shop_history
 from infra.wiring import connection
@@ -64,8 +64,8 @@ def empty_system(folder: Path, kafka: Path | None) -> Iterator[tuple[Supervisor,
     own = {"kafka_bootstrap": None, "kafka_security_protocol": "PLAINTEXT", "store_url": None, "bundle": None, "topic_prefix": ""}
     settings = load_settings().model_copy(update={**own, "data_dir": folder, "replication": 1, "torch_threads": 1})
     with Supervisor(folder / "logs", stop_deadline_s=5.0) as supervisor, _kafka(kafka, folder / "kafka") as bootstrap:
-        settings, _ = local.start_parts(supervisor, settings.model_copy(update={"kafka_bootstrap": bootstrap}), persist=False)
-        local.make_topics(settings)
+        settings, _ = system.start_parts(supervisor, settings.model_copy(update={"kafka_bootstrap": bootstrap}), persist=False)
+        system.make_topics(settings)
         yield supervisor, settings
 
 

@@ -20,7 +20,7 @@ from features.events import Topic
 from features.store import Key, Stored
 from features.store.layout import HASH_FIELDS, bytes_value, entity_key, timestamp, version_value
 from features.store.memory import MemoryStore
-from infra.wiring import wall_ms
+from infra.clock import wall_ms
 from stream.in_step import InStep
 from stream.ingest import Ingest
 from stream.topics import BEHAVIOUR

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from features import sources
 from features.events import Event, Item
-from infra.feed import wall_ms
+from infra.clock import wall_ms
 from models.bundle import Manifest, save
 from models.config import Config
 from models.train import Progress, train

@@ -15,11 +15,6 @@ class NothingNamed(Exception):
     """A setting that this command needs is unset."""
 
 
-def wall_ms() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
-
-
 def connection(settings: Settings) -> Connection:
     """How to reach the broker.
 

@@ -19,11 +19,11 @@ def add_to(app: typer.Typer) -> None:
 
 def topics(as_json: AsJson = False) -> None:
     """Make the topics that are missing on the broker, and list them all."""
-    from infra.running import connected
+    from infra.local.running import connected
     from infra.settings import load_settings
 
     settings = connected(load_settings(), store=False)
-    from infra.local import make_topics
+    from infra.local.system import make_topics
     from stream.topics import ALL, prefixed
 
     make_topics(settings)
@@ -45,11 +45,11 @@ def topics(as_json: AsJson = False) -> None:
 
 def apply(as_json: AsJson = False) -> None:
     """Write the feature definitions into Feast's registry, in the data directory."""
-    from infra.running import connected
+    from infra.local.running import connected
     from infra.settings import load_settings
 
     settings = connected(load_settings(), kafka=False)
-    from infra.local import apply_features
+    from infra.local.system import apply_features
 
     registry, views = apply_features(settings)
     if as_json:

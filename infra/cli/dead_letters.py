@@ -87,7 +87,7 @@ def replay(
 
 def _topic() -> "tuple[Connection, str, str]":
     """The connection, the broker's name of the topic of dead letters, and the prefix of topics."""
-    from infra.running import connected
+    from infra.local.running import connected
     from infra.settings import load_settings
 
     settings = connected(load_settings(), store=False)

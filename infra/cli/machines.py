@@ -35,7 +35,7 @@ def demo(
     Starts an embedded broker and store, trains a small bundle, starts the workers, streams clicks, queries and orders
     through them, and checks that every event was counted. Exit code 0 only if all is well; nothing keeps running.
     """
-    from infra.demo import Plan, run_demo
+    from infra.demo.show import Plan, run_demo
     from infra.settings import load_settings
 
     raise typer.Exit(run_demo(load_settings(), Plan(seconds=seconds, rate=rate, users=users), keep))
@@ -47,15 +47,15 @@ def up(
     users: Annotated[int, typer.Option(min=20, max=100_000, help="Users of the simulated shop.")] = 300,
 ) -> None:
     """Run the whole system on this machine until Ctrl-C: broker, store, workers, API and page; data stays in the data directory."""
+    from infra.local.up import run_up
     from infra.settings import load_settings
-    from infra.up import run_up
 
     raise typer.Exit(run_up(load_settings(), rate if shop else None, users))
 
 
 def worker(role: Annotated[Role, typer.Argument(help="Which agent to run.")]) -> None:
     """Run one worker: as many as you like of each role share the partitions."""
-    from infra.running import connected
+    from infra.local.running import connected
     from infra.settings import describe, load_settings
 
     settings = connected(load_settings())
@@ -68,11 +68,11 @@ def worker(role: Annotated[Role, typer.Argument(help="Which agent to run.")]) ->
 
 def api() -> None:
     """Serve the HTTP API and the page."""
-    from infra.running import connected
+    from infra.local.running import connected
     from infra.settings import load_settings
 
     settings = connected(load_settings())
     show_logs(settings.log_level)
-    from infra.serve_api import run
+    from infra.http.server import run
 
     raise typer.Exit(run(settings))

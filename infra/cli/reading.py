@@ -77,7 +77,7 @@ def candidates(
 
 
 def _reader() -> "FeatureReader":
-    from infra.running import connected
+    from infra.local.running import connected
     from infra.settings import load_settings
 
     settings = connected(load_settings(), kafka=False)

@@ -42,7 +42,7 @@ def shop(
     as_json: AsJson = False,
 ) -> None:
     """Publish a simulated shop whose truth is known: its catalogue, its history, then live events."""
-    from infra.feed import wall_ms
+    from infra.clock import wall_ms
     from stream.shop import Shop
 
     simulated = Shop(seed, users, items, categories, per_day)
@@ -53,7 +53,7 @@ def shop(
     if profile:
         _print_profiles(simulated, start_ms, end_ms, beside, as_json)
         return
-    from infra.running import connected
+    from infra.local.running import connected
     from infra.settings import load_settings
 
     settings = connected(load_settings(), store=False)
@@ -67,7 +67,8 @@ def shop(
 async def _publish(
     settings: "Settings", simulated: "Shop", span: tuple[int, int], rate: float, seconds: float, live_only: bool
 ) -> dict[str, int]:
-    from infra.feed import Feed, wall_ms
+    from infra.clock import wall_ms
+    from infra.local.feed import Feed
     from infra.wiring import connection
 
     history = simulated.history(*span)
@@ -111,7 +112,7 @@ def replay(
     Where no broker is named and none runs, an embedded broker and store and the workers are started, it is waited until
     every event is applied and every user has candidates, the accounts are printed, and all is stopped again.
     """
-    from infra.running import NothingRunning, connected
+    from infra.local.running import NothingRunning, connected
     from infra.settings import load_settings
 
     pace = _pace(speed)
@@ -119,10 +120,10 @@ def replay(
     try:
         reached = connected(settings, store=False)
     except NothingRunning:
-        from infra.replaying import replay_alone
+        from infra.local.replaying import replay_alone
 
         raise typer.Exit(replay_alone(settings, path, pace, products, as_json)) from None
-    from infra.replaying import publish_file
+    from infra.local.replaying import publish_file
     from infra.wiring import connection
 
     sent, refused = asyncio.run(publish_file(connection(reached), reached.topic_prefix, path, pace, products))

@@ -11,8 +11,9 @@ import msgspec
 from kafka import KafkaConsumer, TopicPartition
 from msgspec.structs import replace
 
+from infra.clock import wall_ms
 from infra.settings import Settings
-from infra.wiring import choose_device, wall_ms
+from infra.wiring import choose_device
 from infra.workers.frame import Frame, Steps, count
 from models.bundle import load
 from models.recommender import Recommender

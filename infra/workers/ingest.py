@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from features.events import Topic
+from infra.clock import wall_ms
 from infra.metrics import Metrics
 from infra.settings import Settings
-from infra.wiring import wall_ms
 from infra.workers.frame import Frame, Steps, count
 from stream.dead_letters import outgoing
 from stream.ingest import Ingest, Outcome

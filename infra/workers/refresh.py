@@ -8,8 +8,9 @@ from typing import Any, cast
 
 import msgspec
 
+from infra.clock import wall_ms
 from infra.settings import Settings
-from infra.wiring import choose_device, wall_ms
+from infra.wiring import choose_device
 from infra.workers.frame import Frame, Steps, count
 from stream.messages import RefreshRequest
 from stream.outbound import Outgoing

@@ -19,11 +19,11 @@ from features.events import Event
 from features.history import offline_rows
 from features.store import Key, OnlineStore
 from features.store.opening import open_store
-from infra import embedded
-from infra.accounts import Accounts, Standing, unanswered
-from infra.processes import Supervisor
+from infra.clock import wall_ms
+from infra.local import embedded
+from infra.local.accounts import Accounts, Standing, unanswered
+from infra.local.processes import Supervisor
 from infra.scraping import Samples, scrape
-from infra.wiring import wall_ms
 from stream.admin import create_topics
 from stream.connection import Connection
 from stream.outbound import Outbound, Outgoing

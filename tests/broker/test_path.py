@@ -16,8 +16,9 @@ from features.history import offline_rows
 from features.outcomes import CandidatesRow
 from features.rows import SEQUENCE_CAP
 from features.store import Key
-from infra.accounts import close
-from infra.feed import users_of, wall_ms
+from infra.clock import wall_ms
+from infra.local.accounts import close
+from infra.local.feed import users_of
 from models.bundle import save
 from models.config import Config
 from models.train import train

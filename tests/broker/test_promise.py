@@ -8,7 +8,7 @@ import time
 import pytest
 
 from features.store.opening import open_store
-from infra.embedded import free_port
+from infra.local.embedded import free_port
 from stream.admin import create_topics
 from stream.outbound import Outbound
 from stream.replay import record

@@ -12,7 +12,8 @@ from features.codec import unpack
 from features.events import Click
 from features.outcomes import CandidatesRow, ItemRow
 from features.store import Key
-from infra.feed import users_of, wall_ms
+from infra.clock import wall_ms
+from infra.local.feed import users_of
 from models.bundle import save
 from models.config import Config
 from models.train import train

@@ -25,11 +25,11 @@ from features.history import offline_rows
 from features.outcomes import Candidate, CandidatesRow, ItemRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.store.memory import MemoryStore
-from infra import embedded
-from infra.api import make_api
 from infra.health import Health
+from infra.http.api import make_api
+from infra.local import embedded
+from infra.local.processes import Supervisor
 from infra.metrics import Metrics
-from infra.processes import Supervisor
 from infra.settings import Settings
 from stream.connection import Connection
 from stream.ingest import Ingest

@@ -9,9 +9,9 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer
 from typer.testing import CliRunner
 
-from infra import embedded
 from infra.cli import make_app
-from infra.processes import Supervisor
+from infra.local import embedded
+from infra.local.processes import Supervisor
 from stream.connection import Connection
 from stream.dead_letters import NoSuchDeadLetter, Place, Wanted, find, read
 from stream.messages import DeadLetter

@@ -12,14 +12,14 @@ import pytest
 import redis
 from kafka import KafkaConsumer, KafkaProducer
 
-from infra import embedded
-from infra.processes import ChildFailed, Supervisor, tail
+from infra.local import embedded
+from infra.local.processes import ChildFailed, Supervisor, tail
 
 PARENT = """
 import sys, time
 from pathlib import Path
-from infra import embedded
-from infra.processes import Supervisor, stop_on_signals
+from infra.local import embedded
+from infra.local.processes import Supervisor, stop_on_signals
 with stop_on_signals(), Supervisor(Path(sys.argv[1]) / "logs", 5) as supervisor:
     embedded.start_broker(supervisor, Path(sys.argv[1]))
     embedded.start_store(supervisor, Path(sys.argv[1]), persist=True)

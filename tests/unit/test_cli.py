@@ -10,11 +10,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from infra import running
-from infra.accounts import Line, Standing
 from infra.cli import make_app
-from infra.live_table import LiveTable, Picture, Shown
-from infra.running import NothingRunning, Running
+from infra.demo.table import LiveTable, Picture, Shown
+from infra.local import running
+from infra.local.accounts import Line, Standing
+from infra.local.running import NothingRunning, Running
 from infra.scraping import Sample, Samples
 from infra.settings import Settings, child_environment
 

@@ -8,8 +8,8 @@ import pytest
 from features.outcomes import Candidate
 from features.store import Key, StoreUnavailable
 from features.store.redis import RedisStore
-from infra import embedded
 from infra.health import Health
+from infra.local import embedded
 
 NOW = 1_760_000_000_000
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -173,4 +173,4 @@ def test_only_named_origins_and_hosts(make):
 
 
 def test_the_page_is_shipped():
-    assert (Path(__file__).parents[3] / "infra" / "page.html").stat().st_size < 40_000
+    assert (Path(__file__).parents[3] / "infra" / "http" / "page.html").stat().st_size < 40_000

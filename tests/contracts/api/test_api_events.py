@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from kafka import KafkaConsumer, TopicPartition
 
 from features.events import Click, Topic
-from infra import embedded
+from infra.local import embedded
 
 NOW = 1_760_000_000_000
 CLICK = {"event_id": "e1", "user_id": "ann", "item_id": "shoe-1", "category_id": "shoes", "ts": NOW}

@@ -1,6 +1,6 @@
 """Child processes that never outlive their parent: started, watched, started again with backoff, stopped in order.
 
-Linux sends the children SIGKILL when the THREAD that started them ends (infra.launcher), so a `Supervisor` is used by
+Linux sends the children SIGKILL when the THREAD that started them ends (infra.local.launcher), so a `Supervisor` is used by
 one long-lived thread only: the main one. Nothing here starts a thread; `check` is to be called every second or so.
 """
 
@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
-from infra import launcher
+from infra.local import launcher
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from features.events import Event, Item
+from infra.clock import wall_ms
 from stream.connection import Connection
 from stream.outbound import Outbound, PublishFailed
 from stream.replay import Record, record
@@ -82,8 +83,3 @@ class Feed:
 def users_of(events: Iterable[Event]) -> list[str]:
     """The users of events, each once, ascending."""
     return sorted({event.user_id for event in events if not isinstance(event, Item)})
-
-
-def wall_ms() -> int:
-    """The wall clock, ms since the epoch."""
-    return time.time_ns() // 1_000_000

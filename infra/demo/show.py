@@ -16,13 +16,14 @@ from rich.console import Console
 from features.events import Item
 from features.reading import FeatureReader
 from features.store import OnlineStore
-from infra import local
-from infra.accounts import Accounts, Line, close, unanswered
-from infra.demo_live import Followed, LiveStream, broken
-from infra.feed import Feed, users_of, wall_ms
-from infra.latency import Latency
-from infra.live_table import LiveTable, Picture, comparison, line
-from infra.processes import Supervisor, stop_on_signals
+from infra.clock import wall_ms
+from infra.demo.latency import Latency
+from infra.demo.live import Followed, LiveStream, broken
+from infra.demo.table import LiveTable, Picture, comparison, line
+from infra.local import system
+from infra.local.accounts import Accounts, Line, close, unanswered
+from infra.local.feed import Feed, users_of
+from infra.local.processes import Supervisor, stop_on_signals
 from infra.settings import Settings
 from infra.terminal import progress
 from infra.training import DAY_MS, History, ShopPlan, shop_history, train_bundle
@@ -79,24 +80,24 @@ def run_demo(settings: Settings, plan: Plan, keep: Path | None = None) -> int:
         own = {"kafka_bootstrap": None, "kafka_security_protocol": "PLAINTEXT", "store_url": None, "bundle": None, "topic_prefix": ""}
         settings = settings.model_copy(update={**own, "data_dir": folder, "replication": 1, "torch_threads": 1})
         result = asyncio.run(_run(supervisor, settings, plan, console))
-        local.stop(supervisor, settings)
+        system.stop(supervisor, settings)
     _summarise(result, time.monotonic() - began, console)
     return 1 if result.failures else 0
 
 
 async def _run(supervisor: Supervisor, settings: Settings, plan: Plan, console: Console) -> Result:
     with _step(console, "broker, store, topics and feature registry"):
-        settings, _ = local.start_parts(supervisor, settings, persist=False)
-        local.make_topics(settings)
-        local.apply_features(settings)
+        settings, _ = system.start_parts(supervisor, settings, persist=False)
+        system.make_topics(settings)
+        system.apply_features(settings)
     since_ms = wall_ms()
     shop_plan = ShopPlan(plan.users, plan.items, plan.categories, plan.days, plan.seed, since_ms)
     history = shop_history(shop_plan)
     with _step(console, f"a small bundle, trained on {len(history.events):,} events of {plan.users:,} users"), progress("training") as tell:
         train_bundle(history, settings.bundle_path, config=CONFIG, seed=plan.seed, device=choose_device(settings), tell=tell)
-    with _step(console, "workers: " + ", ".join(local.WORKERS)):
-        ports = local.start_workers(supervisor, settings, restart=False)
-        local.wait_ready(supervisor, ports)
+    with _step(console, "workers: " + ", ".join(system.WORKERS)):
+        ports = system.start_workers(supervisor, settings, restart=False)
+        system.wait_ready(supervisor, ports)
     accounts = Accounts(ports.values())
     store = open_online_store(settings)
     try:
@@ -131,7 +132,7 @@ async def _stream(
             picture = await live.picture(plan.seconds)
             users = users_of([*history.events, *live.events])
             await _drain(supervisor, accounts, store, users)
-            await local.wait_until(lambda: latency.unanswered == 0, supervisor, 5.0, "candidates of the last events", strict=False)
+            await system.wait_until(lambda: latency.unanswered == 0, supervisor, 5.0, "candidates of the last events", strict=False)
             figures = await live.picture(plan.seconds)
             view.show(figures._replace(elapsed_s=picture.elapsed_s, events_per_s=picture.events_per_s))
         lines = await asyncio.to_thread(close, accounts.look(), broker, settings.topic_prefix, since_ms - DAY_MS)
@@ -141,8 +142,8 @@ async def _stream(
 
 async def _drain(supervisor: Supervisor, accounts: Accounts, store: OnlineStore, users: Sequence[str]) -> None:
     """Wait until all that was sent is applied and every user's candidates answer it; what is still missing then is told at the end."""
-    await local.wait_until(lambda: accounts.look().lag <= 0, supervisor, DRAIN_S, "events to be applied", strict=False)
-    await local.wait_until(lambda: not unanswered(store, users), supervisor, DRAIN_S, "candidates of every user", strict=False)
+    await system.wait_until(lambda: accounts.look().lag <= 0, supervisor, DRAIN_S, "events to be applied", strict=False)
+    await system.wait_until(lambda: not unanswered(store, users), supervisor, DRAIN_S, "candidates of every user", strict=False)
 
 
 def _busiest(history: History) -> str:

@@ -9,8 +9,8 @@ import prometheus_client  # noqa: F401 - before Feast, whose import would switch
 from pydantic import SecretStr
 
 from features import definitions
-from infra import embedded
-from infra.processes import Supervisor, everlong, tail
+from infra.local import embedded
+from infra.local.processes import Supervisor, everlong, tail
 from infra.scraping import ready
 from infra.settings import Settings, child_environment
 from infra.wiring import connection

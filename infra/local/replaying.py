@@ -6,10 +6,11 @@ from pathlib import Path
 
 from features import sources
 from features.events import Refusal
-from infra import local, running
-from infra.accounts import Accounts, Line, Standing, close, unanswered
-from infra.feed import Feed, users_of, wall_ms
-from infra.processes import Supervisor, stop_on_signals
+from infra.clock import wall_ms
+from infra.local import running, system
+from infra.local.accounts import Accounts, Line, Standing, close, unanswered
+from infra.local.feed import Feed, users_of
+from infra.local.processes import Supervisor, stop_on_signals
 from infra.settings import Settings
 from infra.terminal import print_json, print_table, progress, say
 from infra.training import config_of, file_history, train_bundle
@@ -44,19 +45,19 @@ def replay_alone(settings: Settings, path: Path, pace: float | None, products: P
     """Replay on embedded parts that live as long as it takes; 0 if every event is accounted for and every user has candidates."""
     running.claim(settings.data_dir)
     with stop_on_signals(), Supervisor(settings.data_dir / "logs", settings.stop_deadline_s) as supervisor:
-        settings, _ = local.start_parts(supervisor, settings, persist=True)
-        local.make_topics(settings)
-        local.apply_features(settings)
+        settings, _ = system.start_parts(supervisor, settings, persist=True)
+        system.make_topics(settings)
+        system.apply_features(settings)
         _ensure_bundle(settings, path, products)
         since_ms = wall_ms()
-        ports = local.start_workers(supervisor, settings, restart=False)
-        local.wait_ready(supervisor, ports)
+        ports = system.start_workers(supervisor, settings, restart=False)
+        system.wait_ready(supervisor, ports)
         sent, refused, standing = asyncio.run(_apply(supervisor, settings, list(ports.values()), path, pace, products))
         lines = close(standing, connection(settings), settings.topic_prefix, since_ms)
         store = open_online_store(settings)
         without = unanswered(store, users_of(sources.read(path, lambda refusal: None)))
         store.close()
-        local.stop(supervisor, settings)
+        system.stop(supervisor, settings)
     _print_accounts(lines, refused, without, as_json)
     return 0 if sent and not without and all(line.adds_up for line in lines) else 1
 
@@ -87,7 +88,7 @@ async def _apply(
                 tell(min(taken, total), total)
                 return taken >= total
 
-            await local.wait_until(applied, supervisor, APPLY_S, "events to be applied", poll_s=0.5)
+            await system.wait_until(applied, supervisor, APPLY_S, "events to be applied", poll_s=0.5)
         users = users_of(sources.read(path, lambda refusal: None))
         with progress("users with candidates") as tell:
 
@@ -96,7 +97,7 @@ async def _apply(
                 tell(len(users) - missing, len(users))
                 return not missing
 
-            await local.wait_until(answered, supervisor, APPLY_S, "candidates of every user", poll_s=0.5)
+            await system.wait_until(answered, supervisor, APPLY_S, "candidates of every user", poll_s=0.5)
     finally:
         store.close()
     return sent, refused, accounts.look()

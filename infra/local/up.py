@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from infra import embedded, local, running
-from infra.feed import Feed, wall_ms
-from infra.processes import Supervisor, everlong, stop_on_signals
+from infra.clock import wall_ms
+from infra.local import embedded, running, system
+from infra.local.feed import Feed
+from infra.local.processes import Supervisor, everlong, stop_on_signals
 from infra.settings import Settings, child_environment
 from infra.terminal import progress, say
 from infra.training import History, ShopPlan, config_of, shop_history, train_bundle
@@ -42,16 +43,16 @@ def run_up(settings: Settings, rate: float | None, users: int) -> int:
                     supervisor.check()
                     time.sleep(CHECK_EVERY_S)
             say("stopping")
-            local.stop(supervisor, settings)
+            system.stop(supervisor, settings)
         finally:
             running.forget(settings.data_dir)
     return 0
 
 
 def _start(supervisor: Supervisor, settings: Settings, port: int, rate: float | None, users: int) -> None:
-    settings, fresh = local.start_parts(supervisor, settings, persist=True)
-    local.make_topics(settings)
-    local.apply_features(settings)
+    settings, fresh = system.start_parts(supervisor, settings, persist=True)
+    system.make_topics(settings)
+    system.apply_features(settings)
     plan, first = _shop_plan(settings.data_dir, users)
     history: History | None = None
     if rate is not None and (first or fresh or not (settings.bundle_path / MANIFEST).exists()):
@@ -61,9 +62,9 @@ def _start(supervisor: Supervisor, settings: Settings, port: int, rate: float | 
         say(f"there is no bundle in {settings.bundle_path}: training one on the simulated shop's history")
         with progress("training") as tell:
             train_bundle(history, settings.bundle_path, config=config_of(None), seed=plan.seed, device=choose_device(settings), tell=tell)
-    ports = local.start_workers(supervisor, settings, restart=True)
-    local.start_role(supervisor, "api", settings, restart=True, port=port)
-    local.wait_ready(supervisor, ports | {"api": port}, lambda role: say(f"{role} is ready"))
+    ports = system.start_workers(supervisor, settings, restart=True)
+    system.start_role(supervisor, "api", settings, restart=True, port=port)
+    system.wait_ready(supervisor, ports | {"api": port}, lambda role: say(f"{role} is ready"))
     url = f"http://{settings.http_host}:{port}"
     _note(settings, url, ports)
     if rate is not None:

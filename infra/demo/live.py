@@ -9,11 +9,12 @@ from typing import NamedTuple
 from features.events import Click, Event, Item, Topic, encode, key_of
 from features.outcomes import CandidatesRow
 from features.reading import FeatureReader
-from infra.accounts import Accounts
-from infra.feed import Feed, wall_ms
-from infra.latency import Latency
-from infra.live_table import LiveTable, Picture, Shown
-from infra.processes import Supervisor
+from infra.clock import wall_ms
+from infra.demo.latency import Latency
+from infra.demo.table import LiveTable, Picture, Shown
+from infra.local.accounts import Accounts
+from infra.local.feed import Feed
+from infra.local.processes import Supervisor
 from stream.outbound import Outgoing
 from stream.replay import record
 

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.processes import Child, Supervisor, tail
+from infra.local.processes import Child, Supervisor, tail
 
 HOST = "127.0.0.1"
 BROKER, STORE = "broker", "store"

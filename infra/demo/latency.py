@@ -10,7 +10,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from features.events import Event, Item
-from infra.feed import wall_ms
+from infra.clock import wall_ms
 from stream.connection import Connection
 from stream.pacing import pace
 from stream.topics import CANDIDATES, prefixed

@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry
 
 from features.outcomes import Candidate
 from features.store import OnlineStore, StoreUnavailable
-from infra.api import make_api
 from infra.health import Health
+from infra.http.api import make_api
 from infra.metrics import Metrics
 from infra.settings import Settings
 from infra.wiring import PROBE, connection, open_online_store

@@ -13,7 +13,6 @@
 """
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from hmac import compare_digest
@@ -34,11 +33,12 @@ from starlette.responses import Response
 from features.codec import LayoutError
 from features.events import Topic
 from features.store import OnlineStore, StoreUnavailable
-from infra import api_events
-from infra.api_answers import Answers, Fallback
-from infra.api_events import Publisher, Refused
-from infra.api_guard import Guard, page_policy
+from infra.clock import wall_ms
 from infra.health import Health
+from infra.http import intake
+from infra.http.answers import Answers, Fallback
+from infra.http.guard import Guard, page_policy
+from infra.http.intake import Publisher, Refused
 from infra.metrics import Metrics, readiness
 from infra.settings import Settings
 from stream.outbound import PublishFailed
@@ -47,11 +47,6 @@ Id = Annotated[str, Path(min_length=1, max_length=128)]
 MOST_ITEMS = 200  # in one answer
 Users = Callable[[], Sequence[str]]
 Clock = Callable[[], int]
-
-
-def wall_ms() -> int:
-    """Milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 def make_api(
@@ -152,11 +147,11 @@ def _add_events(app: FastAPI, publisher: Publisher, settings: Settings, clock: C
             raise Refused(401, "no_token", "send Authorization: Bearer TOKEN, with the token of EVERLONG_API_TOKEN")
 
     async def take(request: Request, topic: Topic | None) -> Response:
-        body = await api_events.read_body(request, settings.api_body_limit)
+        body = await intake.read_body(request, settings.api_body_limit)
         now_ms = clock()
-        sent = api_events.parse(body, topic, now_ms, settings.time_rules, settings.api_max_events)
-        await publisher.publish(api_events.records_of(sent, settings.topic_prefix, now_ms))
-        return _json({"accepted": len(sent), "topics": api_events.count(sent)}, 202)
+        sent = intake.parse(body, topic, now_ms, settings.time_rules, settings.api_max_events)
+        await publisher.publish(intake.records_of(sent, settings.topic_prefix, now_ms))
+        return _json({"accepted": len(sent), "topics": intake.count(sent)}, 202)
 
     @app.post("/v1/events", dependencies=[Depends(check_token)], status_code=202)
     async def send_events(request: Request) -> Response:
@@ -170,7 +165,7 @@ def _add_events(app: FastAPI, publisher: Publisher, settings: Settings, clock: C
 
 
 def _add_system(app: FastAPI, metrics: Metrics, health: Health) -> None:
-    page = files("infra").joinpath("page.html").read_text(encoding="utf-8")
+    page = files("infra.http").joinpath("page.html").read_text(encoding="utf-8")
     headers = {"Content-Security-Policy": page_policy(page), "Cache-Control": "no-cache"}
 
     @app.get("/", include_in_schema=False)
