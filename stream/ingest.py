@@ -147,7 +147,7 @@ class Ingest:
         for user, found in arrivals.items():
             more = reached(cached[user].user.row, (), [a.search for a in found if a.search]) - cached[user].categories.keys()
             if more:
-                late[user] = more
+                late[user] = wanted[user] | more
         if late:
             cached |= cache.load(late)
         return {user: (cached[user], found) for user, found in arrivals.items()}

@@ -1,0 +1,47 @@
+"""`everlong replay PATH` where nothing runs: the real file through the embedded broker and store, each row as computed offline."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from features import sources
+from infra.local import embedded
+from infra.local.processes import Supervisor
+from infra.settings import load_settings
+from infra.wiring import open_online_store
+from tests.broker.system import differing
+
+FILE = Path(__file__).resolve().parents[2].parent / "shared/data/taobao_users.parquet"
+
+
+@pytest.mark.data
+@pytest.mark.timeout(900)
+def test_a_real_file_becomes_the_rows_that_it_says_and_the_counts_add_up(tmp_path):
+    if not FILE.exists():
+        reason = f"needs {FILE.name} in ../shared/data beside the checkout"
+        assert os.environ.get("REQUIRE_SHARED") != "1", reason
+        pytest.skip(reason)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EVERLONG_")}
+    environment["EVERLONG_DATA_DIR"] = str(tmp_path)
+    command = [sys.executable, "-m", "infra.cli", "replay", str(FILE), "--speed", "max", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    answer = json.loads(done.stdout)
+    assert answer["users_without_candidates"] == []
+    assert answer["refused_rows"] == 0
+    taken = {topic: line["sent"] for topic, line in answer["topics"].items()}
+    assert taken == {"clicks": 99_560, "orders": 1_929, "items": 65_385}
+    for line in answer["topics"].values():
+        assert (line["applied"], line["duplicate"], line["dead"], line["redelivered"]) == (line["sent"], 0, 0, 0)
+
+    with Supervisor(tmp_path / "logs") as supervisor:
+        url = embedded.start_store(supervisor, tmp_path, persist=True)
+        store = open_online_store(load_settings(store_url=SecretStr(url)), wait_s=30)
+        rows, wrong = differing(store, sources.read(FILE))
+        store.close()
+    assert (rows, wrong) == (25_254, [])
