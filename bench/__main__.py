@@ -1,19 +1,19 @@
-"""`python -m bench [ingest] [latency]`: run the benchmarks (both, if none is named) and write their tables."""
+"""`python -m bench [ingest] [latency] [memory]`: run the benchmarks (all, if none is named) and write their tables."""
 
 import argparse
 import sys
 import tempfile
 from pathlib import Path
 
-from bench import ingest, latency, parts, table
+from bench import ingest, latency, memory, parts, table
 from infra.local.processes import stop_on_signals
 
-BENCHMARKS = {"ingest": ingest.measure, "latency": latency.measure}
+BENCHMARKS = {"ingest": ingest.measure, "latency": latency.measure, "memory": memory.measure}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("names", nargs="*", help="ingest, latency; none: both")
+    parser.add_argument("names", nargs="*", help="ingest, latency, memory; none: all")
     parser.add_argument("--data", type=Path, default=parts.TAOBAO, help="file of events; where it is missing, the simulated shop")
     parser.add_argument("--events", type=int, default=0, help="only the first so many events; 0: all")
     parser.add_argument("--repeat", type=int, default=3, help="repetitions of each quick way")
