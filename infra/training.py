@@ -72,6 +72,7 @@ def train_bundle(history: History, out: Path, *, config: Config, seed: int, devi
     return bundle.manifest
 
 
-def config_of(epochs: int | None) -> Config:
-    """The usual configuration, with another number of passes where one is given."""
-    return Config() if epochs is None else Config(epochs=epochs)
+def config_of(epochs: int | None = None, dim: int | None = None) -> Config:
+    """The usual configuration, with another number of passes or dimension d where one is given."""
+    usual = Config()
+    return Config(epochs=epochs or usual.epochs, dim=dim or usual.dim)

@@ -63,6 +63,7 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Where the bundle goes; replaces one there. Else EVERLONG_BUNDLE.")] = None,
     products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
+    dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     users: Annotated[int, typer.Option(min=1, help="Users of the simulated shop.")] = 300,
     items: Annotated[int, typer.Option(min=1, help="Items of the simulated shop.")] = 2000,
@@ -76,17 +77,17 @@ def train(
     from infra.settings import load_settings
     from infra.training import ShopPlan, config_of, file_history, shop_history, train_bundle
     from infra.wiring import choose_device
+    from models.evaluate import table
 
     settings = load_settings()
     target = out or settings.bundle_path
     history = shop_history(ShopPlan(users, items, categories, days, seed)) if data == "shop" else file_history(Path(data), products)
     with progress("training") as tell:
-        manifest = train_bundle(history, target, config=config_of(epochs), seed=seed, device=choose_device(settings), tell=tell)
+        manifest = train_bundle(history, target, config=config_of(epochs, dim), seed=seed, device=choose_device(settings), tell=tell)
     if as_json:
         print_json(msgspec.to_builtins(manifest) | {"path": str(target)})
         return
-    for kind, found in manifest.metrics.items():
-        print_table(kind, tuple(found), [[f"{value:.4g}" for value in found.values()]])
+    print(table(manifest.metrics))
     say(f"bundle {manifest.generation} of {manifest.items:,} items in {manifest.categories:,} categories is in {target}")
 
 

@@ -61,7 +61,7 @@ def _start(supervisor: Supervisor, settings: Settings, port: int, rate: float | 
         history = history or shop_history(plan)
         say(f"there is no bundle in {settings.bundle_path}: training one on the simulated shop's history")
         with progress("training") as tell:
-            train_bundle(history, settings.bundle_path, config=config_of(None), seed=plan.seed, device=choose_device(settings), tell=tell)
+            train_bundle(history, settings.bundle_path, config=config_of(), seed=plan.seed, device=choose_device(settings), tell=tell)
     ports = system.start_workers(supervisor, settings, restart=True)
     system.start_role(supervisor, "api", settings, restart=True, port=port)
     system.wait_ready(supervisor, ports | {"api": port}, lambda role: say(f"{role} is ready"))
