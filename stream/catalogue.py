@@ -15,8 +15,9 @@ from features.outcomes import ItemRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import ITEM
 from models.recommender import Recommender
-from stream.ingest import Record, dead_letter, sent_ms
+from stream.ingest import Record, dead_letter
 from stream.messages import DeadLetter, ItemCode
+from stream.sent import sent_ms
 
 
 class CatalogueOutcome(NamedTuple):
@@ -73,7 +74,7 @@ class Catalogue:
         for position, event in decoded.good:
             assert isinstance(event, Item)
             if kept[position].key == event.item_id.encode():
-                news.append((event.item_id, News(kept[position].offset, sent_ms(kept[position], 0), event)))
+                news.append((event.item_id, News(kept[position].offset, sent_ms(kept[position].headers, 0), event)))
             else:
                 bad.append(Refusal(position, Reason.WRONG_KEY, "the record's key is not the event's item_id: set it when producing"))
         newest = dict(sorted(news, key=lambda entry: entry[1].offset))

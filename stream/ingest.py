@@ -20,9 +20,8 @@ from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CATEGORY
 from stream.messages import DeadLetter, RefreshRequest
 from stream.row_cache import CachedUser, CategoryState, RowCache, Superseded, UserState
+from stream.sent import sent_ms
 
-SENT_HEADER = "sent_ms"
-LONGEST_MS = 16  # digits
 WRITE_ATTEMPTS = 5
 
 
@@ -154,7 +153,7 @@ class Ingest:
 
 
 def _arrived(record: Record, event: Click | Query | Order) -> Arrived:
-    sent = sent_ms(record, record.timestamp)
+    sent = sent_ms(record.headers, record.timestamp)
     if isinstance(event, Query):
         return Arrived(record.offset, sent, event.ts, [], search(event))
     return Arrived(record.offset, sent, event.ts, behaviours(event), None)
@@ -215,14 +214,6 @@ def _holds(version: Version, topic: Topic, arrived: Arrived) -> bool:
 def _newest(row: UserRow) -> int:
     """Time (ms) of the newest event of a user row."""
     return max([event.ts for event in row.recent[-1:]] + [query.ts for query in row.queries[-1:]], default=0)
-
-
-def sent_ms(record: Record, default: int) -> int:
-    """When a record was sent (wall clock, ms) by its header, `default` where it does not say or not properly."""
-    for name, value in record.headers:
-        if name == SENT_HEADER and value.isdigit() and len(value) < LONGEST_MS:
-            return int(value)
-    return default
 
 
 def dead_letter(record: Record, refusal: Refusal) -> DeadLetter:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from time import monotonic, time
+from time import monotonic
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -19,8 +19,6 @@ from aiokafka.errors import (
 from stream.connection import Connection
 
 log = logging.getLogger(__name__)
-
-SENT_HEADER = "sent_ms"
 
 Headers = list[tuple[str, bytes]]
 
@@ -151,16 +149,3 @@ _LOST_PRODUCER = (KafkaTimeoutError, OutOfOrderSequenceNumber, UnknownProducerId
 def outage(error: BaseException) -> bool:
     """Whether an error of aiokafka means that the broker cannot now, rather than that it never will."""
     return isinstance(error, KafkaError) and (error.retriable or isinstance(error, _LOST_PRODUCER))
-
-
-def sent_header(now_ms: int | None = None) -> tuple[str, bytes]:
-    """The header that says when a record was sent (wall clock, ms), now if not given."""
-    return SENT_HEADER, str(int(time() * 1000) if now_ms is None else now_ms).encode()
-
-
-def sent_ms(headers: Sequence[tuple[str, bytes]] | None, default: int) -> int:
-    """When a record was sent (wall clock, ms) by its headers, `default` where they do not say or not properly."""
-    for name, value in headers or ():
-        if name == SENT_HEADER and value.isdigit() and len(value) < 16:
-            return int(value)
-    return default

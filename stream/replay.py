@@ -10,7 +10,8 @@ from typing import Literal
 
 from features import sources
 from features.events import Event, Refusal, Topic, encode, key_of
-from stream.outbound import Outgoing, sent_header
+from stream.outbound import Outgoing
+from stream.sent import sent_header
 
 BATCH_EVENTS = 1_000
 

@@ -14,7 +14,8 @@ from infra.settings import Settings
 from infra.workers.frame import Frame, Steps, count
 from stream.dead_letters import outgoing
 from stream.ingest import Ingest, Outcome
-from stream.outbound import SENT_HEADER, Outgoing
+from stream.outbound import Outgoing
+from stream.sent import sent_header
 from stream.topics import BEHAVIOUR, REFRESH, prefixed
 
 
@@ -68,7 +69,7 @@ class IngestWorker:
     def _messages(self, outcome: Outcome) -> list[Outgoing]:
         topic = prefixed(self._prefix, REFRESH)
         return [
-            Outgoing(topic, request.user_id.encode(), msgspec.json.encode(request), None, [(SENT_HEADER, b"%d" % request.sent_ms)])
+            Outgoing(topic, request.user_id.encode(), msgspec.json.encode(request), None, [sent_header(request.sent_ms)])
             for request in outcome.refreshes
         ] + [outgoing(letter, self._prefix) for letter in outcome.dead]
 

@@ -10,7 +10,8 @@ from reader import committed, create, publish, reading
 
 from features.store import StoreUnavailable
 from stream.agents import Backoff
-from stream.outbound import Outbound, PublishFailed, sent_header, sent_ms
+from stream.outbound import Outbound, PublishFailed
+from stream.sent import sent_header, sent_ms
 from stream.watchdog import Stalled
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]

@@ -11,7 +11,8 @@ from faust.types.auth import AuthProtocol
 from stream.admin import BrokerUnavailable, wait_for_broker
 from stream.agents import Backoff
 from stream.connection import Connection
-from stream.outbound import Outbound, PublishFailed, outage, sent_header, sent_ms
+from stream.outbound import Outbound, PublishFailed, outage
+from stream.sent import sent_header, sent_ms
 
 NOBODY = Connection(bootstrap="127.0.0.1:1")
 
