@@ -56,5 +56,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Everlong and what its tests need into $(VENV) (minutes the first time) ..."
-	@$(PIP) -e '.[embedded,dev]'
+	@$(PIP) -e '.[embedded,baselines,dev]'
 	@touch $@ $(VENV)/.installed

@@ -35,7 +35,7 @@ class InterestsRow(msgspec.Struct, array_like=True, frozen=True):
     generation: str = ""
 
 
-class Candidate(msgspec.Struct, array_like=True, frozen=True):
+class Candidate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An item of a candidate set. `path`: category (a long interest found it), short, category_popular or popular."""
 
     item: str

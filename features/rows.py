@@ -50,7 +50,7 @@ class Pair(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     text: str
 
 
-class Behaviour(msgspec.Struct, array_like=True, frozen=True, order=True):
+class Behaviour(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """One thing a user did to an item. Identity is (ts, id); `kind` indexes KINDS; `query_hash` is the query it names."""
 
     ts: int

@@ -15,6 +15,7 @@ from infra.health import Health
 
 PATH_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
 STEP_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
+LONG_BUCKETS_S = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 300)
 SIZE_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)
 
 
@@ -26,6 +27,7 @@ class Metrics:
         self._flow(registry)
         self._work(registry)
         self._serving(registry)
+        self._codes(registry)
 
     def _flow(self, registry: CollectorRegistry) -> None:
         self.events = Counter(
@@ -72,6 +74,36 @@ class Metrics:
             "everlong_http_request_seconds", "Answering a request", ["route"], buckets=STEP_BUCKETS_S, registry=registry
         )
 
+    def _codes(self, registry: CollectorRegistry) -> None:
+        def measured(name: str, what: str) -> Gauge:
+            return Gauge(f"everlong_codes_{name}", what, ["generation"], registry=registry)
+
+        self.codes_generation = measured("generation_info", "1 for the generation of codes in use")
+        self.codes_distortion = measured("distortion_ratio", "Distortion of the codes in use against that when they were made")
+        self.codes_perplexity = measured("perplexity", "Perplexity of code usage, in the worst sub-space")
+        self.codes_dead = measured("dead", "Codes that no measured item has, all sub-spaces together")
+        self.codes_overlap = measured("overlap", "Share of the exact best 100 among the best 100 by codes")
+        self.codes_stale = measured("stale_share", "Share of items whose published code is not that of their vector")
+        self.codes_wanted = Gauge("everlong_codes_wanted_info", "1 for what the policy wants done", ["action"], registry=registry)
+        self.codes_refreshes = Counter("everlong_codes_refreshes", "Refreshes of codes", ["how", "result"], registry=registry)
+        self.codes_refresh_seconds = Histogram(
+            "everlong_codes_refresh_seconds", "A refresh of codes, from training to naming it", buckets=LONG_BUCKETS_S, registry=registry
+        )
+        self.codes_changed = Counter("everlong_codes_changed", "Codes that refreshes published", registry=registry)
+        self.codes_unfinished = Gauge(
+            "everlong_codes_unfinished", "Generations announced, their codes not all published", registry=registry
+        )
+        self.codes_held = Gauge("everlong_codes_held_generations", "Generations of codes in the index", registry=registry)
+        self.codes_made_here = Counter(
+            "everlong_codes_made_here", "Codes of a generation that was not held, made from the vector", registry=registry
+        )
+        self.codes_left_out = Counter("everlong_codes_left_out", "Codes of another bundle, left out", registry=registry)
+        self.index_bytes = Gauge("everlong_index_bytes", "Memory of the index", registry=registry)
+        self.index_segment = Gauge("everlong_index_segment_items", "Items changed since the last compaction", registry=registry)
+        self.index_upkeep_seconds = Histogram(
+            "everlong_index_upkeep_seconds", "Work on an index while it serves", ["what"], buckets=LONG_BUCKETS_S, registry=registry
+        )  # what: compact, save, hold
+
     def batch(self, role: str, records: int, steps: Mapping[str, float]) -> None:
         """A batch of a role is done: its records, and the seconds of each step; their sum is the batch's time."""
         self.batch_records.labels(role).observe(records)
@@ -83,6 +115,31 @@ class Metrics:
         """The process now uses this generation, and no other."""
         self.bundle_generation.clear()
         self.bundle_generation.labels(generation).set(1)
+
+    def codes(self, generation: str, held: int = 0) -> None:
+        """The process encodes with, or serves, this generation of codes, and no other; so many are in its index."""
+        self.codes_generation.clear()
+        self.codes_generation.labels(generation).set(1)
+        self.codes_held.set(held)
+
+    def drift(self, generation: str, figures: Mapping[str, float], wanted: str) -> None:
+        """The codes in use were measured: `figures` as stream.codes.keeper shows them, and what the policy wants done."""
+        self.no_drift()
+        for gauge, name in (
+            (self.codes_distortion, "relative"),
+            (self.codes_perplexity, "perplexity"),
+            (self.codes_dead, "dead"),
+            (self.codes_overlap, "overlap"),
+            (self.codes_stale, "stale"),
+        ):
+            gauge.labels(generation).set(figures[name])
+        self.codes_wanted.labels(wanted).set(1)
+
+    def no_drift(self) -> None:
+        """This process measures codes no longer: show nothing that is getting old."""
+        shown = self.codes_distortion, self.codes_perplexity, self.codes_dead, self.codes_overlap, self.codes_stale, self.codes_wanted
+        for gauge in shown:
+            gauge.clear()
 
     def follow(self, health: Health) -> None:
         """Let the ready gauge show this health."""

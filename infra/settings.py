@@ -23,6 +23,7 @@ _log = logging.getLogger("everlong.settings")
 Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
 Millis = Annotated[int, Field(ge=1)]
 
 
@@ -81,6 +82,16 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; `auto` takes CUDA where a kernel runs on it.")
     torch_threads: int = Field(0, ge=0, description="Threads of torch and faiss in one worker; 0: their own choice.")
 
+    codes_measure_s: Seconds = Field(60.0, description="Seconds between measurements of how far item codes drifted from their vectors.")
+    codes_automatic: bool = Field(True, description="Refresh codes when measurements ask for it; false: only by `everlong codes`.")
+    codes_rest_s: Seconds = Field(600.0, description="Least seconds between two refreshes of codes that nobody asked for.")
+    codes_reservoir: int = Field(16_384, ge=256, description="Item vectors on which drift is measured.")
+    codes_gain: Share = Field(0.05, description="Share of quantisation error that a refresh must save on items that it did not learn from.")
+    codes_lost: Share = Field(0.05, description="Loss of overlap with exact search that asks for a refresh.")
+    snapshot_s: Seconds = Field(
+        300.0, description="Seconds between snapshots of a refresh worker's index in the data directory, from which it starts again."
+    )
+
     max_future_ms: Annotated[int, Field(ge=0)] = Field(
         TimeRules().max_future_ms, description="An event further ahead of the clock is a dead letter."
     )
@@ -92,6 +103,7 @@ class Settings(BaseSettings):
     exclude_bought: bool = Field(
         True, description="Leave out what the user bought (the newest 256 purchases); false where people buy again."
     )
+    only_available: bool = Field(True, description="Leave out items whose attribute `available` or `in_stock` says false, 0 or no.")
     retry_max_s: Seconds = Field(10.0, description="Longest wait between two tries of a write or a publication that fails.")
     stop_deadline_s: Seconds = Field(
         20.0, description="A worker told to stop that has not by then ends itself: brokers gone must not hang it."

@@ -9,6 +9,7 @@ from features import sources
 from features.events import Event, Item
 from infra.clock import wall_ms
 from models.bundle import Manifest, save
+from models.codes.modalities import choose
 from models.config import Config
 from models.train import Progress, train
 from stream.shop import Shop
@@ -51,12 +52,14 @@ def shop_history(plan: ShopPlan) -> History:
 
 
 def file_history(path: Path, products: Path | None = None) -> History:
-    """The history in a file; rows that are no event are left out.
+    """The history in a file; rows that are no event are left out. Items that the file itself describes are taken as they are.
 
     Raises:
         BadSource: the file cannot be read.
     """
-    return History(list(sources.read(path, lambda refusal: None)), sources.read_items(path, products), path.name)
+    events = list(sources.read(path, lambda refusal: None))
+    described = [event for event in events if isinstance(event, Item)]
+    return History(events, [*sources.read_items(path, products), *described], path.name)
 
 
 def train_bundle(history: History, out: Path, *, config: Config, seed: int, device: str, tell: Tell) -> Manifest:
@@ -72,7 +75,11 @@ def train_bundle(history: History, out: Path, *, config: Config, seed: int, devi
     return bundle.manifest
 
 
-def config_of(epochs: int | None = None, dim: int | None = None) -> Config:
-    """The usual configuration, with another number of passes or dimension d where one is given."""
+def config_of(epochs: int | None = None, dim: int | None = None, coded: Sequence[str] | None = None) -> Config:
+    """The usual configuration, with another number of passes, dimension d or choice of what is coded where one is given.
+
+    Raises:
+        UnknownModality: `coded` is no choice.
+    """
     usual = Config()
-    return Config(epochs=epochs or usual.epochs, dim=dim or usual.dim)
+    return Config(epochs=epochs or usual.epochs, dim=dim or usual.dim, coded=choose(coded) if coded else usual.coded)

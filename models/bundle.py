@@ -1,8 +1,6 @@
 """A bundle: all that serving needs of one training, as a directory of plain data and a manifest. Loading compares and refuses."""
 
 import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -15,12 +13,14 @@ import safetensors.numpy
 import torch
 
 from features.table import schema_hash
-from models.cascade import Popular
-from models.codebook import Codebook
+from models.codes.codebook import Codebook
+from models.codes.modalities import only_fused
 from models.config import Config
+from models.directories import replaced
 from models.index import ItemIndex
 from models.items import Sizes
-from models.network import Network
+from models.retrieval.cascade import Popular
+from models.ulim.network import Network
 from models.vocabulary import Vocabulary
 
 FORMAT = 1
@@ -39,7 +39,10 @@ class BundleMismatch(ValueError):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bundle is. `files` holds the checksum of each file; `metrics` are those of the held-out events."""
+    """What a bundle is. `files` holds the checksum of each file; `metrics` are those of the held-out events.
+
+    Events of `data` before `cut_ms` were learnt from; None where a bundle of an older version does not say.
+    """
 
     format: int = FORMAT
     schema: str
@@ -54,19 +57,24 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     data: str
     seed: int
     created: str
+    cut_ms: int | None = None
     metrics: dict[str, dict[str, float]] = {}
     files: dict[str, str] = {}
 
 
 @dataclass(frozen=True)
 class ItemTable:
-    """The catalogue at training time. `vectors` (V, d) float32 of unit length, `codes` (V, P) uint8."""
+    """The catalogue at training time. `vectors` (V, d) float32 of unit length, `codes` (V, P) uint8.
+
+    `parts` (V, D) float32 is what the codes stand for (models.codes.modalities); None: the vectors.
+    """
 
     ids: Sequence[str]
     categories: Sequence[str]
     titles: Sequence[str]
     vectors: np.ndarray
     codes: np.ndarray
+    parts: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -88,32 +96,19 @@ class Bundle:
     def index(self) -> ItemIndex:
         """A new index of the catalogue at training time; items that came later are applied to it."""
         table = self.items
-        return ItemIndex(self.codebook, table.vectors, table.ids, table.categories, codes=table.codes)
+        return ItemIndex(self.codebook, table.vectors, table.ids, table.categories, codes=table.codes, parts=table.parts)
 
 
 def save(bundle: Bundle, directory: Path) -> Path:
     """Write the bundle into a new directory beside `directory` and rename it there; one that stood there is replaced."""
-    directory = Path(directory).absolute()
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-    try:
+    with replaced(directory) as staging:
         contents = _contents(bundle)
         checksums = {name: _checksum(content) for name, content in contents.items()}
         manifest = msgspec.structs.replace(bundle.manifest, files=checksums)
         contents[MANIFEST] = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
         for name, content in contents.items():
             _write(staging / name, content)
-        staging.chmod(0o755)
-        if directory.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
-            os.replace(directory, replaced)
-            os.replace(staging, directory)
-            shutil.rmtree(replaced)
-        else:
-            os.replace(staging, directory)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return directory
+    return Path(directory).absolute()
 
 
 def load(directory: Path, device: str = "cpu") -> Bundle:
@@ -129,7 +124,7 @@ def load(directory: Path, device: str = "cpu") -> Bundle:
     vocabulary = Vocabulary(names["categories"], names["vocabulary_items"])
     arrays = safetensors.numpy.load(contents[ITEM_VECTORS])
     codebook = Codebook.from_centroids(safetensors.numpy.load(contents[CODEBOOK])["centroids"])
-    items = ItemTable(names["items"], names["item_categories"], names["titles"], arrays["vectors"], arrays["codes"])
+    items = ItemTable(names["items"], names["item_categories"], names["titles"], arrays["vectors"], arrays["codes"], arrays.get("parts"))
     _agree(manifest, vocabulary, items, codebook)
     network = Network(manifest.config, vocabulary.category_rows, vocabulary.item_rows, Sizes(*manifest.sizes))
     weights = {name: torch.from_numpy(array) for name, array in safetensors.numpy.load(contents[WEIGHTS]).items()}
@@ -179,10 +174,13 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
         "item_categories": list(bundle.items.categories),
         "titles": list(bundle.items.titles),
     }
+    arrays = {"vectors": bundle.items.vectors, "codes": bundle.items.codes}
+    if bundle.items.parts is not None:
+        arrays["parts"] = bundle.items.parts
     weights = {name: np.ascontiguousarray(tensor.cpu().numpy()) for name, tensor in bundle.network.state_dict().items()}
     return {
         WEIGHTS: safetensors.numpy.save(weights),
-        ITEM_VECTORS: safetensors.numpy.save({"vectors": bundle.items.vectors, "codes": bundle.items.codes}),
+        ITEM_VECTORS: safetensors.numpy.save(arrays),
         CODEBOOK: safetensors.numpy.save({"centroids": np.ascontiguousarray(bundle.codebook.centroids)}),
         NAMES: msgspec.msgpack.encode(names),
         POPULAR: msgspec.msgpack.encode(bundle.popular),
@@ -191,10 +189,13 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
 
 def _agree(manifest: Manifest, vocabulary: Vocabulary, items: ItemTable, codebook: Codebook) -> None:
     remedy = "the parts are of two trainings: copy the whole directory again or train anew"
+    wide = manifest.dim * len(manifest.config.coded)
+    parts = None if only_fused(manifest.config.coded) else (manifest.items, wide)
     for what, found, expected in (
         ("dimension of item vectors", items.vectors.shape, (manifest.items, manifest.dim)),
         ("shape of codes", items.codes.shape, (manifest.items, manifest.subspaces)),
-        ("dimension of the codebook", codebook.dim, manifest.dim),
+        ("shape of the vectors that are coded", None if items.parts is None else items.parts.shape, parts),
+        ("dimension of the codebook", codebook.dim, wide),
         ("codebook", codebook.generation, manifest.codebook),
         ("dimension of the network", manifest.config.dim, manifest.dim),
         ("number of categories", len(vocabulary.categories), manifest.categories),

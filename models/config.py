@@ -14,7 +14,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     buckets: int = 8192  # rows of the table of hashed words
     title_words: int = 24
     query_words: int = 12
-    subspaces: int = 8  # P of the codebook
+    subspaces: int = 8  # P of the codebook, of each vector of `coded`
+    coded: tuple[str, ...] = ("fused",)  # what codes stand for: the fused vector, or modalities side by side (models.codes.modalities)
 
     epochs: int = 3
     batch: int = 256

@@ -4,7 +4,9 @@ Time gaps are log-bucketed and relative to the newest event or query of the USER
 serving see the same number. The newest events are kept where a row holds more than the model reads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import chain
 from math import log
 from operator import attrgetter
 from typing import NamedTuple
@@ -61,7 +63,7 @@ class Texts:
 
     def __init__(self, buckets: int, words: int) -> None:
         self._numbers: dict[str, int] = {"": 0}
-        self._ids: list[list[int]] = [[]]
+        self._ids: list[Sequence[int]] = [()]
         self._buckets = buckets
         self._words = words
 
@@ -69,7 +71,7 @@ class Texts:
         """The number of a text, the next free one where it is new."""
         number = self._numbers.setdefault(text, len(self._ids))
         if number == len(self._ids):
-            self._ids.append(hashed(text, self._buckets, self._words))
+            self._ids.append(_hashed(text, self._buckets, self._words))
         return number
 
     def words(self) -> np.ndarray:
@@ -94,6 +96,12 @@ class Positions:
         position = self._known.get(item)
         return self._strangers + category_row if position is None else position
 
+    def of_all(self, items: Iterable[str], category_rows: np.ndarray) -> np.ndarray:
+        """Positions (n,) int64 of n items, as `of` gives them."""
+        known = self._known.get
+        positions = np.array([known(item, -1) for item in items], np.int64)
+        return np.where(positions < 0, self._strangers + category_rows, positions)
+
 
 def newest_ts(user: UserRow) -> int:
     """Time (ms) of the newest event or query of a user, 0 where there is none."""
@@ -112,18 +120,17 @@ def long_tokens(rows: Sequence[CategoryRow], newest: Sequence[int], positions: P
 
 def touched_tokens(users: Sequence[UserRow], vocabulary: Vocabulary, cap: int) -> TouchedTokens:
     """The newest `cap` distinct categories of each user: (B, P')."""
-    width = max((min(cap, len(user.categories)) for user in users), default=0)
-    tokens = TouchedTokens(*(np.zeros((len(users), max(1, width)), np.int64) for _ in TouchedTokens._fields))
-    for n, user in enumerate(users):
-        touched = user.categories[-cap:]
-        newest = newest_ts(user)
-        tokens.category[n, : len(touched)] = [vocabulary.category(category.category) for category in touched]
-        tokens.gap[n, : len(touched)] = gaps([newest - category.last_ts for category in touched])
-        tokens.times[n, : len(touched)] = [min(category.count.bit_length(), COUNT_ROWS - 1) for category in touched]
-    return tokens
+    rows = [user.categories[-cap:] for user in users]
+    touched = [*chain.from_iterable(rows)]
+    newest = np.repeat(np.array([newest_ts(user) for user in users], np.int64), [len(row) for row in rows])
+    return TouchedTokens(
+        _padded(rows, np.array([vocabulary.category(category.category) for category in touched], np.int64)),
+        _padded(rows, gaps(newest - np.array([category.last_ts for category in touched], np.int64))),
+        _padded(rows, np.array([min(category.count.bit_length(), COUNT_ROWS - 1) for category in touched], np.int64)),
+    )
 
 
-def gaps(milliseconds: Sequence[int]) -> np.ndarray:
+def gaps(milliseconds: Sequence[int] | np.ndarray) -> np.ndarray:
     """Buckets (n,) of time gaps, one for each doubling of seconds: 1 below a second, 2 below 3 seconds, 13 about an hour."""
     seconds = np.maximum(np.asarray(milliseconds, np.float64), 0) / 1000
     return np.minimum(1 + np.log2(1 + seconds).astype(np.int64), GAP_ROWS - 1)
@@ -152,33 +159,36 @@ def _newest(user: UserRow, cap: int) -> list[Entry]:
 
 
 def _tokens(rows: Sequence[Sequence[Entry]], newest: Sequence[int], positions: Positions, texts: Texts) -> Tokens:
-    shape = len(rows), max(1, max(map(len, rows), default=0))
-    tokens = Tokens(
-        np.zeros(shape, np.int64),
-        np.zeros(shape, np.int64),
-        np.zeros(shape, np.int64),
-        np.zeros(shape, np.int64),
-        np.zeros(shape, np.int64),
-        np.zeros(shape, np.float32),
-    )
-    for n, (row, now) in enumerate(zip(rows, newest, strict=True)):
-        if not row:
-            continue
-        described = [_describe(entry, positions, texts) for entry in row]
-        items, categories, kinds, numbers, weights, times = zip(*described, strict=True)
-        end = len(row)
-        tokens.item[n, :end], tokens.category[n, :end], tokens.kind[n, :end] = items, categories, kinds
-        tokens.text[n, :end], tokens.weight[n, :end] = numbers, weights
-        tokens.gap[n, :end] = gaps([now - then for then in times])
-    return tokens
+    entries = [*chain.from_iterable(rows)]  # E of all rows
+    single = np.array([isinstance(entry, Behaviour) for entry in entries], np.bool_)
+    events = [entry for entry in entries if isinstance(entry, Behaviour)]
+    item, category, kind, text, ts = np.zeros((5, len(entries)), np.int64)
+    weight = np.zeros(len(entries), np.float32)
+    category[single] = [positions.vocabulary.category(event.category) for event in events]
+    item[single] = positions.of_all([event.item for event in events], category[single])
+    kind[single] = [event.kind + 1 for event in events]
+    text[single] = [0 if event.pair is None else texts.number(event.pair.text) for event in events]
+    ts[single] = [event.ts for event in events]
+    for n, entry in enumerate(entries):
+        if not isinstance(entry, Behaviour):
+            kind[n], text[n], weight[n], ts[n] = _describe(entry, texts)
+    gap = gaps(np.repeat(np.array(newest, np.int64), [len(row) for row in rows]) - ts)
+    return Tokens(*(_padded(rows, column) for column in (item, category, kind, gap, text, weight)))
 
 
-def _describe(entry: Entry, positions: Positions, texts: Texts) -> tuple[int, int, int, int, float, int]:
-    """(item, category, kind, text, weight, ts) of a token."""
-    if isinstance(entry, Behaviour):
-        category = positions.vocabulary.category(entry.category)
-        text = texts.number(entry.pair.text) if entry.pair is not None else 0
-        return positions.of(entry.item, category), category, entry.kind + 1, text, 0.0, entry.ts
-    if isinstance(entry, Search):
-        return 0, 0, QUERY, texts.number(entry.text), 0.0, entry.ts
-    return 0, 0, FOLDED, 0, log(max(1, entry.count)), entry.last_ts
+def _describe(entry: Search | Bucket, texts: Texts) -> tuple[int, int, float, int]:
+    """(kind, text, weight, ts) of a token that is no single event."""
+    if isinstance(entry, Bucket):
+        return FOLDED, 0, log(max(1, entry.count)), entry.last_ts
+    return QUERY, texts.number(entry.text), 0.0, entry.ts
+
+
+def _padded(rows: Sequence[Sequence[object]], column: np.ndarray) -> np.ndarray:
+    """A value for each entry of all rows, in their order -> (B, T), padded with 0 on the right; T is at least 1."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    padded = np.zeros((len(rows), max(1, int(lengths.max(initial=0)))), column.dtype)
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = column
+    return padded
+
+
+_hashed = lru_cache(maxsize=16_384)(hashed)

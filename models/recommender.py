@@ -9,9 +9,10 @@ import torch
 from features.events import Item
 from features.rows import CategoryRow, UserRow
 from models.bundle import Bundle
+from models.codes.modalities import only_fused
 from models.inputs import Positions, Texts, long_tokens, newest_ts, short_tokens, touched_tokens
 from models.items import Sizes, item_features, strangers
-from models.network import Network, UserState
+from models.ulim.network import Network, UserState
 from models.vocabulary import FIRST, UNKNOWN, Vocabulary
 
 CHUNK = 8192  # items encoded at once
@@ -54,7 +55,7 @@ class Recommender:
         state = self.short([UserRow()])
         self.categories([UserRow()], state, 1)
         self.long(state, [(0, "", CategoryRow())])
-        self.item_codes(self.item_vectors([Item(item_id="-", category_id="-", title="", ts=0)]))
+        self.item_codes(self.item_parts([Item(item_id="-", category_id="-", title="", ts=0)]))
 
     @torch.inference_mode()
     def short(self, users: Sequence[UserRow]) -> ShortState:
@@ -126,9 +127,25 @@ class Recommender:
             parts.append(self._network.items(features).cpu().numpy())
         return np.concatenate(parts)
 
-    def item_codes(self, vectors: np.ndarray) -> np.ndarray:
-        """PQ codes (n, P) uint8 of item vectors, under the bundle's codebook."""
-        return self.bundle.codebook.encode(vectors)
+    @property
+    def fused(self) -> bool:
+        """Whether codes stand for the item vectors themselves, so that `item_parts` are these."""
+        return only_fused(self._config.coded)
+
+    @torch.inference_mode()
+    def item_parts(self, items: Sequence[Item]) -> np.ndarray:
+        """What the codes of items stand for (n, D) float32: the vectors of `Config.coded` side by side (models.codes.modalities)."""
+        if self.fused:
+            return self.item_vectors(items)
+        parts = [np.zeros((0, self.bundle.codebook.dim), np.float32)]
+        for start in range(0, len(items), CHUNK):
+            features = item_features(items[start : start + CHUNK], self._vocabulary, self._sizes)
+            parts.append(self._network.coded(features, self._config.coded))
+        return np.concatenate(parts)
+
+    def item_codes(self, parts: np.ndarray) -> np.ndarray:
+        """PQ codes (n, P) uint8 of what `item_parts` gives, under the bundle's codebook."""
+        return self.bundle.codebook.encode(parts)
 
     @torch.inference_mode()
     def remember(self, items: Sequence[str], vectors: np.ndarray) -> None:

@@ -7,7 +7,6 @@ rare categories filled up with negatives sampled from the catalogue. Category lo
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 import msgspec
@@ -18,17 +17,23 @@ from torch import Tensor
 from features.events import Event, Item
 from features.history import Deeds, deeds
 from features.table import schema_hash
-from models.baselines import popularity
 from models.bundle import Bundle, ItemTable, Manifest, fingerprint
-from models.codebook import Codebook
+from models.codes.codebook import Codebook
+from models.codes.modalities import choose, only_fused
 from models.config import Config
-from models.evaluate import evaluate
+from models.evaluation import NothingToLearn, Split, compact, evaluate, temporal
+from models.evaluation.cascaded import Cascade
+from models.evaluation.contenders import popularity
+from models.evaluation.questions import own_items
+from models.evaluation.report import CASCADE, Asked, Report
+from models.evaluation.simple import simple
+from models.evaluation.tally import Entry
 from models.examples import Examples, build
 from models.inputs import Positions, Tokens
 from models.items import ItemFeatures, Sizes, item_features, strangers, widest
-from models.loss import Drawn, Pool, allow, sampled_softmax
-from models.network import Network
 from models.recommender import CHUNK, Recommender
+from models.ulim.loss import Drawn, Pool, allow, sampled_softmax
+from models.ulim.network import Network
 from models.vocabulary import UNKNOWN, Vocabulary
 
 
@@ -39,10 +44,6 @@ class Progress(NamedTuple):
     step: int
     steps: int
     loss: float
-
-
-class NothingToLearn(ValueError):
-    """No event lies before the cut: train on a longer history, or move `Config.cut_ms`."""
 
 
 class Prepared(NamedTuple):
@@ -69,29 +70,64 @@ def train(
 ) -> Bundle:
     """Learn from the events before the cut, evaluate on those after it (`bundle.manifest.metrics`), give the bundle.
 
-    `items` is the catalogue; items that only events before the cut tell of are added. `created` and `data` go into the
-    manifest as they are. The same input and seed give the same bundle on one machine and thread count, whatever the order
-    of events and items.
+    Popular items of the bundle, which serve where the model cannot, are those of all events. Items that came after the cut are
+    in the bundle, but not among what the evaluation can find: that they are there may tell what was wanted.
 
     Raises:
         NothingToLearn: there is no event before the cut.
     """
-    torch.manual_seed(seed)
     progress(Progress("reading history", 0, 1, 0.0))
-    prepared = _prepare(events, items, config)
+    split = temporal(deeds(events), config.holdout, config.cut_ms)
+    catalogue = catalogue_of(items, split.known, split.cut_ms)
+    bundle = learn(split.known, catalogue, config, seed, progress, cut_ms=split.cut_ms, data=data, created=created, device=device)
+    progress(Progress("evaluating", 1, 1, 0.0))
+    report = _evaluated(bundle, catalogue, split, Asked(config.test_per_user, seed=seed), device)
+    newest = max(event.ts for deed in split.done.values() for event in deed.events)
+    manifest = msgspec.structs.replace(bundle.manifest, metrics=compact(report))
+    return replace(bundle, manifest=manifest, popular=popularity(split.done, newest + 1, config.popular))
+
+
+def learn(
+    known: Mapping[str, Deeds],
+    items: Iterable[Item],
+    config: Config,
+    seed: int,
+    progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    cut_ms: int,
+    data: str = "",
+    created: str = "",
+    device: str = "cpu",
+) -> Bundle:
+    """A bundle learnt from what users did before `cut_ms`, and from nothing else; its manifest has no metrics.
+
+    `items` is the catalogue; items that only known events tell of are added. `created` and `data` go into the manifest as
+    they are. The same input and seed give the same bundle on one machine and thread count, whatever the order of items.
+
+    Raises:
+        NothingToLearn: there is no event before the cut. UnknownModality: `config.coded` names none.
+    """
+    choose(config.coded)
+    torch.manual_seed(seed)
+    prepared = _prepare(known, items, config, cut_ms)
     vocabulary = prepared.vocabulary
     positions = Positions({item.item_id: at for at, item in enumerate(prepared.catalogue)}, vocabulary)
     examples = build(prepared.done, positions, config, prepared.cut_ms)
     if examples is None:
-        cut = datetime.fromtimestamp(prepared.cut_ms / 1000, UTC)
-        raise NothingToLearn(f"no event is older than {cut}: train on a longer history or move Config.cut_ms")
+        raise NothingToLearn("there is no event to learn from: give a longer history or a later cut")
     network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.sizes).to(device)
     _fit(network, examples, prepared, config, seed, progress)
-    progress(Progress("evaluating", 1, 1, 0.0))
-    bundle = _bundle(network, prepared, config, seed, data, created)
-    known = popularity(prepared.done, prepared.cut_ms, config.popular)
-    metrics = evaluate(Recommender(bundle, device), known, prepared.done, prepared.cut_ms, config.test_per_user, config.top_k, seed)
-    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, metrics=metrics))
+    return _bundle(network, prepared, config, seed, data, created)
+
+
+def _evaluated(bundle: Bundle, catalogue: list[Item], split: Split, asked: Asked, device: str) -> Report:
+    """The report over items that were there before the cut, or that known events touch."""
+    touched = {event.item for deed in split.known.values() for event in deed.events}
+    there = [item for item in catalogue if item.ts < split.cut_ms or item.item_id in touched]
+    ids = {item.item_id for item in there}
+    own = own_items(split, split.starts, [item for item in catalogue if item.item_id not in ids])
+    cascade = Cascade(Recommender(bundle, device), bundle.manifest.config.top_k, there, own)
+    return evaluate(split, [Entry(CASCADE, asked.seed, cascade), *simple(split)], ids, asked)
 
 
 def losses(network: Network, examples: Examples, batch: np.ndarray, drawn: Drawn, features: ItemFeatures, config: Config) -> Tensor:
@@ -132,7 +168,8 @@ def _fit(network: Network, examples: Examples, prepared: Prepared, config: Confi
         network.popularity.copy_(torch.from_numpy(np.log(counts / counts.sum())))
     optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
     steps = config.epochs * -(-len(examples.item) // config.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=steps, pct_start=0.1)
+    warm_up = 0.1 if steps != 10 else 0.15  # OneCycleLR divides by warm_up * steps - 1
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=steps, pct_start=warm_up)
     network.train()
     step, recent = 0, 0.0
     for _ in range(config.epochs):
@@ -160,10 +197,8 @@ def _local(tokens: Tokens, item: np.ndarray, text: np.ndarray) -> Tokens:
     return tokens._replace(item=item.reshape(tokens.item.shape), text=text.reshape(tokens.text.shape))
 
 
-def _prepare(events: Iterable[Event], items: Iterable[Item], config: Config) -> Prepared:
-    done = deeds(events)
-    cut_ms = config.cut_ms if config.cut_ms is not None else _cut(done, config.holdout)
-    catalogue = _catalogue(items, done, cut_ms)
+def _prepare(done: Mapping[str, Deeds], items: Iterable[Item], config: Config, cut_ms: int) -> Prepared:
+    catalogue = catalogue_of(items, done, cut_ms)
     seen = {event.item for deed in done.values() for event in deed.events if event.ts < cut_ms}
     vocabulary = Vocabulary.of((item.category_id for item in catalogue), seen)
     image, text = widest(item.image_embedding for item in catalogue), widest(item.text_embedding for item in catalogue)
@@ -171,14 +206,7 @@ def _prepare(events: Iterable[Event], items: Iterable[Item], config: Config) -> 
     return Prepared(done, cut_ms, catalogue, vocabulary, sizes, item_features(catalogue, vocabulary, sizes))
 
 
-def _cut(done: Mapping[str, Deeds], holdout: float) -> int:
-    times = np.sort([event.ts for deed in done.values() for event in deed.events])
-    if not len(times):
-        raise NothingToLearn("there is no click and no order to learn from")
-    return int(times[min(len(times) - 1, int(len(times) * (1 - holdout)))]) + (1 if holdout <= 0 else 0)
-
-
-def _catalogue(items: Iterable[Item], done: Mapping[str, Deeds], cut_ms: int) -> list[Item]:
+def catalogue_of(items: Iterable[Item], done: Mapping[str, Deeds], cut_ms: int) -> list[Item]:
     """The newest state of each item that is not deleted, and of each that only events before the cut tell of; by id."""
     newest: dict[str, Item] = {}
     for item in items:
@@ -194,16 +222,19 @@ def _catalogue(items: Iterable[Item], done: Mapping[str, Deeds], cut_ms: int) ->
 
 @torch.inference_mode()
 def _bundle(network: Network, prepared: Prepared, config: Config, seed: int, data: str, created: str) -> Bundle:
-    catalogue, starts = prepared.catalogue, range(0, len(prepared.catalogue), CHUNK)
-    parts = [network.items(prepared.features.take(np.arange(start, min(start + CHUNK, len(catalogue))))) for start in starts]
-    vectors = torch.cat(parts).cpu().numpy()  # (V, d)
-    codebook = Codebook.train(vectors, config.subspaces, seed)
+    catalogue = prepared.catalogue
+    starts = range(0, len(catalogue), CHUNK)
+    chunks = [prepared.features.take(np.arange(start, min(start + CHUNK, len(catalogue)))) for start in starts]
+    vectors = torch.cat([network.items(chunk) for chunk in chunks]).cpu().numpy()  # (V, d)
+    parts = None if only_fused(config.coded) else np.concatenate([network.coded(chunk, config.coded) for chunk in chunks])  # (V, D)
+    coded = vectors if parts is None else parts
+    codebook = Codebook.train(coded, config.subspaces * len(config.coded), seed)
     manifest = Manifest(
         schema=schema_hash(),
         generation=fingerprint(network),
         codebook=codebook.generation,
         dim=config.dim,
-        subspaces=config.subspaces,
+        subspaces=codebook.subspaces,
         categories=len(prepared.vocabulary.categories),
         items=len(catalogue),
         sizes=prepared.sizes,
@@ -211,8 +242,8 @@ def _bundle(network: Network, prepared: Prepared, config: Config, seed: int, dat
         data=data,
         seed=seed,
         created=created,
+        cut_ms=prepared.cut_ms,
     )
     ids, categories = [item.item_id for item in catalogue], [item.category_id for item in catalogue]
-    items = ItemTable(ids, categories, [item.title for item in catalogue], vectors, codebook.encode(vectors))
-    newest = max(event.ts for deed in prepared.done.values() for event in deed.events)
-    return Bundle(manifest, network, prepared.vocabulary, items, codebook, popularity(prepared.done, newest + 1, config.popular))
+    items = ItemTable(ids, categories, [item.title for item in catalogue], vectors, codebook.encode(coded), parts)
+    return Bundle(manifest, network, prepared.vocabulary, items, codebook, popularity(prepared.done, prepared.cut_ms, config.popular))

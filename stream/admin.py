@@ -75,7 +75,7 @@ def create_topics(connection: Connection, prefix: str, partitions: int, replicat
             raise TopicsDisagree(behaviour, partitions)
         missing = [topic for topic in topics if prefixed(prefix, topic) not in existing]
         for topic in missing:
-            _create(admin, topic, prefixed(prefix, topic), partitions, replication)
+            _create(admin, topic, prefixed(prefix, topic), topic.partitions or partitions, replication)
         _wait_until_there(admin, [prefixed(prefix, topic) for topic in missing])
     return [prefixed(prefix, topic) for topic in missing]
 

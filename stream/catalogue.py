@@ -1,19 +1,26 @@
 """The catalogue pipeline: item events become vectors and PQ codes, item rows, and messages for every refresh worker's index.
 
-It knows no Kafka. Steps: 1 decode, 2 vectors and codes of one bundle's generation, 3 one versioned write of the item
+It knows no Kafka. Steps: 1 decode, 2 vectors of one bundle's generation and their codes, 3 one versioned write of the item
 rows, then the agent: 4 publish codes and dead letters, 5 acknowledge. All steps may be repeated.
+
+A row keeps the code under the bundle's own codebook, so that row and bundle say all there is to know; what is published is
+the code under the codebook in use.
 """
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from features.availability import is_available
 from features.codec import pack
 from features.event_time import TimeRules
 from features.events import Item, Reason, Refusal, Topic, decode
 from features.outcomes import ItemRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import ITEM
+from models.codes.codebook import Codebook
 from models.recommender import Recommender
 from stream.ingest import Record, dead_letter
 from stream.messages import DeadLetter, ItemCode
@@ -37,7 +44,8 @@ class News(NamedTuple):
 
 
 class Catalogue:
-    """Applies item events under the recommender that `current` gives at the time."""
+    """Applies item events under the recommender that `current` gives at the time, and the codebook that `codebook` gives
+    for a bundle's generation and its own codebook."""
 
     def __init__(
         self,
@@ -46,8 +54,9 @@ class Catalogue:
         clock_ms: Callable[[], int],
         rules: TimeRules | None = None,
         epoch: int = 0,
+        codebook: Callable[[str, Codebook], Codebook] = lambda bundle, own: own,
     ) -> None:
-        self._store, self._current, self._clock_ms = store, current, clock_ms
+        self._store, self._current, self._clock_ms, self._codebook = store, current, clock_ms, codebook
         self._rules, self._epoch = rules or TimeRules(), epoch
 
     def process(self, records: Sequence[Record]) -> CatalogueOutcome:
@@ -83,17 +92,22 @@ class Catalogue:
     def _encode(self, news: dict[str, News]) -> tuple[list[tuple[Key, Stored]], list[tuple[str, ItemCode | None]]]:
         recommender = self._current()
         alive = {name: (said, said.item) for name, said in news.items() if said.item is not None and not said.item.deleted}
-        vectors = recommender.item_vectors([item for _, item in alive.values()])  # (n, d) float32
-        quantised = recommender.item_codes(vectors)  # (n, P) uint8
+        items = [item for _, item in alive.values()]
+        vectors = recommender.item_vectors(items)  # (n, d) float32
+        parts = vectors if recommender.fused else recommender.item_parts(items)  # (n, D) float32: what codes stand for
+        own = recommender.bundle.codebook
+        used = self._codebook(recommender.generation, own)
+        kept = own.encode(parts)  # (n, P) uint8
+        published = kept if used is own else used.encode(parts)
         rows: list[tuple[Key, Stored]] = []
         codes: list[tuple[str, ItemCode | None]] = []
-        for (name, (said, item)), vector, code in zip(alive.items(), vectors, quantised, strict=True):
+        for n, (name, (said, item)) in enumerate(alive.items()):
             row = ItemRow(
                 category=item.category_id,
                 title=item.title,
                 price=item.price,
-                vector=vector.astype("<f4").tobytes(),
-                code=code.tobytes(),
+                vector=_bytes(vectors[n]),
+                code=kept[n].tobytes(),
                 generation=recommender.generation,
                 ts=item.ts,
             )
@@ -102,10 +116,14 @@ class Catalogue:
                 item_id=name,
                 category_id=row.category,
                 vector=row.vector,
-                code=row.code,
+                code=published[n].tobytes(),
                 generation=row.generation,
                 ts=row.ts,
                 sent_ms=said.sent_ms,
+                codebook=used.generation,
+                price=item.price,
+                available=is_available(item),
+                parts=b"" if recommender.fused else _bytes(parts[n]),
             )
             codes.append((name, message))
         for name, said in news.items():
@@ -117,3 +135,7 @@ class Catalogue:
     def _row(self, item_id: str, offset: int, row: ItemRow) -> tuple[Key, Stored]:
         """The row; its version counts offsets of the topic `items`."""
         return Key(ITEM.name, (item_id,)), Stored(pack(row), Version(self._epoch, offset + 1), row.ts)
+
+
+def _bytes(vector: np.ndarray) -> bytes:
+    return vector.astype("<f4").tobytes()

@@ -24,13 +24,14 @@ Headers = list[tuple[str, bytes]]
 
 
 class Outgoing(NamedTuple):
-    """A record to publish. Records of one key go to one partition (murmur2), in order. No `value`: the key is deleted."""
+    """A record to publish. Records of one key go to one partition (murmur2 if none is named), in order. No `value`: the key is deleted."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     timestamp_ms: int | None = None
     headers: Headers | None = None
+    partition: int | None = None
 
 
 class PublishFailed(Exception):
@@ -115,8 +116,9 @@ class Outbound:
         confirmations: list[asyncio.Future[object]] = []
         failure: BaseException | None = None
         try:
-            for topic, key, value, timestamp_ms, headers in records:
-                confirmations.append(await producer.send(topic, value, key, timestamp_ms=timestamp_ms, headers=headers))
+            for topic, key, value, timestamp_ms, headers, *partition in records:
+                where = partition[0] if partition else None
+                confirmations.append(await producer.send(topic, value, key, where, timestamp_ms, headers))
         except KafkaError as error:
             failure = error
         if confirmations:

@@ -11,6 +11,7 @@ category_popular (no model: popular in the user's categories); popular. The leve
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,13 @@ from features.outcomes import Candidate, CandidatesRow, InterestsRow
 from features.rows import CategoryRow, UserRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
-from models.cascade import Popular, popular_candidates, retrieve, retrieve_short
-from models.index import ItemIndex
-from models.recommender import Recommender
+from models.index import ItemIndex, View, Where
+from models.recommender import Recommender, ShortState
+from models.retrieval.cascade import Popular, popular_candidates, retrieve, retrieve_short
 from stream.messages import CandidateSet, PublishedCandidate, RefreshRequest
 
 LEVELS = ("full", "short", "category_popular", "popular")
+Chosen = Sequence[tuple[str, float]]  # categories of a user with their probabilities
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,12 @@ class Serving:
 
 
 class Limits(NamedTuple):
-    """`top_k` categories a user, `candidates` in a set, and whether bought items are left out."""
+    """`top_k` categories a user, `candidates` in a set, and whether bought items and those that cannot be had are left out."""
 
     top_k: int = 8
     candidates: int = 200
     exclude_bought: bool = True
+    only_available: bool = True
 
 
 class User(NamedTuple):
@@ -52,6 +55,11 @@ class User(NamedTuple):
     row: UserRow
     interests: InterestsRow
     version: Version
+
+    @property
+    def known(self) -> bool:
+        """Whether there is anything that they did or searched for."""
+        return bool(self.row.recent or self.row.queries)
 
     @property
     def event_ts(self) -> int:
@@ -66,6 +74,9 @@ class Answer(NamedTuple):
     candidates: list[Candidate]
     level: str
     interests: InterestsRow | None
+
+
+NOTHING = Answer([], "", None)
 
 
 class RefreshOutcome(NamedTuple):
@@ -86,6 +97,7 @@ class Refresh:
     ) -> None:
         self._store, self._current, self._clock_ms = store, current, clock_ms
         self._limits = limits or Limits()
+        self._where = Where(available=True) if self._limits.only_available else None
 
     def process(self, requests: Sequence[RefreshRequest], behind: bool = False) -> RefreshOutcome:
         """Refresh the users of `requests`, each once. `behind`: the backlog exceeds the budget, take the short way.
@@ -95,14 +107,19 @@ class Refresh:
         """
         users = self._read(coalesce(requests))  # 1, 2
         serving = self._current()
+        view = serving.index.look()
         computed = Computed()
         failure = None
         try:
-            answers = self._short(serving, users) if behind else self._full(serving, users, computed)  # 3, 4, 5
+            recommender = serving.recommender
+            answers = self._short(recommender, view, users) if behind else self._full(recommender, view, users, computed)  # 3, 4, 5
         except (RuntimeError, FloatingPointError) as error:  # torch's errors, a lost GPU among them
             failure = f"{type(error).__name__}: {error}"
-            answers = [self._popular(serving, user) for user in users]
-        answers = [answer if answer.candidates else self._popular(serving, user) for user, answer in zip(users, answers, strict=True)]
+            answers = [NOTHING] * len(users)
+        answers = [
+            answer if answer.candidates else self._popular(serving.popular, view, user)
+            for user, answer in zip(users, answers, strict=True)
+        ]
         sets = self._write(serving, users, answers)  # 6
         levels = Counter(found.level for found, _ in sets)
         return RefreshOutcome(sets, levels, computed.new, computed.reused, failure)
@@ -117,51 +134,54 @@ class Refresh:
             users.append(User(request, unpack(UserRow, row and row.packed), unpack(InterestsRow, interests and interests.packed), version))
         return users
 
-    def _full(self, serving: Serving, users: Sequence[User], computed: "Computed") -> list[Answer]:
-        recommender, index = serving.recommender, serving.index
+    def _full(self, recommender: Recommender, view: View, users: Sequence[User], computed: "Computed") -> list[Answer]:
         state = recommender.short([user.row for user in users])
         _check(state.vectors)
         chosen = recommender.categories([user.row for user in users], state, self._limits.top_k)
-        held = [kept_interests(user, recommender) for user in users]
-        needed = [(n, category) for n, found in enumerate(chosen) for category, _ in found if category not in held[n]]
-        keys = [Key(USER_CATEGORY.name, (users[n].request.user_id, category)) for n, category in needed]
-        rows = self._store.read(keys) if keys else []
-        sequences = [(n, category, unpack(CategoryRow, row and row.packed)) for (n, category), row in zip(needed, rows, strict=True)]
-        for (n, category), vector in zip(needed, recommender.long(state, sequences) if sequences else [], strict=True):
-            _check(vector)
-            held[n][category] = vector
-        computed.new += len(needed)
-        computed.reused += sum(len(found) for found in chosen) - len(needed)
-        empty = np.empty((0, recommender.dim), np.float32)
-        long_vectors = [np.stack([held[n][c] for c, _ in found]) if found else empty for n, found in enumerate(chosen)]  # B x (K, d)
-        found_by_user = retrieve(index, long_vectors, chosen, state.vectors, self._excluded(users), self._limits.candidates)
+        long = self._long(recommender, users, state, chosen, computed)
+        excluded = self._excluded(users)
+        found_by_user = retrieve(view, long, chosen, state.vectors, excluded, self._limits.candidates, self._where)
         answers = []
-        for user, found, vectors, short, candidates in zip(users, chosen, long_vectors, state.vectors, found_by_user, strict=True):
-            packed = np.concatenate([vectors, short[None]]).astype("<f4").tobytes()  # (K+1, d)
+        for user, found, vectors, short, candidates in zip(users, chosen, long, state.vectors, found_by_user, strict=True):
+            packed = _bytes(vectors) + _bytes(short)  # (K+1, d)
             names = [category for category, _ in found] + [""]
             interests = InterestsRow(categories=names, vectors=packed, dim=recommender.dim, generation=recommender.generation)
-            known = user.row.recent or user.row.queries
-            answers.append(Answer(candidates if known else [], "full", interests))
+            answers.append(Answer(candidates if user.known else [], "full", interests))
         return answers
 
-    def _short(self, serving: Serving, users: Sequence[User]) -> list[Answer]:
-        state = serving.recommender.short([user.row for user in users])
+    def _long(
+        self, recommender: Recommender, users: Sequence[User], state: ShortState, chosen: Sequence[Chosen], computed: "Computed"
+    ) -> list[np.ndarray]:
+        """Long interests (K, d) of the chosen categories of each user: those at hand, others computed from the rows of their category."""
+        held = [kept_interests(user, recommender) for user in users]
+        needed = [(n, category) for n, found in enumerate(chosen) for category, _ in found if category not in held[n]]
+        if needed:
+            rows = self._store.read([Key(USER_CATEGORY.name, (users[n].request.user_id, category)) for n, category in needed])
+            sequences = [(n, category, unpack(CategoryRow, row and row.packed)) for (n, category), row in zip(needed, rows, strict=True)]
+            vectors = recommender.long(state, sequences)  # (R, d)
+            _check(vectors)
+            for (n, category), vector in zip(needed, vectors, strict=True):
+                held[n][category] = vector
+        every = [held[n][category] for n, found in enumerate(chosen) for category, _ in found]
+        computed.new += len(needed)
+        computed.reused += len(every) - len(needed)
+        stacked = np.concatenate([*every, np.empty(0, np.float32)]).reshape(-1, recommender.dim)
+        ends = np.cumsum([0, *(len(found) for found in chosen)]).tolist()
+        return [stacked[start:end] for start, end in pairwise(ends)]
+
+    def _short(self, recommender: Recommender, view: View, users: Sequence[User]) -> list[Answer]:
+        state = recommender.short([user.row for user in users])
         _check(state.vectors)
-        found = retrieve_short(serving.index, state.vectors, self._excluded(users), self._limits.candidates)
+        found = retrieve_short(view, state.vectors, self._excluded(users), self._limits.candidates, self._where)
         return [
-            Answer(candidates if user.row.recent or user.row.queries else [], "short", without_touched(user))
+            Answer(candidates if user.known else [], "short", without_touched(user))
             for user, candidates in zip(users, found, strict=True)
         ]
 
-    def _popular(self, serving: Serving, user: User) -> Answer:
+    def _popular(self, popular: Popular, view: View, user: User) -> Answer:
         categories = [(touched.category, float(touched.count)) for touched in user.row.categories]
-        candidates = popular_candidates(
-            serving.popular,
-            categories,
-            limit=self._limits.candidates,
-            exclude=self._excluded([user])[0],
-            category_of=serving.index.category_of,
-        )
+        limit, [exclude] = self._limits.candidates, self._excluded([user])
+        candidates = popular_candidates(popular, categories, limit=limit, exclude=exclude, view=view, where=self._where)
         level = "category_popular" if any(candidate.path == "category_popular" for candidate in candidates) else "popular"
         return Answer(candidates, level, without_touched(user))
 
@@ -184,6 +204,10 @@ class Refresh:
             sets[key] = published, user.request.sent_ms
         accepted = self._store.write(rows)
         return [sets[key] for (key, _), ok in zip(rows, accepted, strict=True) if ok and key in sets]
+
+
+def _bytes(vectors: np.ndarray) -> bytes:
+    return vectors.astype("<f4", copy=False).tobytes()
 
 
 def _check(vectors: np.ndarray) -> None:

@@ -6,12 +6,16 @@ from features.events import Topic
 
 
 class TopicSpec(NamedTuple):
-    """A topic of the broker. Retention of -1 ms keeps everything; a compacted topic keeps the newest record of a key."""
+    """A topic of the broker. Retention of -1 ms keeps everything; a compacted topic keeps the newest record of a key.
+
+    `partitions` is given only where all of it must be in one order.
+    """
 
     name: str
     key: str
     compacted: bool = False
     retention_ms: int = -1
+    partitions: int | None = None
 
 
 CLICKS = TopicSpec(Topic.CLICKS, "user id")
@@ -19,12 +23,13 @@ QUERIES = TopicSpec(Topic.QUERIES, "user id")
 ORDERS = TopicSpec(Topic.ORDERS, "user id")
 ITEMS = TopicSpec(Topic.ITEMS, "item id", compacted=True)
 ITEM_CODES = TopicSpec("item-codes", "item id", compacted=True)
+CODEBOOKS = TopicSpec("codebooks", "kind and generation or bundle", compacted=True, partitions=1)
 REFRESH = TopicSpec("refresh", "user id", retention_ms=86_400_000)
 CANDIDATES = TopicSpec("candidates", "user id", compacted=True)
 DEAD_LETTERS = TopicSpec("events.dlq", "source topic and partition", retention_ms=30 * 86_400_000)
 
 BEHAVIOUR = (CLICKS, QUERIES, ORDERS)
-ALL = (*BEHAVIOUR, ITEMS, ITEM_CODES, REFRESH, CANDIDATES, DEAD_LETTERS)
+ALL = (*BEHAVIOUR, ITEMS, ITEM_CODES, CODEBOOKS, REFRESH, CANDIDATES, DEAD_LETTERS)
 
 
 def prefixed(prefix: str, topic: TopicSpec) -> str:

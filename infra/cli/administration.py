@@ -31,7 +31,7 @@ def topics(as_json: AsJson = False) -> None:
         {
             "name": prefixed(settings.topic_prefix, topic),
             "key": topic.key,
-            "partitions": settings.partitions,
+            "partitions": topic.partitions or settings.partitions,
             "compacted": topic.compacted,
             "retention_ms": topic.retention_ms,
         }
@@ -64,6 +64,9 @@ def train(
     products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
     dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
+    coded: Annotated[
+        str, typer.Option(help="What item codes stand for, by commas: fused, id, category, words, image, text.")
+    ] = "fused",
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     users: Annotated[int, typer.Option(min=1, help="Users of the simulated shop.")] = 300,
     items: Annotated[int, typer.Option(min=1, help="Items of the simulated shop.")] = 2000,
@@ -77,17 +80,22 @@ def train(
     from infra.settings import load_settings
     from infra.training import ShopPlan, config_of, file_history, shop_history, train_bundle
     from infra.wiring import choose_device
-    from models.evaluate import table
+    from models.codes.modalities import UnknownModality
+    from models.evaluation.table import lines
 
     settings = load_settings()
+    try:
+        config = config_of(epochs, dim, [name.strip() for name in coded.split(",")])
+    except UnknownModality as error:
+        raise typer.BadParameter(str(error), param_hint="--coded") from error
     target = out or settings.bundle_path
     history = shop_history(ShopPlan(users, items, categories, days, seed)) if data == "shop" else file_history(Path(data), products)
     with progress("training") as tell:
-        manifest = train_bundle(history, target, config=config_of(epochs, dim), seed=seed, device=choose_device(settings), tell=tell)
+        manifest = train_bundle(history, target, config=config, seed=seed, device=choose_device(settings), tell=tell)
     if as_json:
         print_json(msgspec.to_builtins(manifest) | {"path": str(target)})
         return
-    print(table(manifest.metrics))
+    print(lines(manifest.metrics))
     say(f"bundle {manifest.generation} of {manifest.items:,} items in {manifest.categories:,} categories is in {target}")
 
 

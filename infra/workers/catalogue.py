@@ -1,4 +1,4 @@
-"""The catalogue worker: items into vectors, codes and item rows. A new bundle encodes the whole catalogue anew."""
+"""The catalogue worker: items into vectors, codes and item rows. A new bundle encodes the whole catalogue anew. One keeps the codes."""
 
 import asyncio
 import logging
@@ -14,15 +14,17 @@ from msgspec.structs import replace
 from infra.clock import wall_ms
 from infra.settings import Settings
 from infra.wiring import choose_device
+from infra.workers.codes import CodesKeeper
 from infra.workers.frame import Frame, Steps, count
 from models.bundle import load
 from models.recommender import Recommender
 from stream.catalogue import Catalogue
+from stream.codes.book_tail import Codebooks
 from stream.dead_letters import outgoing
 from stream.messages import DeadLetter, ItemCode
 from stream.outbound import Outgoing
-from stream.serving import Swapper
-from stream.topics import ITEM_CODES, ITEMS
+from stream.serving.swapper import Swapper
+from stream.topics import CODEBOOKS, ITEM_CODES, ITEMS
 
 log = logging.getLogger(__name__)
 
@@ -31,64 +33,88 @@ ENCODE_AT_ONCE = 1000
 
 def run(settings: Settings) -> int:
     """Run it until a signal; the exit code."""
-    frame = Frame("catalogue", settings, "bundle")
-    device = choose_device(settings)
-    frame.await_bundle()
-    swapper = Swapper(settings.bundle_path, lambda directory: Recommender(load(directory, device), device))
-    frame.metrics.bundle(swapper.generation)
-    frame.health.set_ready("bundle")
-    catalogue = Catalogue(frame.store, lambda: cast(Recommender, swapper.current), wall_ms, settings.time_rules, settings.epoch)
-    one_at_a_time = asyncio.Lock()
-    looked_at, encoded = 0.0, ""
+    return CatalogueWorker(Frame("catalogue", settings, "bundle")).run()
 
-    async def publish(codes: Sequence[tuple[str, ItemCode | None]], dead: Sequence[DeadLetter] = ()) -> None:
-        topic = frame.topic(ITEM_CODES)
+
+class CatalogueWorker:
+    """Applies lists of items, and all of them again under a new bundle."""
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame, self._settings = frame, frame.settings
+        device = choose_device(frame.settings)
+        frame.await_bundle()
+        self._swapper = Swapper(frame.settings.bundle_path, lambda directory: Recommender(load(directory, device), device))
+        frame.metrics.bundle(self._swapper.generation)
+        frame.health.set_ready("bundle")
+        self._codebooks = Codebooks(frame.connection, frame.topic(CODEBOOKS))
+        self._codebooks.start(frame.stopping)
+        book = self._codebooks.book
+        self._keeper = CodesKeeper(frame, book, lambda: self._recommender().bundle)
+        self._catalogue = Catalogue(
+            frame.store, self._recommender, wall_ms, frame.settings.time_rules, frame.settings.epoch, codebook=book.used
+        )
+        self._one_at_a_time = asyncio.Lock()
+        self._looked_at, self._encoded = 0.0, ""
+
+    def run(self) -> int:
+        """Run it until a signal; the exit code."""
+        self._frame.read([ITEMS], self._handle, in_step=False)
+        self._frame.every_tick(self._follow_bundle)
+        self._frame.every_tick(self._keeper.follow)
+        try:
+            return self._frame.run()
+        finally:
+            self._keeper.stop()
+            self._codebooks.stop()
+
+    def _recommender(self) -> Recommender:
+        return cast(Recommender, self._swapper.current)
+
+    async def _publish(self, codes: Sequence[tuple[str, ItemCode | None]], dead: Sequence[DeadLetter] = ()) -> None:
+        topic = self._frame.topic(ITEM_CODES)
         records = [Outgoing(topic, item.encode(), None if code is None else msgspec.json.encode(code)) for item, code in codes]
-        await frame.publish(records + [outgoing(letter, settings.topic_prefix) for letter in dead])
+        await self._frame.publish(records + [outgoing(letter, self._settings.topic_prefix) for letter in dead])
 
-    async def handle(records: list[Any]) -> None:
-        steps = Steps()
-        async with one_at_a_time:
-            outcome = await asyncio.to_thread(catalogue.process, records)
+    async def _handle(self, records: list[Any]) -> None:
+        steps, metrics = Steps(), self._frame.metrics
+        async with self._one_at_a_time:
+            outcome = await asyncio.to_thread(self._catalogue.process, records)
             steps.done("encode")
-            await publish(outcome.codes, outcome.dead)
+            await self._publish(outcome.codes, outcome.dead)
         steps.done("publish")
-        count(frame.metrics.events, lambda name: {"topic": "items", "outcome": name}, {"applied": outcome.counts["applied"]})
-        count(frame.metrics.dead_letters, lambda name: {"reason": name}, Counter(letter.reason for letter in outcome.dead))
-        frame.metrics.batch("catalogue", len(records), steps.seconds)
+        count(metrics.events, lambda name: {"topic": "items", "outcome": name}, {"applied": outcome.counts["applied"]})
+        count(metrics.dead_letters, lambda name: {"reason": name}, Counter(letter.reason for letter in outcome.dead))
+        metrics.batch("catalogue", len(records), steps.seconds)
 
-    async def follow_bundle() -> None:
+    async def _follow_bundle(self) -> None:
         """Under a new generation every item is encoded again, from the compacted topic; so too when the worker starts."""
-        nonlocal looked_at, encoded
+        if self._codebooks.failure is not None:
+            raise self._codebooks.failure
         now = asyncio.get_running_loop().time()
-        if now - looked_at >= settings.bundle_poll_s:
-            looked_at = now
-            if await asyncio.to_thread(swapper.look):
-                frame.metrics.bundle(swapper.generation)
-        if encoded != swapper.generation:
-            generation = swapper.generation
-            batches = _catalogue(frame)
+        if now - self._looked_at >= self._settings.bundle_poll_s:
+            self._looked_at = now
+            if await asyncio.to_thread(self._swapper.look):
+                self._frame.metrics.bundle(self._swapper.generation)
+        if self._encoded != self._swapper.generation:
+            generation = self._swapper.generation
+            batches = self._all()
             while (records := await asyncio.to_thread(next, batches, None)) is not None:
-                async with one_at_a_time:
-                    outcome = await asyncio.to_thread(catalogue.process, records)
-                    await publish([(item, code and replace(code, sent_ms=0)) for item, code in outcome.codes])
-            encoded = generation
+                async with self._one_at_a_time:
+                    outcome = await asyncio.to_thread(self._catalogue.process, records)
+                    await self._publish([(item, code and replace(code, sent_ms=0)) for item, code in outcome.codes])
+            self._encoded = generation
             log.info("the catalogue is encoded under bundle %s", generation)
 
-    frame.read([ITEMS], handle, in_step=False)
-    frame.every_tick(follow_bundle)
-    return frame.run()
-
-
-def _catalogue(frame: Frame) -> Iterator[list[Any]]:
-    """All records of topic `items` up to its end now, in lists of one partition."""
-    options = {**frame.connection.for_kafka_python(), "enable_auto_commit": False, "auto_offset_reset": "earliest"}
-    with closing(KafkaConsumer(**options)) as consumer:
-        numbers = consumer.partitions_for_topic(frame.topic(ITEMS)) or set()
-        partitions = [TopicPartition(frame.topic(ITEMS), number) for number in sorted(numbers)]
-        ends = consumer.end_offsets(partitions) if partitions else {}
-        for partition, end in ends.items():
-            consumer.assign([partition])
-            consumer.seek_to_beginning(partition)
-            while consumer.position(partition) < end and not frame.stopping.is_set():
-                yield from consumer.poll(timeout_ms=200, max_records=ENCODE_AT_ONCE).values()
+    def _all(self) -> Iterator[list[Any]]:
+        """All records of topic `items` up to its end now, in lists of one partition."""
+        frame = self._frame
+        options = {**frame.connection.for_kafka_python(), "enable_auto_commit": False, "auto_offset_reset": "earliest"}
+        with closing(KafkaConsumer(**options)) as consumer:
+            numbers = consumer.partitions_for_topic(frame.topic(ITEMS)) or set()
+            partitions = [TopicPartition(frame.topic(ITEMS), number) for number in sorted(numbers)]
+            ends = consumer.end_offsets(partitions) if partitions else {}
+            for partition, end in ends.items():
+                consumer.assign([partition])
+                consumer.seek_to_beginning(partition)
+                while consumer.position(partition) < end and not frame.stopping.is_set():
+                    yield from consumer.poll(timeout_ms=200, max_records=ENCODE_AT_ONCE).values()

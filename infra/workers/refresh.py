@@ -9,14 +9,19 @@ from typing import Any, cast
 import msgspec
 
 from infra.clock import wall_ms
+from infra.metrics import Metrics
 from infra.settings import Settings
 from infra.wiring import choose_device
 from infra.workers.frame import Frame, Steps, count
+from stream.codes.book_tail import Codebooks
 from stream.messages import RefreshRequest
 from stream.outbound import Outgoing
 from stream.refresh import Limits, Refresh, RefreshOutcome, coalesce
-from stream.serving import LiveServing, Swapper
-from stream.topics import CANDIDATES, ITEM_CODES, REFRESH
+from stream.serving.live import LiveServing
+from stream.serving.snapshot import Snapshots
+from stream.serving.swapper import Swapper
+from stream.serving.watcher import Watcher
+from stream.topics import CANDIDATES, CODEBOOKS, ITEM_CODES, REFRESH
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +40,16 @@ class RefreshWorker:
         self._frame, self._settings = frame, frame.settings
         self._device = choose_device(frame.settings)
         frame.await_bundle()
-        self._swapper = Swapper(frame.settings.bundle_path, self._load, lambda old: cast(LiveServing, old).tail.stop())
+        self._codebooks = Codebooks(frame.connection, frame.topic(CODEBOOKS))
+        self._codebooks.start(frame.stopping)
+        self._watcher = _Watcher(frame.metrics)
+        topic, settings = frame.topic(ITEM_CODES), frame.settings
+        self._snapshots = Snapshots(settings.data_dir, topic, settings.epoch, settings.snapshot_s)
+        self._swapper = Swapper(frame.settings.bundle_path, self._load, lambda old: cast(LiveServing, old).stop(save=False))
         frame.metrics.bundle(self._swapper.generation)
         frame.health.set_ready("bundle")
         frame.health.set_ready("index")
-        limits = Limits(frame.settings.top_k_categories, frame.settings.candidates, frame.settings.exclude_bought)
+        limits = Limits(settings.top_k_categories, settings.candidates, settings.exclude_bought, settings.only_available)
         self._serving = self._live.serving
         self._refresh = Refresh(frame.store, lambda: self._serving, wall_ms, limits)
         self._owed: dict[str, RefreshRequest] = {}
@@ -54,25 +64,19 @@ class RefreshWorker:
         try:
             return self._frame.run()
         finally:
-            self._live.tail.stop()
+            self._live.stop()
+            self._codebooks.stop()
 
     @property
     def _live(self) -> LiveServing:
         return cast(LiveServing, self._swapper.current)
 
     def _load(self, directory: Path) -> LiveServing:
-        live = LiveServing(directory, self._device, self._frame.connection, self._frame.topic(ITEM_CODES), self._on_items)
+        topic, book = self._frame.topic(ITEM_CODES), self._codebooks.book
+        live = LiveServing(directory, self._device, self._frame.connection, topic, book, self._watcher, self._snapshots)
         live.start(self._frame.stopping)
-        self._on_items(len(live.serving.index), 0, ())
+        self._watcher.items(len(live.index), 0, ())
         return live
-
-    def _on_items(self, items: int, newest_ts: int, sent_ms: Sequence[int]) -> None:
-        metrics, now = self._frame.metrics, wall_ms()
-        metrics.index_items.set(items)
-        if newest_ts:
-            metrics.index_newest.set(newest_ts / 1000)
-        for sent in sent_ms:
-            metrics.item_to_index.observe(max(0, now - sent) / 1000)
 
     def _behind(self) -> bool:
         return sum(self._frame.app.progress.lag().values()) > self._settings.refresh_lag_budget
@@ -123,13 +127,46 @@ class RefreshWorker:
 
     async def _follow(self) -> None:
         """Take a new bundle, and notice a tail that ended."""
-        if (failure := self._live.tail.failure) is not None:
+        if (failure := self._live.failure or self._codebooks.failure) is not None:
             raise failure
+        self._show(self._live)
         now = asyncio.get_running_loop().time()
         if now - self._looked_at >= self._settings.bundle_poll_s:
             self._looked_at = now
             if await asyncio.to_thread(self._swapper.look):
                 self._frame.metrics.bundle(self._swapper.generation)
+
+
+    def _show(self, live: LiveServing) -> None:
+        metrics, index = self._frame.metrics, live.index
+        metrics.codes_unfinished.set(sum(record.ends is None for record in self._codebooks.book.of(live.bundle)))
+        metrics.index_bytes.set(len(index) * live.bytes_per_item())
+        metrics.index_segment.set(index.changes)
+
+
+class _Watcher(Watcher):
+    """Puts what an index does into the metrics."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def items(self, items: int, newest_ts: int, sent_ms: Sequence[int]) -> None:
+        now = wall_ms()
+        self._metrics.index_items.set(items)
+        if newest_ts:
+            self._metrics.index_newest.set(newest_ts / 1000)
+        for sent in sent_ms:
+            self._metrics.item_to_index.observe(max(0, now - sent) / 1000)
+
+    def generations(self, serving: str, held: Sequence[str]) -> None:
+        self._metrics.codes(serving, len(held))
+
+    def others(self, bundles: int, codebooks: int) -> None:
+        self._metrics.codes_left_out.inc(bundles)
+        self._metrics.codes_made_here.inc(codebooks)
+
+    def upkeep(self, what: str, seconds: float) -> None:
+        self._metrics.index_upkeep_seconds.labels(what).observe(seconds)
 
 
 def read_requests(records: Sequence[Any]) -> list[RefreshRequest]:

@@ -17,7 +17,7 @@ from infra.local.feed import users_of
 from models.bundle import save
 from models.config import Config
 from models.train import train
-from stream.messages import ItemCode
+from stream.messages import RECODE, ItemCode
 from stream.replay import record
 from stream.shop import Shop
 from stream.topics import ITEM_CODES
@@ -41,7 +41,7 @@ class Shopping:
     def say(self, event):
         """Publish an event now; the time (ms) of its sending."""
         sent_ms = wall_ms()
-        topic, key, value, ts, headers = record(event, sent_ms, self.system.prefix)
+        topic, key, value, ts, headers, _ = record(event, sent_ms, self.system.prefix)
         self._producer.send(topic, value, key=key, headers=headers, timestamp_ms=ts).get(10)
         return sent_ms
 
@@ -82,7 +82,8 @@ class Shopping:
             consumer.assign(places)
             while any(consumer.position(place) < end for place, end in ends.items()):
                 for records in consumer.poll(timeout_ms=500).values():
-                    found.update({r.key.decode(): r.value and msgspec.json.decode(r.value, type=ItemCode) for r in records})
+                    said = [r for r in records if not r.key.startswith(RECODE)]
+                    found.update({r.key.decode(): r.value and msgspec.json.decode(r.value, type=ItemCode) for r in said})
         return found
 
     def complaints(self):

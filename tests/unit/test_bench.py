@@ -1,8 +1,20 @@
-"""The page of benchmarks: a section is replaced alone."""
+"""The page of benchmarks; and the one-core benchmarks, small, with their checks, which must be able to fail."""
 
+import argparse
+import json
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
-from bench import parts, table
+import numpy as np
+import pytest
+import torch
+
+from bench import index, lifelong, parts, rivals, table, trained, updates
+from bench.items import Items, again, draw, users
+from models.codes.codebook import Codebook
+from models.index import ItemIndex, Sizes
 
 
 def test_a_section_replaces_itself_and_leaves_the_others(tmp_path: Path):
@@ -26,3 +38,170 @@ def test_without_a_file_the_simulated_shop_is_measured(tmp_path: Path, monkeypat
     data = parts.load_data(tmp_path / "missing.parquet", 20)
     assert len(data.events) == 20
     assert "simulated shop" in data.name
+
+
+@pytest.mark.parametrize("kind", ["clustered", "loose"])
+def test_drawn_items_are_unit_vectors_in_categories_of_zipf_sizes(kind):
+    items, other = draw(kind, 2_000, seed=3), draw(kind, 2_000, seed=3)
+    np.testing.assert_array_equal(items.vectors, other.vectors)
+    np.testing.assert_allclose(np.linalg.norm(items.vectors, axis=1), 1, atol=1e-5)
+    assert len(items.sizes) == 100
+    assert items.sizes.min() >= 1
+    assert items.sizes[0] > 5 * items.sizes[10]
+    assert (items.category[items.of(7)] == 7).all()
+    assert len(items.of(7)) == items.sizes[7]
+    asked = users(items, 20, by_size=False)
+    assert asked.long.shape == (20, 8, 64)
+    assert all(len({*mine}) == 8 for mine in asked.categories.tolist())
+
+
+def test_trained_items_are_each_drawn_once_before_any_is_drawn_again():
+    vectors = draw("clustered", 200).vectors
+    items = again(vectors, [f"c{number % 7}" for number in range(200)], 500)
+    best = (items.vectors @ vectors.T).argmax(1)
+    assert sorted(best[:200].tolist()) == list(range(200))
+    assert len({(int(item), int(category)) for item, category in zip(best[:200], items.category, strict=False)}) == 200
+
+
+@pytest.fixture(scope="module")
+def small():
+    items = draw("clustered", 3_000)
+    ordered = rivals.Ordered(items)
+    flat, asked = rivals.Flat(ordered), users(items, 12)
+    return items, ordered, asked, flat.categories(asked), flat.pool(asked)
+
+
+def ways(items: Items, ordered: rivals.Ordered):
+    yield index.Ours(items)
+    yield index.Device(ordered, "cpu")
+    ivf = rivals.IvfPq(ordered)
+    ivf.in_category = ivf.in_pool = rivals.Effort(64, 1_000)
+    yield ivf
+    ivf.select = True
+    yield ivf
+    graph = rivals.graph(ordered)
+    if graph is not None:
+        graph.in_category, graph.in_pool = rivals.Effort(3_000, 3_000), rivals.Effort(1_000, 100)
+        yield graph
+
+
+def test_every_way_finds_what_exact_search_finds(small):
+    items, ordered, asked, categories, pool = small
+    best = np.argsort(-(items.vectors @ asked.short[0]))[:100]
+    assert pool[0].tolist() == best.tolist()
+    here = items.of(int(asked.categories[0, 0]))
+    wanted = here[np.argsort(-(items.vectors[here] @ asked.long[0, 0]))][:100]
+    assert categories[0, 0].tolist() == [*wanted.tolist(), *[-1] * (100 - len(wanted))]
+    for way in ways(items, ordered):
+        found = way.categories(asked)
+        assert rivals.recall(found, categories) > 0.9, way.name
+        assert rivals.recall(way.pool(asked), pool) > 0.9, way.name
+        for user, place in np.ndindex(asked.categories.shape):
+            mine = found[user, place][found[user, place] >= 0]
+            assert (items.category[mine] == asked.categories[user, place]).all(), way.name
+            assert len({*mine.tolist()}) == len(mine), way.name
+
+
+def test_recall_counts_what_is_missing():
+    wanted = np.array([[1, 2, 3, 4], [5, -1, -1, -1]])
+    assert rivals.recall(wanted, wanted) == 1
+    assert rivals.recall(np.array([[4, 9, -1, 1], [-1, -1, -1, -1]]), wanted) == 0.25
+
+
+def test_a_way_is_tuned_to_the_first_effort_that_is_enough(small):
+    _, ordered, asked, categories, _ = small
+    ivf = rivals.IvfPq(ordered)
+    ivf.select = True
+    efforts = [rivals.Effort(1, 10), rivals.Effort(64, 2_000), rivals.Effort(128, 3_000)]
+    rivals.tuned(ivf, "in_category", efforts, lambda: ivf.categories(asked), categories, 0.95)
+    assert ivf.in_category == efforts[1]
+
+
+@pytest.fixture
+def changing():
+    items = draw("clustered", 2_000)
+    codebook = Codebook.train(items.vectors, 8, 0)
+    held = ItemIndex(codebook, items.vectors, items.ids, items.categories, sizes=Sizes(segment=100))
+    plan = updates.planned(items, codebook, 400)
+    return items, held, plan, updates.Truth(items, 100)
+
+
+def test_updates_are_seen_and_hits_are_right(changing, monkeypatch):
+    items, held, plan, truth = changing
+    monkeypatch.setattr(updates, "EVERY_S", 0.005)
+    stop, compactions = threading.Event(), []
+    compacting = threading.Thread(target=updates._compact, args=(held, stop, compactions))
+    compacting.start()
+    updated = updates._update(held, truth, plan)
+    stop.set()
+    compacting.join()
+    searched = updates._search(held, truth, users(items, 20), threading.Event(), 0.3)
+    assert updated.violations == searched.violations == 0
+    assert [len(updated.visible[kind]) for kind in updates.KINDS] == [100] * 4
+    assert searched.hits > 0
+    assert {step.kind for step in plan} == {*updates.KINDS}
+    assert len(held) == 2_000
+
+
+@pytest.mark.parametrize("kind", updates.KINDS)
+def test_a_change_that_was_not_applied_is_a_violation(changing, kind):
+    items, held, plan, _ = changing
+    missed = [step for step in plan if step.kind == kind][:3]
+    before = [items.vectors[step.item] if step.item < len(items) else np.zeros(64, np.float32) for step in missed]
+    assert updates._unseen(held.look(), missed, before) == 3
+
+
+def test_a_hit_that_was_wrong_at_the_time_is_a_violation():
+    items = draw("clustered", 200)
+    truth = updates.Truth(items, 1)
+    query = items.vectors[3][None]
+    category, score = np.array([items.category[5]]), items.vectors[5] @ query[0]
+
+    def wrong(item, score, category, since, until):
+        return truth.wrong(np.array([item]), np.array([score]), query, np.array([category]), since, until)
+
+    own = int(category[0])
+    assert wrong(5, score, own, 0, 0) == wrong(5, score, -1, 0, 0) == 0
+    assert wrong(5, score + 0.01, own, 0, 0) == 1  # another vector's score
+    assert wrong(5, score, own + 1, 0, 0) == 1  # another category
+    assert wrong(200, 0.0, -1, 0, 0) == 1  # not there yet
+    truth.change(1, 5, -1, items.vectors[5])
+    assert wrong(5, score, own, 0, 0) == 0  # looked at before the deletion began
+    assert wrong(5, score, own, 0, 1) == 0  # or while it was under way
+    assert wrong(5, score, own, 1, 1) == 1  # but not after it
+    truth.change(2, 200, 4, items.vectors[9])
+    assert wrong(200, items.vectors[9] @ query[0], 4, 1, 2) == 0
+    assert wrong(200, items.vectors[9] @ query[0], 4, 1, 1) == 1
+
+
+def options(**more):
+    return argparse.Namespace(data=Path("missing.parquet"), events=300, items=1_500, update_seconds=0.6, **more)
+
+
+def test_lifelong_ways_agree_and_are_measured(monkeypatch, tmp_path):
+    for name, value in {"LENGTH": 300, "USERS": 3, "JUDGED": 4, "ROUNDS": 1}.items():
+        monkeypatch.setattr(lifelong, name, value)
+    monkeypatch.setattr(parts, "SHOP", parts.SHOP._replace(users=12, items=300, categories=6, days=5.0))
+    monkeypatch.setattr(trained, "EVENTS", 300)
+    page = lifelong.measure(options(), tmp_path)
+    assert page.count("| exact attention") == 8
+    assert page.count("| Everlong: ") == 9
+
+
+def test_folded_attention_is_the_attention():
+    attention = lifelong.Attention(128, 64)
+    target, history = torch.randn(1, 128), torch.randn(1, 40, 128)
+    np.testing.assert_allclose(attention.folded(target[0], history[0]), attention.over(target, history)[0], atol=1e-4)
+
+
+def test_updates_are_a_section():
+    page = updates.measure(options(), Path())
+    assert "Changes not seen after `apply`: 0 of 600." in page
+    rows = [line for line in page.splitlines() if "changes" in line and line.startswith("|")]
+    assert [row.split("|")[-2].strip() for row in rows] == ["0", "0"]  # violations
+
+
+def test_the_footprint_is_about_what_the_formula_says():
+    command = [sys.executable, "-m", "bench.footprint", "20000"]
+    told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=parts.__file__.rsplit("/", 2)[0]).stdout)
+    assert 0.5 < told["measured"] / sum(told["formula"].values()) < 2

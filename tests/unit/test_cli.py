@@ -18,7 +18,10 @@ from infra.local.running import NothingRunning, Running
 from infra.scraping import Sample, Samples
 from infra.settings import Settings, child_environment
 
-COMMANDS = {"demo", "up", "worker", "api", "shop", "replay", "topics", "apply", "train", "settings", "features", "candidates", "dlq"}
+COMMANDS = {
+    *("demo", "up", "worker", "api", "shop", "replay", "topics", "apply", "train", "evaluate", "relevance"),
+    *("settings", "features", "candidates", "codes", "dlq"),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +41,8 @@ def test_every_command_explains_itself() -> None:
     found = runner.invoke(make_app(), ["--help"])
     assert found.exit_code == 0
     assert all(name in found.output for name in COMMANDS)
-    for command in [[name] for name in sorted(COMMANDS)] + [["dlq", name] for name in ("list", "show", "replay")]:
+    groups = [["dlq", name] for name in ("list", "show", "replay")] + [["codes", name] for name in ("status", "refresh", "rollback")]
+    for command in [[name] for name in sorted(COMMANDS)] + groups:
         found = runner.invoke(make_app(), [*command, "--help"])
         assert found.exit_code == 0, command
         assert "Usage" in found.output
@@ -59,7 +63,9 @@ def test_version() -> None:
     assert found.output.startswith("everlong 0.")
 
 
-@pytest.mark.parametrize("arguments", [["features", "u1", "--json"], ["dlq", "list", "--json"], ["worker", "ingest"], ["topics"]])
+@pytest.mark.parametrize(
+    "arguments", [["features", "u1", "--json"], ["dlq", "list", "--json"], ["codes", "status"], ["worker", "ingest"], ["topics"]]
+)
 def test_nothing_running_is_one_sentence_with_the_remedy(arguments: list[str]) -> None:
     done = everlong(*arguments)
     assert done.returncode == 1

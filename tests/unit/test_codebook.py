@@ -1,20 +1,11 @@
-import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models import reference_search
-from models.codebook import Codebook
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
+from models.codes.codebook import Codebook
+from models.references import search as reference_search
 
 
 def draw(n, d=32, seed=0, clusters=40):
@@ -103,3 +94,67 @@ def test_what_cannot_be_coded_is_refused():
     for bad in (np.zeros((4, 257, 8)), np.zeros((4, 8)), np.zeros((4, 0, 8))):
         with pytest.raises(ValueError, match="centroids"):
             Codebook.from_centroids(bad)
+
+
+def test_no_code_is_dead_after_a_cold_start():
+    rng = np.random.default_rng(4)
+    tight = np.repeat(rng.standard_normal((3, 32)), 1_000, axis=0) + 1e-3 * rng.standard_normal((3_000, 32))
+    codebook = Codebook.train(tight.astype(np.float32), 4, seed=0, rounds=2)
+    codes = codebook.encode(tight.astype(np.float32))
+    assert [len(np.unique(column)) for column in codes.T] == [256] * 4
+
+
+def test_only_as_many_codes_live_as_there_are_different_parts():
+    few = np.repeat(draw(10), 100, axis=0)
+    codebook = Codebook.train(few, 4, seed=0)
+    np.testing.assert_array_equal(codebook.decode(codebook.encode(few)), few)
+
+
+def test_a_warm_start_keeps_every_code_where_nothing_drifted():
+    cold = Codebook.train(draw(12_000, clusters=2_000), 4, seed=0)
+    warm = Codebook.train(draw(12_000, clusters=2_000), 4, seed=1, start=cold)
+    vectors = draw(12_000, clusters=2_000)
+    assert (warm.encode(vectors) != cold.encode(vectors)).mean() < 0.03
+
+
+def test_a_warm_start_fits_what_is_new_and_keeps_most_codes():
+    old = draw(6_000)
+    new = np.concatenate([old[:5_000], draw(1_000, seed=5, clusters=3) + np.float32(3)])
+    cold, start = Codebook.train(new, 4, seed=1), Codebook.train(old, 4, seed=0)
+    warm = Codebook.train(new, 4, seed=1, start=start)
+    books = {"cold": cold, "start": start, "warm": warm}
+    error = {name: np.square(book.decode(book.encode(new)) - new).mean() for name, book in books.items()}
+    assert error["warm"] < 1.15 * error["cold"]
+    assert error["warm"] < 0.5 * error["start"]
+    kept, anew = ((book.encode(old[:5_000]) != start.encode(old[:5_000])).mean() for book in (warm, cold))
+    assert kept < 0.25 < 0.9 < anew
+
+
+def test_a_warm_start_grows_with_a_small_catalogue_and_never_shrinks():
+    small = Codebook.train(draw(20), 4, seed=0)
+    grown = Codebook.train(draw(100), 4, seed=0, start=small)
+    assert (small.size, grown.size) == (20, 100)
+    assert np.square(grown.decode(grown.encode(draw(100))) - draw(100)).mean() < 0.01 * np.square(draw(100)).mean()
+    assert Codebook.train(draw(5), 4, seed=0, start=grown).size == 100
+    assert Codebook.train(draw(400), 4, seed=0, start=small).size == 256
+
+
+def test_no_rounds_change_no_centroid():
+    start = Codebook.train(draw(2_000), 4, seed=0)
+    assert Codebook.train(draw(2_000), 4, seed=1, start=start, rounds=0).generation == start.generation
+
+
+def test_zero_parts_are_coded_as_zero():
+    vectors = draw(2_000)
+    vectors[5:40, :16] = 0
+    codebook = Codebook.train(vectors, 4, seed=0)
+    decoded = codebook.decode(codebook.encode(vectors))
+    assert not decoded[5:40, :16].any()
+    assert not Codebook.train(vectors, 4, seed=3, start=codebook).decode(codebook.encode(vectors))[5:40, :16].any()
+
+
+def test_a_start_of_another_shape_is_refused():
+    start = Codebook.train(draw(300), 4, seed=0)
+    for vectors, parts in ((draw(300), 8), (draw(300, d=16), 4)):
+        with pytest.raises(ValueError, match="cannot start"):
+            Codebook.train(vectors, parts, seed=0, start=start)

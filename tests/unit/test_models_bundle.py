@@ -5,7 +5,6 @@ import shutil
 import msgspec
 import numpy as np
 import pytest
-import torch
 
 from features.events import Click, Item, Order
 from features.history import Timeline, deeds
@@ -14,14 +13,6 @@ from models.bundle import FILES, MANIFEST, BundleMismatch, load, save
 from models.recommender import Recommender
 from models.train import NothingToLearn, train
 from tests.tiny_bundle import CONFIG, MINUTE, shop
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
 from models.config import Config
 from models.examples import build
 from models.inputs import FOLDED, QUERY, Positions, Texts, gaps, long_tokens, newest_ts, short_tokens, touched_tokens
-from models.loss import Pool
 from models.text import hashed
+from models.ulim.loss import Pool
 from models.vocabulary import UNKNOWN, Vocabulary
 
 VOCABULARY = Vocabulary.of(["shoes", "lamps"], ["s1", "l1"])

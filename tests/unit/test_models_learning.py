@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
 from features import sources
 from features.event_time import DAY_MS
@@ -14,14 +13,6 @@ from stream.shop import Shop
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TAOBAO_LAST_DAY_MS = 1_512_230_400_000  # 2017-12-03 00:00 in China
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def assert_beats_popularity(metrics):

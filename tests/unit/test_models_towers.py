@@ -1,38 +1,22 @@
 """The towers against plain loops, over random shapes; and what they promise at the edges."""
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from models import reference
 from models.config import Config
 from models.items import Sizes, strangers
-from models.loss import allow, sampled_softmax
-from models.network import Network
-from models.pgin import Pgin, scatter
-from models.ulim import LongTower, ShortTower, attend, masked_mean, or_empty
+from models.references import towers as reference
+from models.ulim.loss import allow, sampled_softmax
+from models.ulim.network import Network
+from models.ulim.pgin import Pgin, scatter
+from models.ulim.towers import LongTower, ShortTower, attend, masked_mean, or_empty
 from models.vocabulary import Vocabulary
+from tests.drawn import drawn, masks
 
 sizes = st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 6), st.integers(0, 2**31))
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def drawn(seed, *shape):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def masks(seed, *shape):
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.6
 
 
 @given(sizes)

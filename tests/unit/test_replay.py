@@ -41,18 +41,18 @@ def test_every_event_goes_to_its_topic_in_order_of_time_items_first(file: Path) 
     broker = _Broker()
     sent = asyncio.run(replay(file, broker.publish, prefix="test."))
     assert sent == {Topic.ITEMS: 3, Topic.QUERIES: 1, Topic.CLICKS: 2, Topic.ORDERS: 1}
-    assert [value for _, _, value, _, _ in broker.records[2:]] == [encode(event) for event in _events()]
+    assert [record.value for record in broker.records[2:]] == [encode(event) for event in _events()]
     assert {topic for topic, *_ in broker.records} == {"test.items", "test.clicks", "test.queries", "test.orders"}
     assert [(topic, key) for topic, key, *_ in broker.records[:2]] == [("test.items", b"i2"), ("test.items", b"i3")]
-    assert [ts for _, _, _, ts, _ in broker.records[2:]] == [event.ts for event in _events()]
+    assert [record.timestamp_ms for record in broker.records[2:]] == [event.ts for event in _events()]
 
 
 def test_records_say_when_they_were_sent_and_progress_ends_at_the_total(file: Path) -> None:
     broker, seen, before = _Broker(), [], time.time() * 1000 - 1
     asyncio.run(replay(file, broker.publish, progress=lambda done, total: seen.append((done, total))))
     assert seen[-1] == (7, 7)
-    for *_, headers in broker.records:
-        assert before <= int(dict(headers)["sent_ms"]) <= time.time() * 1000
+    for record in broker.records:
+        assert before <= int(dict(record.headers)["sent_ms"]) <= time.time() * 1000
 
 
 def test_a_speed_keeps_the_distances_in_time(file: Path) -> None:

@@ -1,0 +1,266 @@
+"""An index that changes while it is searched: 1,000 updates a second, every one checked, every hit checked."""
+
+import argparse
+import threading
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from bench import table
+from bench.index import SUBSPACES, one_core, tell
+from bench.items import Items, Users, draw, unit, users
+from bench.rivals import HITS
+from models.codes.codebook import Codebook
+from models.index import Change, Delete, ItemIndex, Upsert, View
+
+RATE, EVERY_S = 1_000, 0.02
+KINDS = ("new", "other vector", "other category", "deleted")
+ASKED = 2_000  # different users that search in turn
+EXACT = 1e-4
+HEADS = ("", "seconds", "searches/s", "p50 ms", "p99 ms", "worst ms", "hits checked", "violations")
+
+
+class State(NamedTuple):
+    """What an item was from one batch of changes on."""
+
+    batch: int
+    category: int  # -1: deleted
+    vector: np.ndarray
+
+
+class Truth:
+    """What every item is, and was. A batch is `begun` before it is applied and `done` after: a view lies between two batches.
+
+    Written by the thread that applies, read by the one that checks: an item's arrays are set before `begun` says so, and what an
+    item was before stays in `past`.
+    """
+
+    def __init__(self, items: Items, more: int) -> None:
+        count = len(items)
+        self.vectors = np.concatenate([items.vectors, np.zeros((more, items.vectors.shape[1]), np.float32)])
+        self.category = np.concatenate([items.category, np.full(more, -1)])
+        self.changed = np.zeros(count + more, np.int64)  # the batch that changed an item last, 0: none
+        self.past: dict[int, list[State]] = defaultdict(list)
+        self.begun = self.done = 0
+
+    def change(self, batch: int, item: int, category: int, vector: np.ndarray) -> None:
+        """An item becomes what it is from `batch` on."""
+        if not self.past[item]:
+            self.past[item].append(State(0, int(self.category[item]), self.vectors[item].copy()))
+        self.past[item].append(State(batch, category, vector))
+        self.changed[item] = batch
+        self.category[item], self.vectors[item] = category, vector
+
+    def wrong(self, items: np.ndarray, scores: np.ndarray, queries: np.ndarray, asked: np.ndarray, since: int, until: int) -> int:
+        """How many of hits (n,) were at no time between batch `since` (done) and `until` (begun) what they are said to be.
+
+        `queries` (n, d) and categories `asked` (n,), -1 for the whole pool, are those of each hit.
+        """
+        category, products = self.category[items], np.einsum("nd,nd->n", self.vectors[items], queries)
+        right = (category >= 0) & ((asked < 0) | (asked == category)) & (np.abs(products - scores) < EXACT)
+        doubtful = ~right | (self.changed[items] > since)  # looked at after the search: it may have changed since then
+        count = 0
+        for at in np.flatnonzero(doubtful).tolist():
+            states = list(self.past.get(int(items[at]), ())) or [State(0, int(category[at]), self.vectors[items[at]])]
+            count += not any(
+                state.batch <= until
+                and (number + 1 == len(states) or states[number + 1].batch > since)
+                and state.category >= 0
+                and asked[at] in (-1, state.category)
+                and abs(float(state.vector @ queries[at]) - float(scores[at])) < EXACT
+                for number, state in enumerate(states)
+            )
+        return count
+
+
+class Step(NamedTuple):
+    """One change of the plan: what to do with which item."""
+
+    kind: str
+    item: int
+    category: int
+    change: Change
+
+
+class Searched(NamedTuple):
+    """What a searching thread did."""
+
+    seconds: float
+    times: list[float]
+    hits: int
+    violations: int
+
+
+class Updated(NamedTuple):
+    """What the changing thread did: per change the seconds until it was seen."""
+
+    seconds: float
+    visible: dict[str, list[float]]
+    applied: list[float]
+    violations: int
+    late: float  # how far behind its clock it was at the worst
+
+
+def measure(options: argparse.Namespace, folder: Path) -> str:
+    """The section of the page."""
+    loads, seconds = [table.load()], options.update_seconds
+    with one_core():
+        items = draw("clustered", options.items)
+        codebook = Codebook.train(items.vectors, SUBSPACES, 0)
+        index = ItemIndex(codebook, items.vectors, items.ids, items.categories, codes=codebook.encode(items.vectors))
+        plan = planned(items, codebook, int(RATE * seconds))
+        truth, asked = Truth(items, sum(step.kind == "new" for step in plan)), users(items, ASKED)
+        tell("searching while nothing changes")
+        quiet = _search(index, truth, asked, threading.Event(), min(20.0, seconds / 3))
+        tell(f"searching while {RATE:,} items a second change")
+        stop, compactions = threading.Event(), []
+        with ThreadPoolExecutor(3) as pool:
+            busy = pool.submit(_search, index, truth, asked, stop, seconds + 60)
+            compacting = pool.submit(_compact, index, stop, compactions)
+            try:
+                updated = _update(index, truth, plan)
+            finally:
+                stop.set()
+            searched = busy.result()
+            compacting.result()
+    loads.append(table.load())
+    return "\n".join([*_text(options, quiet, searched, updated, compactions), "", table.stamp(loads)])
+
+
+def planned(items: Items, codebook: Codebook, count: int, seed: int = 5) -> list[Step]:
+    """`count` changes, the four kinds in turn, each of an item drawn among those there are; the codes are made beforehand."""
+    rng = np.random.default_rng(seed)
+    kinds = [KINDS[number % len(KINDS)] for number in range(count)]
+    drawn = rng.permutation(len(items))[: min(len(items), count)]  # distinct: none is changed after it was deleted
+    names = [f"c{number}" for number in range(len(items.sizes))]
+    category = np.array(items.category)
+    like = rng.integers(0, len(items), count)  # what a new vector resembles
+    vectors = unit(items.vectors[like] + 0.3 / items.vectors.shape[1] ** 0.5 * rng.standard_normal((count, items.vectors.shape[1])))
+    same = [number for number, kind in enumerate(kinds) if kind == "other category"]
+    vectors[same] = items.vectors[drawn[np.array(same) % len(drawn)]]
+    codes, new = codebook.encode(vectors), len(items)
+    steps = []
+    for number, kind in enumerate(kinds):
+        item = int(drawn[number % len(drawn)])
+        into = int(category[item] if kind == "other vector" else category[like[number]])
+        if kind == "new":
+            item, new = new, new + 1
+        if kind == "deleted":
+            steps.append(Step(kind, item, -1, Delete(f"i{item}")))
+        else:
+            upsert = Upsert(f"i{item}", names[into], vectors[number], codes[number], codebook.generation)
+            steps.append(Step(kind, item, into, upsert))
+    return steps
+
+
+def _search(index: ItemIndex, truth: Truth, asked: Users, stop: threading.Event, seconds: float) -> Searched:
+    """One user at a time; the check of the hits is not in the times."""
+    names, times, hits, violations, end = asked.names(), [], 0, 0, time.perf_counter() + seconds
+    began = time.perf_counter()
+    while not stop.is_set() and time.perf_counter() < end:
+        user = len(times) % len(names)
+        since, start = truth.done, time.perf_counter()
+        view = index.look()
+        category = view.search_categories(asked.long[user], names[user], HITS)
+        pool = view.search_pool(asked.short[user, None], HITS)
+        times.append(time.perf_counter() - start)
+        until = truth.begun
+        numbers = np.concatenate([category.numbers, pool.numbers])
+        rows, columns = np.nonzero(numbers >= 0)
+        queries = np.concatenate([asked.long[user], asked.short[user, None]])[rows]
+        wanted = np.append(asked.categories[user], -1)[rows]
+        found = np.array([int(name[1:]) for name in view.names(numbers[rows, columns])])
+        scores = np.concatenate([category.scores, pool.scores])[rows, columns]
+        violations += truth.wrong(found, scores, queries, wanted, since, until)
+        violations += len(rows) - len(np.unique(rows * len(truth.changed) + found))  # none twice
+        hits += len(rows)
+    return Searched(time.perf_counter() - began, times, hits, violations)
+
+
+def _update(index: ItemIndex, truth: Truth, plan: list[Step]) -> Updated:
+    """Batches at a steady rate, each looked for at once after it was applied."""
+    at_once = int(RATE * EVERY_S)
+    visible: dict[str, list[float]] = {kind: [] for kind in KINDS}
+    applied, violations, late, began = [], 0, 0.0, time.perf_counter()
+    for batch, start in enumerate(range(0, len(plan), at_once), 1):
+        steps = plan[start : start + at_once]
+        due = began + batch * EVERY_S
+        time.sleep(max(0.0, due - time.perf_counter()))
+        late = max(late, time.perf_counter() - due)
+        before = [truth.vectors[step.item].copy() for step in steps]
+        for step in steps:
+            truth.change(
+                batch, step.item, step.category, step.change.vector if isinstance(step.change, Upsert) else truth.vectors[step.item]
+            )
+        truth.begun = batch
+        sent = time.perf_counter()
+        index.apply([step.change for step in steps])
+        applied.append(time.perf_counter() - sent)
+        truth.done = batch
+        violations += _unseen(index.look(), steps, before)
+        seen = time.perf_counter() - sent
+        for step in steps:
+            visible[step.kind].append(seen)
+    return Updated(time.perf_counter() - began, visible, applied, violations, late)
+
+
+def _unseen(view: View, steps: list[Step], before: list[np.ndarray]) -> int:
+    """How many changes of a batch a view does not show: by number, by category, and by a search with the item's own vector."""
+    names = [f"i{step.item}" for step in steps]
+    numbers = view.numbers(names)
+    own = np.stack([step.change.vector if isinstance(step.change, Upsert) else old for step, old in zip(steps, before, strict=True)])
+    found = view.search_pool(own, 5)
+    count = 0
+    for step, number, name, mine, scores, vector in zip(steps, numbers.tolist(), names, found.numbers, found.scores, own, strict=True):
+        hit = [float(score) for at, score in zip(mine.tolist(), scores, strict=True) if at >= 0 and view.names(np.array([at])) == [name]]
+        if step.kind == "deleted":
+            count += number >= 0 or bool(hit)
+        else:
+            there = number >= 0 and view.category_name(int(view.category_numbers(np.array([number]))[0])) == f"c{step.category}"
+            count += not (there and len(hit) == 1 and abs(hit[0] - float(vector @ vector)) < EXACT)
+    return count
+
+
+def _compact(index: ItemIndex, stop: threading.Event, taken: list[float]) -> None:
+    """As the refresh worker does: whenever it is due."""
+    while not stop.wait(0.1):
+        if index.compaction_due:
+            began = time.perf_counter()
+            index.compact()
+            taken.append(time.perf_counter() - began)
+
+
+def _text(options: argparse.Namespace, quiet: Searched, busy: Searched, updated: Updated, compactions: list[float]) -> list[str]:
+    changes = sum(map(len, updated.visible.values()))
+    ratio = np.quantile(busy.times, 0.99) / np.quantile(quiet.times, 0.99)
+    kinds = [
+        (kind, f"{len(seen):,}", f"{np.median(seen) * 1e3:.1f}", f"{np.quantile(seen, 0.99) * 1e3:.1f}", f"{max(seen) * 1e3:.1f}")
+        for kind, seen in updated.visible.items()
+        if seen
+    ]
+    return [
+        "## Updates: an index that changes while it is searched",
+        "",
+        f"{options.items:,} items of 64 dimensions. One thread applies {RATE:,} changes a second, some every {EVERY_S * 1e3:.0f} ms,",
+        f"one searches for a user at a time (8 categories and the whole pool, {HITS} hits each), one compacts when it is due. After each",
+        "batch each of its changes is looked for: by number, by category, and by a search of the pool with its own vector. Each hit of",
+        "each search is checked: it is there, it is in the category asked for, none comes twice, and its score is that of the vector",
+        "it had at that moment.",
+        "",
+        *table.markdown(HEADS, [_row("nothing changes", quiet), _row(f"{changes / updated.seconds:,.0f} changes a second", busy)]),
+        "",
+        f"p99 while items change: {ratio:.2f} times that before. Changes not seen after `apply`: {updated.violations} of {changes:,}.",
+        f"`apply` of a batch: {np.median(updated.applied) * 1e3:.1f} ms, at worst {max(updated.applied) * 1e3:.1f} ms; at worst",
+        f"{updated.late * 1e3:.0f} ms behind the clock. {len(compactions)} compactions, {np.mean(compactions or [0]):.1f} s each.",
+        "",
+        *table.markdown(("change", "how many", "ms until seen: median", "p99", "worst"), kinds),
+    ]
+
+
+def _row(name: str, done: Searched) -> tuple[str, ...]:
+    p50, p99, worst = (f"{value * 1e3:.2f}" for value in (*np.quantile(done.times, (0.5, 0.99)), max(done.times)))
+    return name, f"{done.seconds:.0f}", f"{len(done.times) / done.seconds:,.0f}", p50, p99, worst, f"{done.hits:,}", f"{done.violations:,}"

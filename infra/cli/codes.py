@@ -1,0 +1,176 @@
+"""`everlong codes`: which generation of item codes is in use, how far it drifted, and how to refresh it or go back."""
+
+import sys
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.terminal import AsJson, print_json, print_table, progress, say
+
+if TYPE_CHECKING:
+    from stream.codes.book import Book
+    from stream.codes.desk import Desk
+    from stream.messages import CodesAnswer, CodesRequest
+
+EXIT = {"done": 0, "refused": 3, "failed": 4}
+NO_ANSWER = 5
+
+
+class How(StrEnum):
+    """What a refresh does."""
+
+    AUTO = "auto"
+    ENCODE = "encode"
+    WARM = "warm"
+    COLD = "cold"
+
+
+Wait = Annotated[float, typer.Option("--wait", min=1, help="Seconds to wait for a catalogue worker to answer, and for each step of it.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module, as a group."""
+    group = typer.Typer(no_args_is_help=True, help="Item codes: generations, drift, refresh and rollback.")
+    group.command("status")(status)
+    group.command("refresh")(refresh)
+    group.command("rollback")(rollback)
+    app.add_typer(group, name="codes")
+
+
+def status(as_json: AsJson = False) -> None:
+    """Show the generations of codes of each bundle, which one is in use, its drift and what the policy says."""
+    with _desk() as desk:
+        found = described(desk.book, int(time.time() * 1000))
+    if as_json:
+        print_json(found)
+        return
+    if not found["bundles"]:
+        say("nothing is known of codes yet: no catalogue worker has measured them; each bundle serves its own")
+    for bundle in found["bundles"]:
+        _print(bundle)
+
+
+def refresh(
+    how: Annotated[How, typer.Option(help="`auto`: what the drift asks for now; else that, whatever the drift.")] = How.AUTO,
+    wait: Wait = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Refresh item codes: centroids learnt anew or further, every changed code published, then the new generation named.
+
+    Exit codes: 0 done, or nothing to do; 3 refused; 4 failed, the codes in use stayed; 5 no catalogue worker answered in time.
+    """
+    _ask("refresh", how.value, "", wait, as_json)
+
+
+def rollback(
+    to: Annotated[str, typer.Option(help="The generation to go back to; else the one before the present.")] = "",
+    wait: Wait = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Go back to the generation of codes before. No refresh follows by itself until one is asked for. Exit codes as of `refresh`."""
+    _ask("rollback", "auto", to, wait, as_json)
+
+
+def described(book: "Book", now_ms: int) -> dict[str, list[dict[str, object]]]:
+    """What a book says of each bundle, for people and programs."""
+    names = {*book.currents, *book.drifts, *(g.bundle for g in book.generations.values())}
+    newest = sorted(names, key=lambda name: -max([g.started_ms for g in book.of(name)], default=0))
+    return {"bundles": [_described(book, name, now_ms) for name in newest]}
+
+
+def _described(book: "Book", bundle: str, now_ms: int) -> dict[str, object]:
+    current, drift = book.currents.get(bundle), book.drifts.get(bundle)
+    own = next((said.own for said in (drift, *book.of(bundle)) if said is not None), "")
+    in_use = book.current(bundle, own)
+    listed = [
+        {
+            "generation": g.generation,
+            "state": "current" if g.generation == in_use else "complete" if g.ends is not None else "unfinished",
+            "how": g.how,
+            "parent": g.parent,
+            "items": g.items,
+            "changed": g.changed,
+            "age_s": max(0, now_ms - g.started_ms) // 1000,
+        }
+        for g in book.of(bundle)
+    ]
+    if own and own not in book.generations:
+        listed.insert(0, {"generation": own, "state": "current" if own == in_use else "complete", "how": "bundle"})
+    return {
+        "bundle": bundle,
+        "current": in_use,
+        "previous": book.previous(bundle, own),
+        "since_s": max(0, now_ms - current.since_ms) // 1000 if current is not None else None,
+        "why": current.why if current is not None else "bundle",
+        "generations": listed,
+        "drift": None
+        if drift is None
+        else {
+            "generation": drift.generation,
+            "items": drift.items,
+            "age_s": max(0, now_ms - drift.measured_ms) // 1000,
+            "figures": drift.figures,
+            "action": drift.action,
+            "reason": drift.reason,
+            "automatic": drift.automatic,
+        },
+    }
+
+
+def _print(bundle: dict) -> None:
+    columns = ("generation", "state", "how", "parent", "items", "changed", "age")
+    rows = (
+        (g["generation"], g["state"], g["how"], g.get("parent", ""), g.get("items", ""), g.get("changed", ""), _age(g.get("age_s")))
+        for g in bundle["generations"]
+    )
+    print_table(f"codes of bundle {bundle['bundle']}: {bundle['current']} is in use ({bundle['why']})", columns, rows)
+    if (drift := bundle["drift"]) is not None:
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in drift["figures"].items())
+        print(f"drift of {drift['generation']}, measured {_age(drift['age_s'])} ago over {drift['items']:,} items: {shown}")
+        print(f"policy: {drift['action']} ({drift['reason']}); refreshes by itself: {'yes' if drift['automatic'] else 'no'}")
+
+
+def _age(seconds: object) -> str:
+    return "" if not isinstance(seconds, int | float) else f"{seconds:.0f} s" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _ask(what: str, how: str, to: str, wait_s: float, as_json: bool) -> None:
+    from stream.codes.desk import NoAnswer
+
+    with _desk() as desk, progress("codes") as tell:
+        request = desk.ask(what, how, to, int(time.time() * 1000))
+        try:
+            for answer in desk.answers(request, wait_s):
+                if answer.state == "working":
+                    tell(answer.done, answer.total)
+        except NoAnswer as error:
+            if as_json:
+                print_json({"id": request.id, "state": "no_answer", "detail": str(error)})
+            say(f"everlong: {error}")
+            raise typer.Exit(NO_ANSWER) from None
+    _tell(request, answer, as_json)
+    if answer.state != "done":
+        raise typer.Exit(EXIT[answer.state])
+
+
+def _tell(request: "CodesRequest", answer: "CodesAnswer", as_json: bool) -> None:
+    if as_json:
+        print_json(answer)
+    elif answer.state == "done":
+        say(f"{request.what}: {answer.detail}" + (f"; generation {answer.generation}" if answer.generation else ""))
+    else:
+        print(f"everlong: the {request.what} was {answer.state}: {answer.detail}", file=sys.stderr)
+
+
+def _desk() -> "Desk":
+    from infra.local.running import connected
+    from infra.settings import load_settings
+
+    settings = connected(load_settings(), store=False)
+    from infra.wiring import connection
+    from stream.codes.desk import Desk
+    from stream.topics import CODEBOOKS, prefixed
+
+    return Desk(connection(settings), prefixed(settings.topic_prefix, CODEBOOKS))

@@ -1,0 +1,118 @@
+"""The command that says how good recommendations are, for any file of events."""
+
+import shlex
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.terminal import AsJson, print_json, progress, say
+
+if TYPE_CHECKING:
+    from infra.evaluation import Outcome
+
+
+class SplitName(StrEnum):
+    """How what is tested is held out."""
+
+    TEMPORAL = "temporal"
+    USERS = "users"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(evaluate)
+
+
+def evaluate(
+    data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")],
+    bundle: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="Test this one. Else one is trained a seed.")] = None,
+    products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
+    baselines: Annotated[str, typer.Option(help="`simple`, `all`, `none`, or names with commas between.")] = "simple",
+    split: Annotated[SplitName, typer.Option(help="The newest share of events, or a tenth of the users, is tested.")] = SplitName.TEMPORAL,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each trained contender, each of another seed.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed; splits and samples are drawn by it.")] = 0,
+    holdout: Annotated[float, typer.Option(min=0.001, max=0.9, help="Share of events that is tested (temporal).")] = 0.1,
+    cut: Annotated[str | None, typer.Option(help="Test from this moment on instead: ISO time (UTC) or ms since the epoch.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
+    dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Baskets of a user that are learnt from.")] = None,
+    per_user: Annotated[int | None, typer.Option(min=1, help="Baskets of a user that are tested.")] = None,
+    test_users: Annotated[int, typer.Option(min=1, help="Users tested at most, drawn by seed.")] = 2000,
+    max_users: Annotated[int | None, typer.Option(min=3, help="Users of the file taken at all, drawn by seed.")] = None,
+    budget: Annotated[float | None, typer.Option(min=1, help="Seconds of a baseline's training, a seed. Else ours, 60 at least.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Configurations that a trained baseline tries.")] = 4,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Page of markdown that gets the tables, in place of older ones.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Hold something out, train on the rest, print how well it is foretold beside baselines, with intervals over users."""
+    import msgspec
+
+    from infra.evaluation import Plan, run
+    from infra.evaluation_page import page_head, section, text
+    from infra.sections import write_section
+    from infra.settings import load_settings
+    from infra.training import config_of
+    from infra.wiring import choose_device
+
+    chosen = _baselines(baselines)
+    usual = config_of(epochs, dim)
+    config = msgspec.structs.replace(
+        usual, holdout=holdout, cut_ms=_moment(cut), per_user=depth or usual.per_user, test_per_user=per_user or usual.test_per_user
+    )
+    plan = Plan(
+        data=data,
+        config=config,
+        products=products,
+        bundle=bundle,
+        baselines=chosen,
+        split=split.value,
+        seed=seed,
+        seeds=seeds,
+        max_users=max_users,
+        test_users=test_users,
+        budget_s=budget,
+        trials=trials,
+        device=choose_device(load_settings()),
+    )
+    outcome = run(plan, progress)
+    if out is not None:
+        write_section(out, f"{outcome.data}, {outcome.report.split} split", section(outcome, _command(outcome)), page_head())
+        say(f"the tables are in {out}")
+    if as_json:
+        print_json(outcome)
+    else:
+        print(text(outcome))
+
+
+def _baselines(asked: str) -> tuple[str, ...]:
+    from models.evaluation.contenders import SIMPLE
+    from models.rivals import NAMES
+
+    groups = {"simple": SIMPLE, "all": (*SIMPLE, *NAMES), "none": ()}
+    names: list[str] = []
+    for name in (part.strip() for part in asked.split(",")):
+        if name not in groups and name not in (*SIMPLE, *NAMES):
+            raise typer.BadParameter(f"{name!r} is none of {', '.join((*groups, *SIMPLE, *NAMES))}", param_hint="--baselines")
+        names += groups.get(name, (name,))
+    return tuple(dict.fromkeys(names))
+
+
+def _moment(told: str | None) -> int | None:
+    """Milliseconds since the epoch, of digits or an ISO time; without a zone it is UTC."""
+    if told is None or told.isdigit():
+        return None if told is None else int(told)
+    try:
+        moment = datetime.fromisoformat(told)
+    except ValueError:
+        raise typer.BadParameter("write 2017-12-02, 2017-12-02T10:00 or milliseconds since the epoch", param_hint="--cut") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _command(outcome: "Outcome") -> str:
+    """The command line as it was given, files by their names alone."""
+    words = sys.argv[1:] if len(sys.argv) > 1 and sys.argv[1] == "evaluate" else ["evaluate", "--data", outcome.data]
+    return shlex.join(["everlong", *(Path(word).name if "/" in word else word for word in words)])

@@ -1,0 +1,103 @@
+"""The command that measures how well queries find items."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.terminal import AsJson, print_json, progress, say
+
+if TYPE_CHECKING:
+    from models.seminar.config import SeminarConfig
+    from models.seminar.relevance import Vectors
+    from models.seminar.report import Report
+
+HEAD = "# How well queries find items\n"
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(relevance)
+
+
+def relevance(
+    data: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Graded pairs of query and title, or events with searches.")],
+    seed: Annotated[list[int] | None, typer.Option(help="May be given several times: everything is trained once a seed. Else 0.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="Page that gets the table as a section, in place of an older one.")
+    ] = None,
+    holdout: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share held out: of the queries, or of the newest clicks.")] = 0.2,
+    dim: Annotated[int | None, typer.Option(min=8, max=512, help="Dimension of vectors, a multiple of 8.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes of pretraining, and of fine-tuning.")] = None,
+    ablations: Annotated[bool, typer.Option(help="Train the PSU with parts left out as well.")] = True,
+    sentences: Annotated[bool, typer.Option(help="Use the frozen sentence encoder where the extra `sentences` is installed.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Train SEMINAR's search unit and measure it beside BM25 and popularity, on queries or clicks that it did not see.
+
+    A table with the columns query, title and relevance (or search_term, product_title) is split by queries; a file of events
+    as `everlong replay` takes it is split by time, and the next click after a query is asked for.
+    """
+    from time import process_time
+
+    from models.seminar.config import SeminarConfig
+
+    started_s = process_time()
+    usual = SeminarConfig()
+    config = SeminarConfig(dim=dim or usual.dim, epochs=epochs or usual.epochs, tuning=epochs or usual.tuning)
+    made = _report(data, config, seed or [0], holdout, ablations, sentences)
+    took_s = process_time() - started_s
+    if out is not None:
+        from infra.sections import commit, machine, now, write_section
+        from models.seminar.report import section
+
+        given = [("--seed", n) for n in made.seeds] + [(name, n) for name, n in (("--dim", dim), ("--epochs", epochs)) if n]
+        told = " ".join(f"{name} {n}" for name, n in given)
+        made_by = f"commit {commit()}; {now()}; {machine()}"
+        how = f"`everlong relevance --data {data.name} {told}`: {took_s / 60:.0f} minutes of processor time; {made_by}."
+        write_section(out, made.data, section(made, how), HEAD)
+        say(f"the table is in {out}")
+    if as_json:
+        print_json(made)
+        return
+    from models.seminar.report import lines
+
+    print(lines(made))
+
+
+def _report(data: Path, config: "SeminarConfig", seeds: list[int], holdout: float, ablations: bool, sentences: bool) -> "Report":
+    from models.seminar.judgements import is_judgements, read_judgements
+
+    with ExitStack() as stack:
+        bar: list[Callable[[int, int], None]] = []
+
+        def tell(phase: str, step: int, steps: int, loss: float) -> None:
+            if step == 1:
+                stack.close()
+                bar[:] = [stack.enter_context(progress(phase))]
+            bar[0](step, steps)
+
+        if is_judgements(data):
+            from models.seminar.relevance import relevance_report
+
+            judgements = read_judgements(data)
+            vectors = _vectors(judgements.queries, judgements.titles) if sentences else None
+            return relevance_report(data.name, judgements, config, seeds, vectors, holdout=holdout, ablations=ablations, progress=tell)
+        from features.sources import read, read_items
+        from models.seminar.next_click import next_click_report
+
+        events = list(read(data, lambda refusal: None))
+        return next_click_report(data.name, events, read_items(data), config, seeds, holdout=holdout, ablations=ablations, progress=tell)
+
+
+def _vectors(queries: list[str], titles: list[str]) -> "Vectors | None":
+    from models.seminar.relevance import Vectors
+    from models.seminar.sentences import encode, installed
+
+    if not installed():
+        say("the extra `sentences` is not installed: no row for the frozen sentence encoder")
+        return None
+    say(f"encoding {len(queries):,} queries and {len(titles):,} titles with the frozen sentence encoder")
+    return Vectors(encode(queries), encode(titles))

@@ -1,0 +1,1 @@
+"""Item codes: codebooks, their refresh as vectors drift, and what they are for, the search of a whole life of events."""

@@ -1,0 +1,21 @@
+"""All contenders that need no training, fitted on a split's known history."""
+
+from collections.abc import Callable, Sequence
+
+from models.evaluation.contenders import POPULAR_DEPTH, SIMPLE, Contender, MostPopular, PopularInCategories, SeenBefore, popularity
+from models.evaluation.neighbours import ItemNeighbours
+from models.evaluation.split import Split
+from models.evaluation.tally import Entry
+
+
+def simple(split: Split, names: Sequence[str] = SIMPLE, seed: int = 0) -> list[Entry]:
+    """The named ones of SIMPLE, in its order."""
+    popular = popularity(split.known, split.cut_ms, POPULAR_DEPTH)
+    makers: dict[str, Callable[[], Contender]] = {
+        "most popular": lambda: MostPopular(popular),
+        "popular in categories": lambda: PopularInCategories(popular),
+        "seen before": lambda: SeenBefore(popular, often=False),
+        "seen often": lambda: SeenBefore(popular, often=True),
+        "item-kNN": lambda: ItemNeighbours(split.known, popular),
+    }
+    return [Entry(name, seed, makers[name]()) for name in SIMPLE if name in names]

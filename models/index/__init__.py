@@ -1,0 +1,21 @@
+"""The index of items: `ItemIndex` takes changes, `look` gives a `View` to search; everything else here is how."""
+
+from models.index.changes import Change, Delete, Found, GenerationMismatch, Upsert, Where
+from models.index.index import ItemIndex
+from models.index.sizes import Sizes, bytes_per_item
+from models.index.stored import SnapshotMismatch
+from models.index.view import View
+
+__all__ = [
+    "Change",
+    "Delete",
+    "Found",
+    "GenerationMismatch",
+    "ItemIndex",
+    "Sizes",
+    "SnapshotMismatch",
+    "Upsert",
+    "View",
+    "Where",
+    "bytes_per_item",
+]

@@ -1,0 +1,1 @@
+"""From interests to candidates: searches of an index, merged by quotas."""

@@ -1,0 +1,200 @@
+"""Cascaded retrieval: K category searches and one of the whole pool for each user, merged by models.retrieval.quotas (papers, section 1.3).
+
+What is left where there is no model, popular items, is merged by the same rule.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from heapq import merge as merge_ordered
+from itertools import chain, compress, count, islice
+from typing import NamedTuple
+
+import numpy as np
+
+from features.outcomes import Candidate
+from models.codes.codebook import Floats
+from models.index import Found, View, Where
+from models.retrieval.quotas import SHORT_SHARE, Ints, Lists, choose, weights
+
+POPULAR_DEPTH = 500
+_PATHS = np.array(["category", "short"], dtype=object)
+
+Hit = tuple[str, float]  # item, score
+Place = tuple[float, str, int, Candidate]  # place, item, number of the list, candidate
+
+
+class Popular(NamedTuple):
+    """Popular items, best first, ties by item id: of each category, and of all as (item, score, category)."""
+
+    by_category: Mapping[str, Sequence[Hit]]
+    overall: Sequence[tuple[str, float, str]]
+
+    @classmethod
+    def of(cls, counts: Iterable[tuple[str, str, float]], depth: int = POPULAR_DEPTH) -> "Popular":
+        """From (item, category, count), one for each item; at most `depth` items a list, none with a count of 0."""
+        groups: dict[str, list[Hit]] = {}
+        for item, category, number in counts:
+            if number > 0:
+                groups.setdefault(category, []).append((item, float(number)))
+        by_category = {category: sorted(hits, key=best_first)[:depth] for category, hits in sorted(groups.items())}
+        every = ((item, score, category) for category, hits in by_category.items() for item, score in hits)
+        overall = sorted(every, key=lambda hit: best_first(hit[:2]))[:depth]
+        return cls(by_category, overall)
+
+
+def retrieve(
+    view: View,
+    long_vectors: Sequence[Floats],
+    categories: Sequence[Sequence[tuple[str, float]]],
+    short_vectors: Floats,
+    excludes: Sequence[Collection[str]],
+    limit: int,
+    where: Where | None = None,
+) -> list[list[Candidate]]:
+    """Candidates of B users, path `category` or `short`, best first: their K+1 searches in two batches, one merge of all.
+
+    Args:
+        view: where to search.
+        long_vectors: for each user (K, d) float32, row k for the items of its k-th category; K may differ between users.
+        categories: for each user K times (category, probability), no category twice. Their order makes no difference.
+        short_vectors: (B, d) float32, for the whole pool.
+        excludes: for each user the items never to return (bought, dismissed).
+        limit: most candidates a user gets.
+        where: which items may be returned at all.
+
+    Raises:
+        ValueError: numbers of rows that do not fit, or vectors that the index refuses.
+    """
+    _check(long_vectors, categories, short_vectors, excludes)
+    if limit < 1 or not len(short_vectors):
+        return [[] for _ in short_vectors]
+    every = np.arange(len(short_vectors))
+    hidden = view.excluding(excludes)
+    pool = view.search_pool(short_vectors, limit, hidden, where)
+    if not any(categories):
+        return _named(view, _Searches(pool, every, [SHORT_SHARE] * len(every), [""] * len(every)), limit)
+    names = [category for chosen in categories for category, _ in chosen]  # (R,)
+    owner = np.repeat(every, [len(chosen) for chosen in categories])  # (R,)
+    stacked = np.concatenate([vectors for vectors in long_vectors if len(vectors)])  # (R, d)
+    found = view.search_categories(stacked, names, limit, [hidden[user] for user in owner.tolist()], where)
+    weight = [weight for chosen in categories for weight in weights([probability for _, probability in chosen])]
+    return _named(view, _joined(found, pool, owner, weight, names), limit)
+
+
+def retrieve_short(
+    view: View, short_vectors: Floats, excludes: Sequence[Collection[str]], limit: int, where: Where | None = None
+) -> list[list[Candidate]]:
+    """Candidates of B users from the short vectors (B, d) alone: the first step down from `retrieve`, same promises."""
+    return retrieve(view, [short_vectors[:0]] * len(short_vectors), [[]] * len(short_vectors), short_vectors, excludes, limit, where)
+
+
+def popular_candidates(
+    popular: Popular,
+    categories: Sequence[tuple[str, float]],
+    *,
+    limit: int,
+    exclude: Collection[str],
+    view: View | None = None,
+    where: Where | None = None,
+) -> list[Candidate]:
+    """What is left without a model: popular items of the user's categories, shared as in `retrieve`, then popular of all.
+
+    `categories` gives (category, weight), any scale; without any, or where they do not fill `limit`, path `popular` follows
+    path `category_popular`. With a `view`, items that are gone, moved to another category or held back by `where` are left out.
+    """
+    ordered = sorted(dict(categories).items(), key=lambda found: (-found[1], found[0]))
+    shares = weights([weight for _, weight in ordered], 1.0)
+    queues = [
+        _queue(_candidates(category, popular.by_category.get(category, ()), exclude), weight, number)
+        for number, ((category, _), weight) in enumerate(zip(ordered, shares, strict=True))
+    ]
+    every = (Candidate(item, score, category, "popular") for item, score, category in popular.overall if item not in exclude)
+    last = ((float("inf"), candidate.item, number, candidate) for number, candidate in zip(count(len(queues)), every, strict=False))
+    walk: Iterable[Place] = chain(merge_ordered(*queues), last)
+    return _first(walk if view is None else _there(walk, view, where, limit), limit)
+
+
+def _check(
+    long_vectors: Sequence[Floats],
+    categories: Sequence[Sequence[tuple[str, float]]],
+    short_vectors: Floats,
+    excludes: Sequence[Collection[str]],
+) -> None:
+    if not len(long_vectors) == len(categories) == len(short_vectors) == len(excludes):
+        raise ValueError(f"users: {len(long_vectors)}, {len(categories)}, {len(short_vectors)}, {len(excludes)}")
+    for user, (vectors, chosen) in enumerate(zip(long_vectors, categories, strict=True)):
+        if len(vectors) != len(chosen):
+            raise ValueError(f"user {user} has {len(vectors)} long vectors for {len(chosen)} categories")
+
+
+class _Searches(NamedTuple):
+    """Searches of all users: those of one user together, the whole pool last."""
+
+    found: Found  # (Q, k)
+    user: Ints  # (Q,)
+    weight: Sequence[float]  # (Q,)
+    category: Sequence[str]  # (Q,), empty: the whole pool
+
+
+def _joined(found: Found, pool: Found, owner: Ints, weight: Sequence[float], names: Sequence[str]) -> _Searches:
+    user = np.concatenate([owner, np.arange(len(pool.numbers))])
+    order = user.argsort(kind="stable")
+    numbers, scores = (np.concatenate(parts)[order] for parts in zip(found, pool, strict=True))
+    weight, names = [*weight, *[SHORT_SHARE] * len(pool.numbers)], [*names, *[""] * len(pool.numbers)]
+    at = order.tolist()
+    return _Searches(Found(numbers, scores), user[order], [weight[row] for row in at], [names[row] for row in at])
+
+
+def _named(view: View, searches: _Searches, limit: int) -> list[list[Candidate]]:
+    """Merge, and name what is kept."""
+    numbers, scores = searches.found
+    users = int(searches.user[-1]) + 1
+    places = choose(Lists(numbers, searches.user, np.array(searches.weight)), users, limit, view.names)  # (B, limit)
+    kept = places[places >= 0]  # (n,)
+    items, row = numbers.ravel()[kept], kept // numbers.shape[1]
+    category = np.array(searches.category, dtype=object)[row]
+    short = category == ""
+    own, which = np.unique(view.category_numbers(items[short]), return_inverse=True)
+    category[short] = np.array([view.category_name(number) for number in own.tolist()], dtype=object)[which]
+    named = list(
+        map(Candidate, view.names(items), scores.ravel()[kept].tolist(), category.tolist(), _PATHS[short.astype(np.int64)].tolist())
+    )
+    ends = (places >= 0).sum(1).cumsum().tolist()
+    return [named[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _candidates(category: str, hits: Sequence[Hit], exclude: Collection[str]) -> Iterator[Candidate]:
+    for item, score in sorted(hits, key=best_first):
+        if item not in exclude:
+            yield Candidate(item, score, category, "category_popular")
+
+
+def _queue(candidates: Iterable[Candidate], weight: float, number: int) -> Iterator[Place]:
+    """Candidates of one list with their places."""
+    for rank, candidate in enumerate(candidates):
+        yield (rank + 0.5) / weight, candidate.item, number, candidate
+
+
+def _there(places: Iterable[Place], view: View, where: Where | None, together: int) -> Iterator[Place]:
+    """Those of items that are still in their category and pass the filter; `together` are looked up at once."""
+    walk = iter(places)
+    while some := list(islice(walk, together)):
+        numbers = view.numbers([item for _, item, _, _ in some])
+        named = np.array([view.category_number(candidate.category) for *_, candidate in some])
+        here = (numbers >= 0) & (view.category_numbers(numbers) == named) & view.passing(numbers, where)
+        yield from compress(some, here.tolist())
+
+
+def _first(places: Iterable[Place], limit: int) -> list[Candidate]:
+    """The first `limit` different items."""
+    chosen: dict[str, Candidate] = {}
+    if limit > 0:
+        for _, item, _, candidate in places:
+            chosen.setdefault(item, candidate)
+            if len(chosen) == limit:
+                break
+    return list(chosen.values())
+
+
+def best_first(hit: Hit) -> tuple[float, str]:
+    """The order of hits: best score first, ties by item id."""
+    return -hit[1], hit[0]

@@ -1,0 +1,93 @@
+"""What the PSU reads of items and queries, as arrays: ids, hashed words and character n-grams, given vectors."""
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from features.events import Item
+from models.seminar.config import SeminarConfig
+from models.vocabulary import Vocabulary
+
+_WORD = re.compile(r"\w+")
+
+
+class Contents(NamedTuple):
+    """The modalities of n items. Row UNKNOWN of the vocabulary, or a row of zeros, means that the modality is missing."""
+
+    item: np.ndarray  # (n,) int64, row of the vocabulary
+    title: np.ndarray  # (n, W) int32, hashed ids of the title, 0 pads
+    attributes: np.ndarray  # (n, A) int32, hashed attributes, the category among them, 0 pads
+    image: np.ndarray  # (n, Di) float32
+    text: np.ndarray  # (n, Dt) float32
+
+    def take(self, at: np.ndarray) -> "Contents":
+        """The items at the given positions (m,), their titles cut to the longest."""
+        taken = Contents(*(array[at] for array in self))
+        return taken._replace(title=trim(taken.title))
+
+
+def contents(items: Sequence[Item], vocabulary: Vocabulary, config: SeminarConfig, image: int, text: int) -> Contents:
+    """The arrays of items, known or not. A given vector of another dimension than `image` or `text` counts as missing."""
+    told = [[f"{name}={value}" for name, value in [("category", item.category_id), *sorted(item.attributes.items())]] for item in items]
+    return Contents(
+        np.array([vocabulary.item(item.item_id) for item in items], np.int64),
+        padded([pieces(item.title, config)[: config.title_ids] for item in items]),
+        padded([[_bucket(word, config.attribute_buckets) for word in words[: config.attribute_ids]] for words in told]),
+        given([item.image_embedding for item in items], image),
+        given([item.text_embedding for item in items], text),
+    )
+
+
+def query_words(texts: Sequence[str], config: SeminarConfig) -> np.ndarray:
+    """Hashed ids (n, W) int32 of queries, 0 pads; a query without a letter or digit is all padding."""
+    return padded([pieces(text, config)[: config.query_ids] for text in texts])
+
+
+def pieces(text: str, config: SeminarConfig) -> list[int]:
+    """The hashed ids of a text, in [1, buckets): its words, then the n-grams of each word with its ends marked."""
+    words = _WORD.findall(text.lower())
+    ids = [_bucket(word, config.buckets) for word in words] if config.words else []
+    return ids + [_bucket(part, config.buckets) for size in config.grams for word in words for part in grams(word, size)]
+
+
+def grams(word: str, size: int) -> list[str]:
+    """The character n-grams of a word with its ends marked; a shorter one is its own only n-gram.
+
+    >>> grams("cat", 4)
+    ['#cat', 'cat#']
+    """
+    marked = f"#{word}#"
+    return [marked[at : at + size] for at in range(max(1, len(marked) - size + 1))]
+
+
+def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """Lists of ids as an array (n, longest) int32, at least one wide, 0 pads."""
+    array = np.zeros((len(rows), max(1, max(map(len, rows), default=0))), np.int32)
+    for n, row in enumerate(rows):
+        array[n, : len(row)] = row
+    return array
+
+
+def given(vectors: Sequence[Sequence[float] | None], width: int) -> np.ndarray:
+    """Given vectors scaled to length one, (n, width) float32; zeros where there is none, or one of another dimension."""
+    array = np.zeros((len(vectors), width))
+    for n, vector in enumerate(vectors):
+        if vector and len(vector) == width:
+            array[n] = vector
+    array /= np.maximum(np.abs(array).max(1, initial=0, keepdims=True), 1e-300)  # so that squares stay finite
+    return (array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-300)).astype(np.float32)
+
+
+def trim(words: np.ndarray) -> np.ndarray:
+    """Ids (n, W) without the columns at the right that only pad; one column at least."""
+    used = np.flatnonzero((words != 0).any(0))
+    return words[:, : int(used[-1]) + 1 if len(used) else 1]
+
+
+@lru_cache(maxsize=262_144)
+def _bucket(part: str, buckets: int) -> int:
+    return 1 + crc32(part.encode("utf-8", "surrogatepass")) % (buckets - 1)

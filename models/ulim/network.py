@@ -1,0 +1,74 @@
+"""The network: ULIM's towers and PGIN over shared tables, from arrays of models.inputs to vectors and probabilities."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models.codes.modalities import arrange
+from models.config import Config
+from models.inputs import Tokens, TouchedTokens, tensors
+from models.items import ItemFeatures, Sizes
+from models.ulim.pgin import NextCategory, Pgin
+from models.ulim.towers import DualInterest
+
+
+class UserState(NamedTuple):
+    """What is known of users before any category is chosen."""
+
+    pooled: Tensor  # (B, d) p_s
+    vectors: Tensor  # (B, d) v_s, unit length
+    profile: Tensor  # (B, d) u
+    touched: Tensor  # (B, P', d)
+    touched_rows: Tensor  # (B, P')
+
+
+class Network(nn.Module):
+    """All that is trained. `vectors` below are those of the item tower, (U, d), which the tokens' `item` points into."""
+
+    def __init__(self, config: Config, category_rows: int, item_rows: int, sizes: Sizes) -> None:
+        super().__init__()
+        self.towers = DualInterest(config.dim, config.heads, category_rows, item_rows, sizes.buckets, sizes.image, sizes.text)
+        self.pgin = Pgin(config.dim)
+        self.popularity = nn.Parameter(torch.zeros(category_rows))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.popularity.device
+
+    def items(self, features: ItemFeatures) -> Tensor:
+        """Unit vectors (n, d) of items."""
+        return self.towers.items(*tensors(features, self.device))
+
+    def item_parts(self, features: ItemFeatures) -> Tensor:
+        """The vectors of each modality (n, M, d) of items, of unit length, or zero where missing."""
+        return self.towers.items.parts(*tensors(features, self.device))
+
+    def coded(self, features: ItemFeatures, coded: Sequence[str]) -> np.ndarray:
+        """The vectors of `coded` side by side (n, D) float32: what codes of the items stand for."""
+        fused, parts = self.items(features), self.item_parts(features)  # (n, d), (n, M, d)
+        return arrange(coded, fused.cpu().numpy(), parts.cpu().numpy())
+
+    def users(self, vectors: Tensor, short: Tokens, touched: TouchedTokens, words: Tensor) -> UserState:
+        """The state of B users from their newest events and their categories; `words` (U, W) are those of the texts."""
+        item, category, kind, gap, text, _ = (tensor.long() for tensor in tensors(short, self.device))  # (B, S) each
+        rows, since, count = (tensor.long() for tensor in tensors(touched, self.device))  # (B, P') each
+        profile, touched_tokens = self.towers.profile(rows, since, count)  # (B, d), (B, P', d)
+        tokens, mask, mine, has_item = self.towers.embed(vectors[item], category, kind, gap, text, words)  # (B, S, d), ...
+        pooled, vector = self.towers.short(tokens, mask, mine, has_item, profile)  # (B, d), (B, d)
+        return UserState(pooled, vector, profile, touched_tokens, rows)
+
+    def long(self, vectors: Tensor, long: Tokens, words: Tensor, pooled: Tensor, profile: Tensor, category: Tensor) -> Tensor:
+        """v_l, unit length, (R, d) of R sub-sequences: p_s and u (R, d) of their users, row of their category (R,)."""
+        item, rows, kind, gap, text = (tensor.long() for tensor in tensors(long[:5], self.device))  # (R, L) each
+        weight = tensors(long[5:], self.device)[0].float()  # (R, L)
+        tokens, mask, mine, _ = self.towers.embed(vectors[item], rows, kind, gap, text, words)  # (R, L, d), ...
+        return self.towers.long(tokens, mask, weight, mine, pooled, profile, self.towers.category(category))  # (R, d)
+
+    def next_category(self, state: UserState) -> NextCategory:
+        """Probabilities over the N rows of categories."""
+        table = self.towers.category.weight  # (N, d)
+        return self.pgin(state.profile, state.pooled, state.touched, state.touched_rows, table, self.popularity)

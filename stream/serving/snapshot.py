@@ -1,0 +1,81 @@
+"""The snapshot of an index on disk, with the places of the tail at which it was made: a start from it reads what came since."""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from models.index import ItemIndex
+from stream.connection import Connection
+from stream.tail import Places, ranges
+
+log = logging.getLogger(__name__)
+
+
+class Saved(NamedTuple):
+    """An index, the places up to which it holds what the topic says, and the generations of codes that it holds."""
+
+    items: ItemIndex
+    places: Places
+    held: Sequence[str]
+
+
+class _Mark(msgspec.Struct, frozen=True):
+    """Beside the index: of which bundle, topic and epoch it is, and the places."""
+
+    bundle: str
+    topic: str
+    epoch: int
+    places: dict[int, int]
+
+
+class Snapshots:
+    """Snapshots in `folder`, one a bundle, made every `every_s` seconds. `epoch` and `topic` tell topics that were made anew apart."""
+
+    def __init__(self, folder: Path, topic: str, epoch: int, every_s: float) -> None:
+        self._folder, self._topic, self._epoch = folder, topic, epoch
+        self.every_s = every_s
+
+    def load(self, bundle: str, connection: Connection, topic: str) -> Saved | None:
+        """The snapshot of a bundle, None where there is none that can be used: whatever is wrong with it is logged.
+
+        Its places must be those of the topic's partitions, and lie where the topic has records or ends.
+        """
+        place = self._place(bundle)
+        if not place.exists():
+            return None
+        try:
+            index, extra = ItemIndex.load(place)
+            mark = msgspec.json.decode(extra, type=_Mark)
+        except Exception as error:  # of a damaged file anything may come; the topic has all of it
+            log.warning("the snapshot of the index in %s is not used, the topic is read from its start: %s", place, error)
+            return None
+        found = ranges(connection, topic)
+        fits = mark.places.keys() == found.keys() and all(found[at][0] <= offset <= found[at][1] for at, offset in mark.places.items())
+        if (mark.bundle, mark.topic, mark.epoch) != (bundle, self._topic, self._epoch) or not fits:
+            log.warning("the snapshot of the index in %s is of another topic, epoch or bundle and is not used", place)
+            return None
+        log.info("the index starts from its snapshot in %s, with %d items", place, len(index))
+        return Saved(index, mark.places, index.held)
+
+    def save(self, bundle: str, now: Saved) -> bool:
+        """Write a snapshot in the place of the one before, and remove those of other bundles; a failure is logged, False then."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            mark = _Mark(bundle, self._topic, self._epoch, now.places)
+            now.items.save(self._place(bundle), msgspec.json.encode(mark))
+        except (OSError, ValueError) as error:
+            log.error("the snapshot of the index was not written: %r", error)
+            return False
+        for other in self._folder.glob("index-*"):
+            if other != self._place(bundle):
+                with suppress(OSError):
+                    shutil.rmtree(other)
+        return True
+
+    def _place(self, bundle: str) -> Path:
+        return self._folder / f"index-{bundle}"

@@ -1,0 +1,29 @@
+"""A refresh worker's serving without a broker: a tiny bundle, what is told of it, what topic `codebooks` says."""
+
+import pytest
+
+from models.bundle import save
+from stream.codes.book import Book
+from stream.serving.live import LiveServing
+from tests.live_index import NOBODY, Told
+from tests.tiny_bundle import quickly_trained
+
+
+@pytest.fixture
+def directory(tmp_path):
+    return save(quickly_trained(1), tmp_path / "bundle")
+
+
+@pytest.fixture
+def told():
+    return Told()
+
+
+@pytest.fixture
+def book():
+    return Book()
+
+
+@pytest.fixture
+def live(directory, told, book):
+    return LiveServing(directory, "cpu", NOBODY, "item-codes", book, told)

@@ -1,0 +1,134 @@
+"""What workers serve with: swaps of bundles, and the index that follows item codes."""
+
+import logging
+
+import msgspec
+import numpy as np
+import pytest
+
+from models.bundle import MANIFEST, WEIGHTS, load, save
+from models.index import Where
+from stream.serving.swapper import Swapper
+from tests.live_index import check, code, say
+from tests.tiny_bundle import quickly_trained
+
+
+def test_the_same_generation_is_not_loaded_again(directory):
+    made = []
+    swapper = Swapper(directory, lambda path: made.append(path) or load(path))
+    save(quickly_trained(1), directory)
+    assert [swapper.look(), swapper.look()] == [False, False]
+    assert made == [directory]
+
+
+def test_a_new_generation_replaces_the_old_one_once(directory):
+    retired = []
+    swapper = Swapper(directory, load, retired.append)
+    old = swapper.current
+    save(quickly_trained(2), directory)
+    assert [swapper.look(), swapper.look()] == [True, False]
+    assert swapper.current.generation == swapper.generation == quickly_trained(2).generation
+    assert retired == [old]
+    save(quickly_trained(1), directory)  # back again
+    assert swapper.look()
+    assert swapper.generation == quickly_trained(1).generation
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: (folder / MANIFEST).unlink(),
+        lambda folder: (folder / MANIFEST).write_bytes(b"{"),
+        lambda folder: truncate(folder / WEIGHTS),
+        lambda folder: (folder / WEIGHTS).unlink(),
+    ],
+)
+def test_a_broken_bundle_is_logged_and_the_old_one_stays(directory, spoil, caplog):
+    swapper = Swapper(directory, load)
+    old = swapper.current
+    save(quickly_trained(2), directory)
+    spoil(directory)
+    with caplog.at_level(logging.ERROR):
+        assert not swapper.look()
+    assert "the old one serves on" in caplog.text
+    assert swapper.current is old
+    assert swapper.generation == old.generation
+    save(quickly_trained(2), directory)
+    assert swapper.look()
+
+
+def test_whatever_goes_wrong_with_a_new_bundle_does_not_end_the_worker(directory):
+    def make(path):
+        if (bundle := load(path)).generation == quickly_trained(2).generation:
+            raise RuntimeError("CUDA out of memory")
+        return bundle
+
+    swapper = Swapper(directory, make)
+    save(quickly_trained(2), directory)
+    assert not swapper.look()
+    assert swapper.current.generation == quickly_trained(1).generation
+
+
+def test_codes_come_into_the_index_and_go(live, told):
+    known = live.index
+    assert len(known) == 72
+    say(live, ("new", code("new", ts=9, sent_ms=3)), ("i0-1", None), ("never there", None), ("i0-2", code("i0-2", "c5", ts=7)))
+    assert told.news == [(72, 9, [])]  # nothing is measured before the tail has caught up
+    assert known.category_of("new") == "c1"
+    assert known.category_of("i0-2") == "c5"
+    assert "i0-1" not in known
+    vector = np.frombuffer(code("new").vector, "<f4")
+    view = known.look()
+    assert view.hits(view.search_pool(vector[None], 1))[0][0][0] in ("new", *(f"i1-{n}" for n in (0, 4, 8)))
+    say(live, ("new", None))
+    assert "new" not in known
+    assert told.news[-1] == (71, 0, [])
+    check(live)
+
+
+def test_of_an_item_that_comes_and_goes_in_one_batch_the_last_word_counts(live):
+    say(live, ("a", code("a")), ("a", None), ("b", None), ("b", code("b")))
+    assert ("a" in live.index, "b" in live.index) == (False, True)
+
+
+def test_histories_read_the_vectors_that_codes_brought(live):
+    recommender = live.serving.recommender
+    before = dict(recommender._places)
+    say(live, ("new", code("new")))
+    place = recommender._places["new"]
+    assert "new" not in before
+    np.testing.assert_array_equal(recommender._vectors[place].numpy(), np.frombuffer(code("new").vector, "<f4"))
+
+
+def test_codes_of_another_bundle_are_counted_and_left_out(live, told):
+    say(live, ("new", code("new", seed=2)), ("i0-1", code("i0-1", "c5", generation="another")), ("mine", code("mine")))
+    assert told.left_out == 2
+    assert "new" not in live.index
+    assert live.index.category_of("i0-1") == "c0"
+    assert "mine" in live.index
+    assert told.news[-1][0] == 73
+
+
+def test_a_code_of_a_codebook_that_is_not_held_is_made_here(live, told):
+    say(live, ("new", code("new", codebook="unheard of")), ("other", code("other")))
+    assert (told.made_here, told.left_out) == (1, 0)
+    check(live)
+
+
+def test_prices_and_availability_reach_the_index(live):
+    say(live, ("dear", code("dear", price=99.0)), ("cheap", code("cheap", price=2.0)), ("gone", code("gone", price=99.5, available=False)))
+    view, vector = live.index.look(), np.frombuffer(code("dear").vector, "<f4")[None]
+    assert [name for name, _ in view.hits(view.search_pool(vector, 3, where=Where(least_price=50, available=True)))[0]] == ["dear"]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"vector": b"123"}, {"vector": b"1234"}, {"code": b"1"}, {"price": float("inf")}, {"vector": b"\x00\x00\x80\x7f" * 16}]
+)
+def test_a_code_that_cannot_be_one_ends_nothing(live, wrong, caplog):
+    say(live, ("new", msgspec.structs.replace(code("new"), **wrong)), ("good", code("good")))
+    assert ("new" in live.index, "good" in live.index) == (False, True)
+    assert "left out" in caplog.text

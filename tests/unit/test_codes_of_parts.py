@@ -1,0 +1,88 @@
+"""A bundle whose codes stand for several vectors of an item side by side: they go all the way from the item's event to the index."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from features.events import Item, encode
+from features.store.memory import MemoryStore
+from models.bundle import save
+from models.codes.codebook import Codebook
+from models.codes.drift import Policy, Reservoir
+from models.recommender import Recommender
+from models.train import train
+from stream.catalogue import Catalogue
+from stream.codes.book import Book
+from stream.codes.keeper import Keeper
+from stream.codes.ledger import Ledger
+from stream.codes.tail import Word
+from stream.serving.live import LiveServing
+from tests.keeper_world import PACE, TOPICS, World
+from tests.live_index import NOBODY, Told
+from tests.tiny_bundle import CONFIG, shop
+
+NOW = 1_700_000_000_000
+
+
+class Record:
+    """An item's event as it comes from the topic."""
+
+    topic, partition, headers, timestamp = "items", 0, (), NOW
+
+    def __init__(self, offset, item):
+        self.offset, self.key, self.value = offset, item.item_id.encode(), encode(item)
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    events, catalogue = shop(users=10, events=20)
+    return train(events, catalogue, msgspec.structs.replace(CONFIG, epochs=1, holdout=0.0, coded=("id", "words")), seed=1)
+
+
+def published(bundle, used):
+    """What the catalogue says of two items, a changed and a new one."""
+    recommender = Recommender(bundle)
+    items = [Item(item_id=name, category_id="c1", title="red thing", ts=NOW - 5, price=2.5) for name in ("i1-1", "new")]
+    catalogue = Catalogue(MemoryStore(), lambda: recommender, lambda: NOW, codebook=lambda generation, own: used)
+    outcome = catalogue.process([Record(offset, item) for offset, item in enumerate(items)])
+    return [Word(name, code) for name, code in outcome.codes], recommender.item_parts(items)
+
+
+def test_parts_reach_the_index_and_every_generation_is_made_of_them(bundle, tmp_path):
+    words, parts = published(bundle, bundle.codebook)
+    assert [np.frombuffer(word.said.parts, "<f4").shape for word in words] == [(2 * bundle.manifest.dim,)] * 2
+    live = LiveServing(save(bundle, tmp_path / "bundle"), "cpu", NOBODY, "item-codes", Book(), Told())
+    live.apply(words, {0: 2})
+    view = live.index.look()
+    np.testing.assert_array_equal(view.codes(view.numbers(["i1-1", "new"])), bundle.codebook.encode(parts))
+    other = Codebook.from_centroids(bundle.codebook.centroids * np.float32(2))
+    live.index.hold(other)
+    live.index.serve(other.generation)
+    view = live.index.look()
+    np.testing.assert_array_equal(view.codes(view.numbers(["i1-1", "new"])), other.encode(parts))
+
+
+def test_the_catalogue_encodes_under_the_codebook_in_use_and_the_row_under_the_bundles_own(bundle):
+    other = Codebook.from_centroids(bundle.codebook.centroids * np.float32(2))
+    words, parts = published(bundle, other)
+    assert {word.said.codebook for word in words} == {other.generation}
+    assert [word.said.code for word in words] == [code.tobytes() for code in other.encode(parts)]
+
+
+def test_the_keeper_refreshes_codes_of_parts(bundle):
+    world, table = World(), bundle.items
+    ledger, reservoir = Ledger(bundle.generation, bundle.codebook, bundle.manifest.dim), Reservoir(1000)
+    ledger.begin(table.ids, table.vectors, table.codes, table.parts)
+    reservoir.put(table.ids, table.parts)
+    keeper = Keeper(
+        ledger, bundle.codebook, world.book, world, TOPICS, lambda: next(world.clock), reservoir=reservoir, policy=Policy(), pace=PACE
+    )
+    words, parts = published(bundle, bundle.codebook)
+    keeper.hear(words, {0: 2})
+    world.ask(how="warm")
+    keeper.tick(0.0)
+    used = world.book.used(bundle.generation, bundle.codebook)
+    assert used.dim == 2 * bundle.manifest.dim
+    codes = {recode.item_id: recode.code for recode in world.recodes()}
+    old = bundle.codebook.encode(parts[1:])[0].tobytes()
+    assert codes.get("new", old) == used.encode(parts[1:])[0].tobytes()

@@ -1,0 +1,133 @@
+"""`everlong evaluate` on files good and bad, and the page it writes."""
+
+import json
+
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from features import sources
+from features.events import Click, Item
+from features.history import deeds
+from infra.cli import make_app
+from infra.evaluation import Plan, SeenInTraining, catalogue_for, load_data, refuse_seen
+from infra.sections import write_section
+from models.bundle import save
+from models.config import Config
+from models.evaluation import by_users, temporal
+from models.train import train
+from tests.tiny_bundle import CONFIG, shop
+
+QUICK = msgspec.structs.replace(CONFIG, epochs=1)
+
+
+def written(path, users=20, events=25):
+    log, catalogue = shop(users=users, events=events)
+    sources.write(path, [*catalogue, *log])
+    return path
+
+
+def test_a_bundle_that_has_seen_the_test_is_refused():
+    events, catalogue = shop(users=12, events=20)
+    split = temporal(deeds(events), 0.2)
+    config = msgspec.structs.replace(QUICK, holdout=0.2)
+    manifest = train(events, catalogue, config, seed=0, data="log.jsonl").manifest
+    refuse_seen(manifest, "log.jsonl", split)
+    refuse_seen(manifest, "other.jsonl", temporal(deeds(events), 0.5))
+    with pytest.raises(SeenInTraining, match=f"--cut {split.cut_ms}"):
+        refuse_seen(manifest, "log.jsonl", temporal(deeds(events), 0.5))
+    with pytest.raises(SeenInTraining, match="leave --bundle out"):
+        refuse_seen(manifest, "log.jsonl", by_users(deeds(events), 0))
+    with pytest.raises(SeenInTraining, match="train it again"):
+        refuse_seen(msgspec.structs.replace(manifest, cut_ms=None), "log.jsonl", split)
+
+
+def everlong(*arguments):
+    return CliRunner().invoke(make_app(), ["evaluate", *map(str, arguments)])
+
+
+def test_the_command_prints_json_and_writes_its_section_again(tmp_path):
+    page = tmp_path / "results.md"
+    page.write_text("# Mine\n\nstays\n")
+    arguments = ("--data", written(tmp_path / "log.jsonl"), "--epochs", 1, "--dim", 16, "--seeds", 2, "--out", page, "--json")
+    done = everlong(*arguments)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["seeds"] == [0, 1]
+    assert len(told["report"]["sections"][0]["rows"]["cascade"]["recall@50"]["seeds"]) == 2
+    assert set(told["report"]["sections"][0]["minus"]) == {"most popular", "popular in categories", "seen before", "seen often", "item-kNN"}
+    assert told["costs"]["cascade"]["seconds"] > 0 < told["peak_bytes"]
+    first = page.read_text()
+    assert first.startswith("# Mine\n\nstays\n")
+    assert all(word in first for word in ("`log.jsonl`, temporal split", "Commit", "Seeds 0, 1", "seconds a seed", "ahead"))
+    again = everlong(*arguments, "--baselines", "none")
+    assert again.exit_code == 0, again.output
+    assert page.read_text().count("## `log.jsonl`, temporal split") == 1
+    assert "item-kNN" not in page.read_text()
+
+
+def test_the_command_tests_a_given_bundle(tmp_path):
+    path = written(tmp_path / "log.jsonl")
+    events, catalogue = shop(users=20, events=25)
+    save(train(events, catalogue, QUICK, seed=0, data="elsewhere"), tmp_path / "bundle")
+    done = everlong("--data", path, "--bundle", tmp_path / "bundle", "--json", "--baselines", "seen before")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["report"]["sections"][0]["rows"].keys() == {"cascade", "seen before"}
+    save(train(events, catalogue, msgspec.structs.replace(QUICK, holdout=0.0), seed=0, data="log.jsonl"), tmp_path / "bundle")
+    refused = everlong("--data", path, "--bundle", tmp_path / "bundle")
+    assert isinstance(refused.exception, SeenInTraining)
+
+
+@pytest.mark.parametrize("arguments", [["--baselines", "everything"], ["--cut", "yesterday"], ["--split", "by-weekday"], ["--seeds", 0]])
+def test_wrong_usage_exits_2(arguments, tmp_path):
+    assert everlong("--data", written(tmp_path / "log.jsonl", users=3, events=4), *arguments).exit_code == 2
+
+
+def test_an_item_that_only_held_out_events_tell_of_cannot_be_found(tmp_path):
+    """That it is in the file at all would give away that it is wanted; one that is described is found or not on its merits."""
+    path = tmp_path / "log.jsonl"
+    for described in (False, True):
+        log, catalogue = shop(users=10, events=10)
+        last = max(event.ts for event in log)
+        late = Click(event_id="late", user_id="u0", item_id="late", category_id="c0", ts=last + 1)
+        items = [*catalogue, Item(item_id="late", category_id="c0", title="late thing", ts=last + 1)] if described else []
+        sources.write(path, [*items, *log, late])
+        loaded = load_data(Plan(str(path), Config()))
+        split = temporal(loaded.done, 0.1)
+        found = {item.item_id for item in catalogue_for(loaded, split)}
+        assert ("late" in found) is described
+        known = {event.item for deeds in split.known.values() for event in deeds.events}
+        assert found >= known if described else found == known
+
+
+@pytest.mark.parametrize("steps", [1, 9, 10, 11])
+def test_any_number_of_steps_can_be_trained(steps):
+    events, catalogue = shop(users=4, events=8)
+    train(events, catalogue, msgspec.structs.replace(QUICK, epochs=steps, batch=10**6), seed=0)
+
+
+def test_a_file_without_events_says_what_is_needed(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"event_id": "1", "user_id": "u", "query_id": "q", "text": "shoe", "ts": 5}\n{"user_id": "u", "ts": 1}\n')
+    with pytest.raises(sources.BadSource, match=r"searches only; its first refused row is row 2.*clicks or orders"):
+        load_data(Plan(str(path), Config()))
+    path.write_text('{"nothing": 1}\n')
+    with pytest.raises(sources.BadSource, match="no event"):
+        load_data(Plan(str(path), Config()))
+
+
+def test_items_described_in_the_file_keep_what_it_says(tmp_path):
+    loaded = load_data(Plan(str(written(tmp_path / "log.jsonl")), Config()))
+    assert {item.title for item in loaded.described} > {"red thing of 0"}
+    assert loaded.told == []
+    few = load_data(Plan(str(tmp_path / "log.jsonl"), Config(), max_users=4))
+    assert len(few.done) == 4
+    assert few.done.keys() < loaded.done.keys()
+
+
+def test_a_name_cannot_break_the_page(tmp_path):
+    page = tmp_path / "page.md"
+    write_section(page, "odd --> name\n", "one", "# Head\n")
+    write_section(page, "plain", "two")
+    write_section(page, "odd --> name\n", "three")
+    assert page.read_text() == "# Head\n\n<!-- odd __ name_ -->\nthree\n<!-- /odd __ name_ -->\n\n<!-- plain -->\ntwo\n<!-- /plain -->\n"
