@@ -99,7 +99,7 @@ def test_items_come_and_go_and_a_new_bundle_is_swapped_in_without_a_restart(kafk
     bundles = [train(history, catalogue, SMALL, seed=seed) for seed in (0, 1)]
     old, new = (bundle.generation for bundle in bundles)
     directory = save(bundles[0], tmp_path / "bundle")
-    settings = {"bundle": directory, "bundle_poll_s": 0.5, "candidates": 200}
+    settings = {"bundle": directory, "bundle_poll_s": 0.5, "candidates": ITEMS + NEW}
     with (
         running(kafka, prefix, tmp_path, "catalogue", "ingest", "refresh", **settings) as system,
         closing(KafkaProducer(**kafka.for_kafka_python(), acks="all")) as producer,
