@@ -7,6 +7,7 @@ rare categories filled up with negatives sampled from the catalogue. Category lo
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -29,21 +30,14 @@ from models.evaluation.report import CASCADE, Asked, Report
 from models.evaluation.simple import simple
 from models.evaluation.tally import Entry
 from models.examples import Examples, build
+from models.fitting import Phase, fit
+from models.fitting import Progress as Progress
 from models.inputs import Positions, Tokens
 from models.items import ItemFeatures, Sizes, item_features, strangers, widest
 from models.recommender import CHUNK, Recommender
 from models.ulim.loss import Drawn, Pool, allow, sampled_softmax
 from models.ulim.network import Network
 from models.vocabulary import UNKNOWN, Vocabulary
-
-
-class Progress(NamedTuple):
-    """How far a training is: a sentence for the phase, steps done and to do, mean loss of the newest steps."""
-
-    phase: str
-    step: int
-    steps: int
-    loss: float
 
 
 class Prepared(NamedTuple):
@@ -166,25 +160,14 @@ def _fit(network: Network, examples: Examples, prepared: Prepared, config: Confi
     counts = np.bincount(examples.category, minlength=len(network.popularity)) + 1.0
     with torch.no_grad():
         network.popularity.copy_(torch.from_numpy(np.log(counts / counts.sum())))
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    steps = config.epochs * -(-len(examples.item) // config.batch)
-    warm_up = 0.1 if steps != 10 else 0.15  # OneCycleLR divides by warm_up * steps - 1
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=steps, pct_start=warm_up)
-    network.train()
-    step, recent = 0, 0.0
-    for _ in range(config.epochs):
-        for batch in examples.batches(config, rng):
-            drawn = pool.draw(examples.item[batch], config.category_negatives, config.pool_negatives, rng)
-            loss = losses(network, examples, batch, drawn, features, config)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            step += 1
-            recent = loss.item() if step == 1 else 0.95 * recent + 0.05 * loss.item()
-            progress(Progress("training", step, steps, recent))
-    network.eval()
+
+    def loss(batch: np.ndarray, rng: np.random.Generator) -> Tensor:
+        drawn = pool.draw(examples.item[batch], config.category_negatives, config.pool_negatives, rng)
+        return losses(network, examples, batch, drawn, features, config)
+
+    batches = -(-len(examples.item) // config.batch)
+    phase = Phase("training", partial(examples.batches, config), loss, batches, config.epochs, config.learning_rate)
+    fit(network, phase, rng, progress)
 
 
 def _hide(features: ItemFeatures, share: float) -> ItemFeatures:

@@ -4,7 +4,7 @@ Only baskets before the cut are targets, and the rows before each are all that i
 The same events, seed, machine and thread count give the same weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from features.events import Item
 from features.history import Deeds, moments
+from models.fitting import Phase, fit
 from models.items import widest
 from models.seminar.config import SeminarConfig
 from models.seminar.contents import Contents, contents, trim
@@ -74,43 +75,36 @@ def pretrain(
     model = Seminar(config, vocabulary.item_rows, image, text).to(device)
     tuning_only = msgspec.structs.replace(config, alignment=0.0, relevance=0.0, next_weight=1.0)
     if config.pretraining:
-        fit(model, histories, table, config, config.epochs, rng, lambda *told: progress("pretraining", *told))
-        fit(model, histories, table, tuning_only, config.tuning, rng, lambda *told: progress("fine-tuning", *told))
+        learn(model, histories, table, config, "pretraining", config.epochs, rng, progress)
+        learn(model, histories, table, tuning_only, "fine-tuning", config.tuning, rng, progress)
     else:
-        fit(model, histories, table, tuning_only, config.epochs + config.tuning, rng, lambda *told: progress("fine-tuning", *told))
+        learn(model, histories, table, tuning_only, "fine-tuning", config.epochs + config.tuning, rng, progress)
     return Trained(model.eval(), vocabulary, table, positions)
 
 
-def fit(
+def learn(
     model: Seminar,
     histories: Histories,
     table: Contents,
     config: SeminarConfig,
+    phase: str,
     epochs: int,
     rng: np.random.Generator,
-    progress: Callable[[int, int, float], None],
+    progress: Tell,
 ) -> None:
     """`epochs` passes over the examples, each with the joint loss that `config` weighs."""
-    model.train()
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate, fused=True)
-    steps = epochs * -(-len(histories.target) // config.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=max(1, steps), pct_start=0.1)
     likely = np.sqrt(np.bincount(histories.target, minlength=len(table.item)) + 1.0)
-    share, step, recent = likely / likely.sum(), 0, 0.0
-    for _ in range(epochs):
-        order = rng.permutation(len(histories.target))
-        for start in range(0, len(order), config.batch):
-            batch = histories.batch(order[start : start + config.batch])
-            drawn = draw(share, config.negatives, rng)
-            loss = joint_loss(model, batch, histories.words, drawn, table, config, rng)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            step += 1
-            recent = loss.item() if step == 1 else 0.95 * recent + 0.05 * loss.item()
-            progress(step, steps, recent)
+    share, examples = likely / likely.sum(), len(histories.target)
+
+    def batches(rng: np.random.Generator) -> Iterator[np.ndarray]:
+        order = rng.permutation(examples)
+        yield from (order[start : start + config.batch] for start in range(0, examples, config.batch))
+
+    def loss(at: np.ndarray, rng: np.random.Generator) -> Tensor:
+        return joint_loss(model, histories.batch(at), histories.words, draw(share, config.negatives, rng), table, config, rng)
+
+    told = Phase(phase, batches, loss, -(-examples // config.batch), epochs, config.learning_rate, fused=True)
+    fit(model, told, rng, lambda now: progress(now.phase, now.step, now.steps, now.loss))
 
 
 def joint_loss(
