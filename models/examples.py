@@ -24,6 +24,11 @@ class Examples(NamedTuple):
     category: np.ndarray  # (E,) int64
     words: np.ndarray  # (number of texts, W)
 
+    @property
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        """All arrays, in a fixed order."""
+        return (*self.short, *self.long, *self.touched, self.item, self.category, self.words)
+
     def batches(self, config: Config, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Each example once: runs of one category (category-homogeneous, papers.md 1.1), the runs shuffled, in batches."""
         order = rng.permutation(len(self.item))

@@ -30,7 +30,7 @@ from models.evaluation.report import CASCADE, Asked, Report
 from models.evaluation.simple import simple
 from models.evaluation.tally import Entry
 from models.examples import Examples, build
-from models.fitting import Phase, fit
+from models.fitting import Phase, Run, fit
 from models.fitting import Progress as Progress
 from models.inputs import Positions, Tokens
 from models.items import ItemFeatures, Sizes, item_features, strangers, widest
@@ -61,9 +61,11 @@ def train(
     data: str = "",
     created: str = "",
     device: str = "cpu",
+    run: Run | None = None,
 ) -> Bundle:
     """Learn from the events before the cut, evaluate on those after it (`bundle.manifest.metrics`), give the bundle.
 
+    Of several processes (`run`) only the one that leads evaluates; the others' bundles have no metrics.
     Popular items of the bundle, which serve where the model cannot, are those of all events. Items that came after the cut are
     in the bundle, but not among what the evaluation can find: that they are there may tell what was wanted.
 
@@ -73,7 +75,9 @@ def train(
     progress(Progress("reading history", 0, 1, 0.0))
     split = temporal(deeds(events), config.holdout, config.cut_ms)
     catalogue = catalogue_of(items, split.known, split.cut_ms)
-    bundle = learn(split.known, catalogue, config, seed, progress, cut_ms=split.cut_ms, data=data, created=created, device=device)
+    bundle = learn(split.known, catalogue, config, seed, progress, cut_ms=split.cut_ms, data=data, created=created, device=device, run=run)
+    if run is not None and not run.ranks.leads:
+        return bundle
     progress(Progress("evaluating", 1, 1, 0.0))
     report = _evaluated(bundle, catalogue, split, Asked(config.test_per_user, seed=seed), device)
     newest = max(event.ts for deed in split.done.values() for event in deed.events)
@@ -92,6 +96,7 @@ def learn(
     data: str = "",
     created: str = "",
     device: str = "cpu",
+    run: Run | None = None,
 ) -> Bundle:
     """A bundle learnt from what users did before `cut_ms`, and from nothing else; its manifest has no metrics.
 
@@ -110,7 +115,7 @@ def learn(
     if examples is None:
         raise NothingToLearn("there is no event to learn from: give a longer history or a later cut")
     network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.sizes).to(device)
-    _fit(network, examples, prepared, config, seed, progress)
+    _fit(network, examples, prepared, config, seed, progress, run)
     return _bundle(network, prepared, config, seed, data, created)
 
 
@@ -153,7 +158,15 @@ def losses(network: Network, examples: Examples, batch: np.ndarray, drawn: Drawn
     )
 
 
-def _fit(network: Network, examples: Examples, prepared: Prepared, config: Config, seed: int, progress: Callable[[Progress], None]) -> None:
+def _fit(
+    network: Network,
+    examples: Examples,
+    prepared: Prepared,
+    config: Config,
+    seed: int,
+    progress: Callable[[Progress], None],
+    run: Run | None,
+) -> None:
     rng = np.random.default_rng(seed)
     features = prepared.features.join(strangers(prepared.vocabulary, prepared.sizes))
     pool = Pool(prepared.features.category, examples.item)
@@ -165,9 +178,17 @@ def _fit(network: Network, examples: Examples, prepared: Prepared, config: Confi
         drawn = pool.draw(examples.item[batch], config.category_negatives, config.pool_negatives, rng)
         return losses(network, examples, batch, drawn, features, config)
 
-    batches = -(-len(examples.item) // config.batch)
-    phase = Phase("training", partial(examples.batches, config), loss, batches, config.epochs, config.learning_rate)
-    fit(network, phase, rng, progress)
+    phase = Phase(
+        "training",
+        partial(examples.batches, config),
+        loss,
+        -(-len(examples.item) // config.batch),
+        config.epochs,
+        config.learning_rate,
+        settings=msgspec.json.encode(config).decode(),
+        learnt_from=(*examples.arrays, *features),
+    )
+    fit(network, phase, rng, progress, run)
 
 
 def _hide(features: ItemFeatures, share: float) -> ItemFeatures:

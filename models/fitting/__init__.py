@@ -1,6 +1,9 @@
-"""How any network here is trained: a `Phase` says what is learnt, `fit` is the one loop that does it."""
+"""How any network here is trained: a `Phase` says what is learnt, `fit` is the one loop that does it, in a `Run`."""
 
+from models.fitting.checkpoints import CheckpointRefused, Checkpoints
 from models.fitting.loop import fit
 from models.fitting.phase import Phase, Progress, Tell
+from models.fitting.ranks import Ranks
+from models.fitting.run import Run
 
-__all__ = ["Phase", "Progress", "Tell", "fit"]
+__all__ = ["CheckpointRefused", "Checkpoints", "Phase", "Progress", "Ranks", "Run", "Tell", "fit"]

@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from models.fitting.phase import Phase
+from models.fitting.precision import Precision
 
 LONGEST = 1.0  # norm to which the gradient is clipped
 WARM_UP = 0.1  # share of the steps in which the learning rate rises
@@ -15,8 +16,9 @@ WARM_UP = 0.1  # share of the steps in which the learning rate rises
 class Optimising:
     """The optimiser and the schedule of one phase over its parameters."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], phase: Phase) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], phase: Phase, precision: Precision) -> None:
         self.parameters = list(parameters)
+        self.precision = precision
         self.adam = torch.optim.Adam(self.parameters, lr=phase.learning_rate, fused=phase.fused or None)
         steps = max(1, phase.steps)
         warm_up = WARM_UP if steps * WARM_UP != 1 else 1.5 * WARM_UP  # OneCycleLR divides by the steps of the rise less one
@@ -28,7 +30,10 @@ class Optimising:
         return float(self.adam.param_groups[0]["lr"])
 
     def step(self) -> None:
-        """Clip the gradients, move the parameters, then the learning rate."""
+        """Unscale and clip the gradients, move the parameters, then the learning rate."""
+        scaler = self.precision.scaler
+        scaler.unscale_(self.adam)
         torch.nn.utils.clip_grad_norm_(self.parameters, LONGEST)
-        self.adam.step()
+        scaler.step(self.adam)
+        scaler.update()
         self.schedule.step()

@@ -1,6 +1,6 @@
 """What a loop is told to learn, and what it tells of it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +34,8 @@ class Phase(NamedTuple):
     per_epoch: int  # batches of an epoch
     epochs: int
     learning_rate: float  # the highest of the schedule
+    settings: str = ""  # all that `loss` and `batches` were made with
+    learnt_from: Sequence[np.ndarray] = ()  # the data; a checkpoint is compared by both
     fused: bool = False  # one kernel a step: faster for large tables, and other last bits
 
     @property

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from features.events import Item
 from features.history import Deeds, moments
-from models.fitting import Phase, fit
+from models.fitting import Phase, Run, fit
 from models.items import widest
 from models.seminar.config import SeminarConfig
 from models.seminar.contents import Contents, contents, trim
@@ -55,6 +55,7 @@ def pretrain(
     seed: int,
     progress: Tell = lambda *_: None,
     device: str = "cpu",
+    run: Run | None = None,
 ) -> Trained:
     """Learn from the baskets before `cut_ms`. Items of the catalogue that nobody touched before it have no id modality.
 
@@ -75,10 +76,10 @@ def pretrain(
     model = Seminar(config, vocabulary.item_rows, image, text).to(device)
     tuning_only = msgspec.structs.replace(config, alignment=0.0, relevance=0.0, next_weight=1.0)
     if config.pretraining:
-        learn(model, histories, table, config, "pretraining", config.epochs, rng, progress)
-        learn(model, histories, table, tuning_only, "fine-tuning", config.tuning, rng, progress)
+        learn(model, histories, table, config, "pretraining", config.epochs, rng, progress, run)
+        learn(model, histories, table, tuning_only, "fine-tuning", config.tuning, rng, progress, run)
     else:
-        learn(model, histories, table, tuning_only, "fine-tuning", config.epochs + config.tuning, rng, progress)
+        learn(model, histories, table, tuning_only, "fine-tuning", config.epochs + config.tuning, rng, progress, run)
     return Trained(model.eval(), vocabulary, table, positions)
 
 
@@ -91,6 +92,7 @@ def learn(
     epochs: int,
     rng: np.random.Generator,
     progress: Tell,
+    run: Run | None = None,
 ) -> None:
     """`epochs` passes over the examples, each with the joint loss that `config` weighs."""
     likely = np.sqrt(np.bincount(histories.target, minlength=len(table.item)) + 1.0)
@@ -103,8 +105,18 @@ def learn(
     def loss(at: np.ndarray, rng: np.random.Generator) -> Tensor:
         return joint_loss(model, histories.batch(at), histories.words, draw(share, config.negatives, rng), table, config, rng)
 
-    told = Phase(phase, batches, loss, -(-examples // config.batch), epochs, config.learning_rate, fused=True)
-    fit(model, told, rng, lambda now: progress(now.phase, now.step, now.steps, now.loss))
+    told = Phase(
+        phase,
+        batches,
+        loss,
+        -(-examples // config.batch),
+        epochs,
+        config.learning_rate,
+        settings=msgspec.json.encode(config).decode(),
+        learnt_from=(*histories, *table),
+        fused=True,
+    )
+    fit(model, told, rng, lambda now: progress(now.phase, now.step, now.steps, now.loss), run)
 
 
 def joint_loss(

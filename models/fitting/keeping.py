@@ -1,0 +1,55 @@
+"""One phase and its checkpoints: resumed from the newest, written when due by the rank that leads, finished."""
+
+from models.fitting.checkpoints import accept, digest
+from models.fitting.phase import Phase
+from models.fitting.run import Run
+from models.fitting.state import Place, Saved, State
+
+
+class Keeping:
+    """What a phase does with the checkpoints of its run; nothing where the run keeps none."""
+
+    def __init__(self, run: Run, phase: Phase, state: State) -> None:
+        self._ranks = run.ranks
+        self._state = state
+        self._checkpoints = run.checkpoints
+        if run.checkpoints is not None:
+            self._path = run.checkpoints.next_phase(phase.name)
+            self._about = run.checkpoints.about(_about(phase) | {"processes": str(run.ranks.size)})
+        if run.ranks.size > 1:
+            run.ranks.agree(_about(phase))
+
+    def resume(self) -> Saved | None:
+        """Put back the newest checkpoint, the same on all ranks; None where the phase is to start.
+
+        Raises:
+            CheckpointRefused: it is of another training.
+        """
+        if self._checkpoints is None:
+            return None
+        content = self._ranks.share(self._checkpoints.read(self._path) if self._ranks.leads else None)
+        if content is None:
+            return None
+        saved = accept(self._path, content, self._about)
+        self._state.unpack(saved)
+        return saved
+
+    def keep(self, place: Place) -> None:
+        """Write a checkpoint if one is due."""
+        if self._checkpoints is not None and self._ranks.leads and self._checkpoints.due(place.step):
+            self._checkpoints.write(self._path, self._state.pack(place, self._about, done=False))
+
+    def finish(self, place: Place) -> None:
+        """Write the last one."""
+        if self._checkpoints is not None and self._ranks.leads:
+            self._checkpoints.write(self._path, self._state.pack(place, self._about, done=True))
+
+
+def _about(phase: Phase) -> dict[str, str]:
+    return {
+        "phase": phase.name,
+        "steps": f"{phase.epochs} x {phase.per_epoch}",
+        "learning rate": repr(phase.learning_rate),
+        "settings": phase.settings,
+        "data": digest(phase.learnt_from),
+    }

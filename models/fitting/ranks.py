@@ -1,0 +1,104 @@
+"""Processes that train one network together (torchrun): each computes a slice of every batch, gradients are averaged.
+
+A step equals that of one process over the joined batch where the loss is a mean of what each example alone contributes.
+What examples share inside a batch they share inside a slice only: negatives of a sampled softmax are the slice's own
+targets and what its rank draws. So R ranks with batch B see B / R in-batch negatives and R independent draws of the
+others; logQ corrects for the slice's size, the gradient stays an estimate of the same loss, not the same number.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class RanksDiffer(ValueError):
+    """The processes of one training do not learn the same: what rank 0 has, and what this one has."""
+
+
+class Ranks:
+    """This process among `size` that train together; alone, nothing is sent and no number changes."""
+
+    def __init__(self, rank: int = 0, size: int = 1) -> None:
+        self.rank = rank
+        self.size = size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this is the one process that writes, prints and saves."""
+        return self.rank == 0
+
+    def mine(self, batch: np.ndarray) -> np.ndarray:
+        """This rank's slice of a batch (B,); slices differ by one example at most, the last may be empty."""
+        return np.array_split(batch, self.size)[self.rank]
+
+    def stream(self, rng: np.random.Generator, key: int, step: int) -> np.random.Generator:
+        """What this rank draws from in a step: alone `rng` itself; else its own stream, torch's generator with it."""
+        if self.size == 1:
+            return rng
+        own = np.random.default_rng([key, step, self.rank])
+        torch.manual_seed(int(own.integers(2**62)))
+        return own
+
+    def key(self, rng: np.random.Generator) -> int:
+        """What an epoch's own streams follow from; alone nothing is drawn."""
+        return 0 if self.size == 1 else int(rng.integers(2**62))
+
+    def average(self, parameters: Sequence[nn.Parameter], loss: Tensor, share: float) -> float:
+        """Replace gradients by those of all ranks, each weighed by its `share` of the batch; the mean loss likewise.
+
+        A parameter that no rank has a gradient of keeps none. One message a step.
+        """
+        if self.size == 1:
+            return loss.item()
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad * share for p in parameters]
+        there = torch.tensor([float(p.grad is not None) for p in parameters], device=loss.device)  # (parameters,)
+        flat = torch.cat([*(part.reshape(-1) for part in parts), there, (loss.detach() * share).reshape(1)])
+        dist.all_reduce(flat)
+        *averaged, there, loss = flat.split([*(p.numel() for p in parameters), len(parameters), 1])
+        for parameter, part, count in zip(parameters, averaged, there.tolist(), strict=True):
+            parameter.grad = part.view_as(parameter) if count else None
+        return loss.item()
+
+    def share(self, content: bytes | None) -> bytes | None:
+        """What rank 0 has, for every rank."""
+        if self.size == 1:
+            return content
+        length = torch.tensor([-1 if content is None else len(content)])
+        dist.broadcast(length, 0)
+        if (count := int(length.item())) < 0:
+            return None
+        buffer = torch.empty(count, dtype=torch.uint8)
+        if self.leads and content:
+            buffer = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        dist.broadcast(buffer, 0)
+        return buffer.numpy().tobytes()
+
+    def agree(self, about: Mapping[str, str]) -> None:
+        """Compare what is learnt with what rank 0 learns.
+
+        Raises:
+            RanksDiffer: it is not the same.
+        """
+        first = self.share(repr(sorted(about.items())).encode())
+        if first != (own := repr(sorted(about.items())).encode()):
+            raise RanksDiffer(f"rank 0 learns {first!r}, rank {self.rank} {own!r}: give all processes the same arguments and data")
+
+
+@contextmanager
+def joined(device: str) -> Iterator[tuple[Ranks, str]]:
+    """The ranks of this `torchrun` and the device of this one ("cuda" becomes its own card); alone outside of it."""
+    if not dist.is_torchelastic_launched():
+        yield Ranks(), device
+        return
+    if device.startswith("cuda"):
+        device = f"cuda:{dist.get_node_local_rank()}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size()), device
+    finally:
+        dist.destroy_process_group()
