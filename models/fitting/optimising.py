@@ -1,5 +1,6 @@
 """Adam under a one-cycle schedule, with clipped gradients: what every network here is trained with."""
 
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -36,4 +37,6 @@ class Optimising:
         torch.nn.utils.clip_grad_norm_(self.parameters, LONGEST)
         scaler.step(self.adam)
         scaler.update()
-        self.schedule.step()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # a first step that the scaler left out
+            self.schedule.step()

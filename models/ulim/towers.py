@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from models.inputs import COUNT_ROWS, GAP_ROWS, KIND_ROWS, QUERY
 
-NEVER = -1e9  # the score of what is masked: exactly 0 after a softmax in float32
+NEVER = -1e4  # the score of what is masked: exactly 0 after a softmax, and a number of float16 too
 
 
 class ItemTower(nn.Module):
