@@ -4,8 +4,8 @@ It knows no Kafka. Steps: 1 coalesce requests by user, 2 read `user` and `user_i
 categories and read the `user_category` rows of those whose interest is to be computed, 4 towers, 5 search and merge,
 6 one versioned write; then the agent: 7 publish, 8 acknowledge. All steps may be repeated.
 
-The ladder, when something is lost: full; short (only the short interest, where the backlog exceeds the budget);
-category_popular (no model: popular in the user's categories); popular. The level is in the answer and in a metric.
+The ladder, when something is lost: full; short (the short interest and the user's own items, where the backlog exceeds the
+budget); category_popular (no model: popular in the user's categories); popular. The level is in the answer and in a metric.
 """
 
 from collections import Counter
@@ -24,6 +24,8 @@ from features.table import USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
 from models.index import ItemIndex, View, Where
 from models.recommender import Recommender, ShortState
 from models.retrieval.cascade import Popular, popular_candidates, retrieve, retrieve_short
+from models.retrieval.own import SHARE, repeated
+from models.retrieval.quotas import Extra
 from stream.messages import CandidateSet, PublishedCandidate, RefreshRequest
 
 LEVELS = ("full", "short", "category_popular", "popular")
@@ -40,12 +42,14 @@ class Serving:
 
 
 class Limits(NamedTuple):
-    """`top_k` categories a user, `candidates` in a set, and whether bought items and those that cannot be had are left out."""
+    """`top_k` categories a user, `candidates` in a set, whether bought items and those that cannot be had are left out, and the
+    share of a set that is kept for the user's own items (models.retrieval.own)."""
 
     top_k: int = 8
     candidates: int = 200
     exclude_bought: bool = True
     only_available: bool = True
+    repeat_share: float = SHARE
 
 
 class User(NamedTuple):
@@ -139,8 +143,9 @@ class Refresh:
         _check(state.vectors)
         chosen = recommender.categories([user.row for user in users], state, self._limits.top_k)
         long = self._long(recommender, users, state, chosen, computed)
-        excluded = self._excluded(users)
-        found_by_user = retrieve(view, long, chosen, state.vectors, excluded, self._limits.candidates, self._where)
+        excluded, limit = self._excluded(users), self._limits.candidates
+        extras = self._extras(view, users, excluded)
+        found_by_user = retrieve(view, long, chosen, state.vectors, excluded, limit, self._where, extras)
         answers = []
         for user, found, vectors, short, candidates in zip(users, chosen, long, state.vectors, found_by_user, strict=True):
             packed = _bytes(vectors) + _bytes(short)  # (K+1, d)
@@ -172,7 +177,8 @@ class Refresh:
     def _short(self, recommender: Recommender, view: View, users: Sequence[User]) -> list[Answer]:
         state = recommender.short([user.row for user in users])
         _check(state.vectors)
-        found = retrieve_short(view, state.vectors, self._excluded(users), self._limits.candidates, self._where)
+        excluded, limit = self._excluded(users), self._limits.candidates
+        found = retrieve_short(view, state.vectors, excluded, limit, self._where, self._extras(view, users, excluded))
         return [
             Answer(candidates if user.known else [], "short", without_touched(user))
             for user, candidates in zip(users, found, strict=True)
@@ -184,6 +190,11 @@ class Refresh:
         candidates = popular_candidates(popular, categories, limit=limit, exclude=exclude, view=view, where=self._where)
         level = "category_popular" if any(candidate.path == "category_popular" for candidate in candidates) else "popular"
         return Answer(candidates, level, without_touched(user))
+
+    def _extras(self, view: View, users: Sequence[User], excluded: Sequence[set[str]]) -> list[Extra]:
+        """The lists beside the searches."""
+        rows, limits = [user.row for user in users], self._limits
+        return [repeated(view, rows, excluded, limits.candidates, self._where, limits.repeat_share)] if limits.repeat_share else []
 
     def _excluded(self, users: Sequence[User]) -> list[set[str]]:
         return [{event.item for event in user.row.bought} if self._limits.exclude_bought else set() for user in users]

@@ -104,9 +104,12 @@ def _item(item: str, row: ItemRow) -> Answer:
 
 
 def _evidence(candidate: Candidate, recent: Sequence[Event], lifelong: Sequence[Event]) -> Sequence[Event]:
-    """The newest events that the interest was drawn from."""
+    """The newest events that the candidate was drawn from."""
     if candidate.path == "popular":
         return []
+    if candidate.path == "repeat":
+        every = sorted({*recent, *lifelong}, key=lambda event: -event.ts)
+        return [event for event in every if event.item_id == candidate.item][:EVIDENCE]
     return (recent if candidate.path == "short" else lifelong)[:EVIDENCE]
 
 
@@ -115,6 +118,8 @@ def _because(candidate: Candidate, count: int) -> str:
         return f"Near this user's lifelong interest in category {candidate.category}, drawn from {_events(count)}."
     if candidate.path == "short":
         return "Near what this user did last, drawn from the newest events of all categories."
+    if candidate.path == "repeat":
+        return "This user had it before: ranked by how often, how lately and in what way."
     if candidate.path == "category_popular":
         return f"Popular in category {candidate.category}, where this user has {_events(count)}; no model took part."
     return "Popular with everybody; nothing about this user took part."

@@ -49,7 +49,9 @@ class RefreshWorker:
         frame.metrics.bundle(self._swapper.generation)
         frame.health.set_ready("bundle")
         frame.health.set_ready("index")
-        limits = Limits(settings.top_k_categories, settings.candidates, settings.exclude_bought, settings.only_available)
+        limits = Limits(
+            settings.top_k_categories, settings.candidates, settings.exclude_bought, settings.only_available, settings.repeat_share
+        )
         self._serving = self._live.serving
         self._refresh = Refresh(frame.store, lambda: self._serving, wall_ms, limits)
         self._owed: dict[str, RefreshRequest] = {}

@@ -12,14 +12,20 @@ from models.evaluation.questions import Question
 from models.index import ItemIndex, Sizes
 from models.recommender import Recommender
 from models.retrieval.cascade import retrieve
+from models.retrieval.own import SHARE, repeated
 
 
 class Cascade:
-    """`top_k` category searches and one of the pool, merged. It also names categories: gated, pointer, generator, counted, newest."""
+    """`top_k` category searches, one of the pool and the user's own items, merged.
 
-    def __init__(self, recommender: Recommender, top_k: int, catalogue: Sequence[Item], own: Sequence[Item] = ()) -> None:
+    It also names categories: gated, pointer, generator, counted, newest.
+    """
+
+    def __init__(
+        self, recommender: Recommender, top_k: int, catalogue: Sequence[Item], own: Sequence[Item] = (), repeat_share: float = SHARE
+    ) -> None:
         """Over `catalogue`; those of `own` are found only for a user who had them. New items get the vectors that serving gives them."""
-        self._recommender, self._top_k = recommender, top_k
+        self._recommender, self._top_k, self._repeat_share = recommender, top_k, repeat_share
         table = recommender.bundle.items
         place = {item: at for at, item in enumerate(table.ids)}
         kept = [item for item in (*catalogue, *own) if item.item_id in place]
@@ -44,7 +50,8 @@ class Cascade:
         vectors = [long[start:end] for start, end in pairwise(ends)]
 
         def found(exclude: Sequence[Collection[str]]) -> list[list[str]]:
-            lists = retrieve(self._view, vectors, chosen, state.vectors, exclude, k)
+            again = repeated(self._view, users, exclude, k, share=self._repeat_share)
+            lists = retrieve(self._view, vectors, chosen, state.vectors, exclude, k, extras=[again])
             return [[candidate.item for candidate in candidates] for candidates in lists]
 
         every, fresh = found([self._own - question.had for question in asked]), found([self._own | question.had for question in asked])

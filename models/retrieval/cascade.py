@@ -1,5 +1,6 @@
 """Cascaded retrieval: K category searches and one of the whole pool for each user, merged by models.retrieval.quotas (papers, section 1.3).
 
+Beside these K+1 lists others may take part (`Extra`): the user's own items (models.retrieval.own).
 What is left where there is no model, popular items, is merged by the same rule.
 """
 
@@ -9,14 +10,14 @@ from itertools import chain, compress, count, islice
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from features.outcomes import Candidate
 from models.codes.codebook import Floats
 from models.index import Found, View, Where
-from models.retrieval.quotas import SHORT_SHARE, Ints, Lists, choose, weights
+from models.retrieval.quotas import SHORT_SHARE, Extra, Ints, Lists, choose, weights
 
 POPULAR_DEPTH = 500
-_PATHS = np.array(["category", "short"], dtype=object)
 
 Hit = tuple[str, float]  # item, score
 Place = tuple[float, str, int, Candidate]  # place, item, number of the list, candidate
@@ -49,8 +50,11 @@ def retrieve(
     excludes: Sequence[Collection[str]],
     limit: int,
     where: Where | None = None,
+    extras: Sequence[Extra] = (),
 ) -> list[list[Candidate]]:
-    """Candidates of B users, path `category` or `short`, best first: their K+1 searches in two batches, one merge of all.
+    """Candidates of B users, best first: their K+1 searches in two batches, one merge of all lists.
+
+    Paths are `category`, `short` and those of the extras.
 
     Args:
         view: where to search.
@@ -60,31 +64,39 @@ def retrieve(
         excludes: for each user the items never to return (bought, dismissed).
         limit: most candidates a user gets.
         where: which items may be returned at all.
+        extras: more lists, each of B users and made for the same view, excludes, limit and filter.
 
     Raises:
         ValueError: numbers of rows that do not fit, or vectors that the index refuses.
     """
-    _check(long_vectors, categories, short_vectors, excludes)
+    _check(long_vectors, categories, short_vectors, excludes, limit, extras)
     if limit < 1 or not len(short_vectors):
         return [[] for _ in short_vectors]
     every = np.arange(len(short_vectors))
     hidden = view.excluding(excludes)
-    pool = view.search_pool(short_vectors, limit, hidden, where)
-    if not any(categories):
-        return _named(view, _Searches(pool, every, [SHORT_SHARE] * len(every), [""] * len(every)), limit)
-    names = [category for chosen in categories for category, _ in chosen]  # (R,)
-    owner = np.repeat(every, [len(chosen) for chosen in categories])  # (R,)
-    stacked = np.concatenate([vectors for vectors in long_vectors if len(vectors)])  # (R, d)
-    found = view.search_categories(stacked, names, limit, [hidden[user] for user in owner.tolist()], where)
-    weight = [weight for chosen in categories for weight in weights([probability for _, probability in chosen])]
-    return _named(view, _joined(found, pool, owner, weight, names), limit)
+    lists = [_pool(view.search_pool(short_vectors, limit, hidden, where), "short", SHORT_SHARE)]
+    lists += [_pool(extra.found, extra.path, extra.weight) for extra in extras if extra.share]
+    if any(categories):
+        names = [category for chosen in categories for category, _ in chosen]  # (R,)
+        owner = np.repeat(every, [len(chosen) for chosen in categories])  # (R,)
+        stacked = np.concatenate([vectors for vectors in long_vectors if len(vectors)])  # (R, d)
+        found = view.search_categories(stacked, names, limit, [hidden[user] for user in owner.tolist()], where)
+        weight = [weight for chosen in categories for weight in weights([probability for _, probability in chosen])]
+        lists.insert(0, _Found(found, owner, np.array(weight), np.array(names, object), np.full(len(names), "category", object)))
+    return _named(view, _joined(lists), len(every), limit)
 
 
 def retrieve_short(
-    view: View, short_vectors: Floats, excludes: Sequence[Collection[str]], limit: int, where: Where | None = None
+    view: View,
+    short_vectors: Floats,
+    excludes: Sequence[Collection[str]],
+    limit: int,
+    where: Where | None = None,
+    extras: Sequence[Extra] = (),
 ) -> list[list[Candidate]]:
-    """Candidates of B users from the short vectors (B, d) alone: the first step down from `retrieve`, same promises."""
-    return retrieve(view, [short_vectors[:0]] * len(short_vectors), [[]] * len(short_vectors), short_vectors, excludes, limit, where)
+    """Candidates of B users without categories: the first step down from `retrieve`, same promises."""
+    none = [short_vectors[:0]] * len(short_vectors)
+    return retrieve(view, none, [[]] * len(short_vectors), short_vectors, excludes, limit, where, extras)
 
 
 def popular_candidates(
@@ -118,46 +130,55 @@ def _check(
     categories: Sequence[Sequence[tuple[str, float]]],
     short_vectors: Floats,
     excludes: Sequence[Collection[str]],
+    limit: int,
+    extras: Sequence[Extra],
 ) -> None:
     if not len(long_vectors) == len(categories) == len(short_vectors) == len(excludes):
         raise ValueError(f"users: {len(long_vectors)}, {len(categories)}, {len(short_vectors)}, {len(excludes)}")
     for user, (vectors, chosen) in enumerate(zip(long_vectors, categories, strict=True)):
         if len(vectors) != len(chosen):
             raise ValueError(f"user {user} has {len(vectors)} long vectors for {len(chosen)} categories")
+    for extra in extras:
+        if extra.found.numbers.shape != (len(short_vectors), max(limit, 0)) or not 0 <= extra.share < 1:
+            shape = extra.found.numbers.shape
+            raise ValueError(f"list {extra.path}: {shape} hits for {len(short_vectors)} users and {limit} places, share {extra.share}")
 
 
-class _Searches(NamedTuple):
-    """Searches of all users: those of one user together, the whole pool last."""
+class _Found(NamedTuple):
+    """Lists of users with what names their hits. `category` is empty where each hit has its own."""
 
     found: Found  # (Q, k)
     user: Ints  # (Q,)
-    weight: Sequence[float]  # (Q,)
-    category: Sequence[str]  # (Q,), empty: the whole pool
+    weight: NDArray[np.float64]  # (Q,)
+    category: NDArray[np.object_]  # (Q,) str
+    path: NDArray[np.object_]  # (Q,) str
 
 
-def _joined(found: Found, pool: Found, owner: Ints, weight: Sequence[float], names: Sequence[str]) -> _Searches:
-    user = np.concatenate([owner, np.arange(len(pool.numbers))])
+def _pool(found: Found, path: str, weight: float) -> _Found:
+    """One list for each of B users, of items of any category."""
+    users = len(found.numbers)
+    return _Found(found, np.arange(users), np.full(users, weight), np.full(users, "", object), np.full(users, path, object))
+
+
+def _joined(lists: Sequence[_Found]) -> _Found:
+    """All lists of a user together, in the order in which they are given."""
+    found = Found(*(np.concatenate(parts) for parts in zip(*(one.found for one in lists), strict=True)))
+    user, weight, category, path = (np.concatenate(parts) for parts in zip(*(one[1:] for one in lists), strict=True))
     order = user.argsort(kind="stable")
-    numbers, scores = (np.concatenate(parts)[order] for parts in zip(found, pool, strict=True))
-    weight, names = [*weight, *[SHORT_SHARE] * len(pool.numbers)], [*names, *[""] * len(pool.numbers)]
-    at = order.tolist()
-    return _Searches(Found(numbers, scores), user[order], [weight[row] for row in at], [names[row] for row in at])
+    return _Found(Found(found.numbers[order], found.scores[order]), user[order], weight[order], category[order], path[order])
 
 
-def _named(view: View, searches: _Searches, limit: int) -> list[list[Candidate]]:
+def _named(view: View, lists: _Found, users: int, limit: int) -> list[list[Candidate]]:
     """Merge, and name what is kept."""
-    numbers, scores = searches.found
-    users = int(searches.user[-1]) + 1
-    places = choose(Lists(numbers, searches.user, np.array(searches.weight)), users, limit, view.names)  # (B, limit)
+    numbers, scores = lists.found
+    places = choose(Lists(numbers, lists.user, lists.weight), users, limit, view.names)  # (B, limit)
     kept = places[places >= 0]  # (n,)
     items, row = numbers.ravel()[kept], kept // numbers.shape[1]
-    category = np.array(searches.category, dtype=object)[row]
-    short = category == ""
-    own, which = np.unique(view.category_numbers(items[short]), return_inverse=True)
-    category[short] = np.array([view.category_name(number) for number in own.tolist()], dtype=object)[which]
-    named = list(
-        map(Candidate, view.names(items), scores.ravel()[kept].tolist(), category.tolist(), _PATHS[short.astype(np.int64)].tolist())
-    )
+    category = lists.category[row]
+    own = category == ""
+    numbered, which = np.unique(view.category_numbers(items[own]), return_inverse=True)
+    category[own] = np.array([view.category_name(number) for number in numbered.tolist()], dtype=object)[which]
+    named = list(map(Candidate, view.names(items), scores.ravel()[kept].tolist(), category.tolist(), lists.path[row].tolist()))
     ends = (places >= 0).sum(1).cumsum().tolist()
     return [named[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 

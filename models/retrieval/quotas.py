@@ -1,9 +1,12 @@
 """The merge of a user's lists by Webster's rule for seats, over all users of a batch at once (papers, section 1.3).
 
 Each list has a weight: the short list `SHORT_SHARE` as the safety net, the categories share the rest, `EVEN_SHARE` of it
-evenly (the floor) and what remains in proportion to their probability. The hit at rank r (from 0, excluded items taken out)
-of a list with weight w has place (r + 1/2) / w. An item found by several lists has the best of its places, and the list
-that gave it is its finder. Chosen are the items by place, ties by item id, then by number of the list.
+evenly (the floor) and what remains in proportion to their probability. So the K+1 searches weigh 1 together, and a list
+beside them (`Extra`) of share s weighs s / (1 - s): s of the places are its own where there is no other beside them.
+
+The hit at rank r (from 0, excluded items taken out) of a list with weight w has place (r + 1/2) / w. An item found by several
+lists has the best of its places, and the list that gave it is its finder. Chosen are the items by place, ties by item id,
+then by number of the list: categories, short, extras.
 
 So every first k of them, not only all, has the quotas; places that a short list leaves go to the others; and scores of
 different vectors, which are not comparable (the long tower learns inside a category only), never decide between lists.
@@ -15,6 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from models.index import Found
 
 SHORT_SHARE = 0.2
 EVEN_SHARE = 0.25
@@ -36,6 +41,22 @@ class Lists(NamedTuple):
     weight: NDArray[np.float64]  # (Q,) above 0
 
 
+class Extra(NamedTuple):
+    """A list beside the searches, for each of B users: who found its items, its hits, its share of the places.
+
+    `share` is 0 (leave the list out) to below 1. Users without hits leave their places to the other lists.
+    """
+
+    path: str
+    found: Found  # (B, limit), best first, none twice, then -1
+    share: float
+
+    @property
+    def weight(self) -> float:
+        """Its weight beside the searches, which weigh 1 together."""
+        return self.share / (1 - self.share)
+
+
 def weights(probabilities: Sequence[float], share: float = 1 - SHORT_SHARE, even: float = EVEN_SHARE) -> list[float]:
     """The weights of the lists of one user's categories: they add up to `share`. Shares and probabilities may be 0."""
     given = [max(probability, 0.0) for probability in probabilities]
@@ -48,12 +69,11 @@ def choose(lists: Lists, users: int, limit: int, names: Names) -> Ints:
     """What is chosen for B users: (B, limit) positions in `hits.ravel()`, best first, then -1. `names` gives ids of items."""
     chosen = np.full((users, limit), -1, np.int64)
     length = (lists.hits >= 0).sum(1)  # (Q,)
-    total = np.bincount(lists.user, np.where(length > 0, lists.weight, 0.0), users)  # (B,)
-    waiting = np.flatnonzero(total) if limit else np.empty(0, np.int64)
+    waiting = np.flatnonzero(np.bincount(lists.user, length, users)) if limit else np.empty(0, np.int64)
     for depth in DEPTHS:
         if not len(waiting):
             break
-        place, at = _laid_out(lists, length, waiting, depth * limit / total[waiting])
+        place, at = _laid_out(lists, length, waiting, _until(lists, length, users, depth * limit)[waiting])
         place, at = _ordered(place, at, lists.hits.ravel(), names)
         kept = _firsts(place, lists.hits.ravel()[at])  # (W, M)
         nth = kept.cumsum(1)  # (W, M), from 1
@@ -62,6 +82,21 @@ def choose(lists: Lists, users: int, limit: int, names: Names) -> Ints:
         chosen[waiting[row], nth[row, column] - 1] = at[row, column]
         waiting = waiting[nth[:, -1] < limit]
     return chosen
+
+
+def _until(lists: Lists, length: Ints, users: int, wanted: float) -> Places:
+    """The place (B,) up to which a user's lists have about `wanted` hits together; inf where that is beyond the end of all of them.
+
+    A list that ends before leaves its part to the others, who may end in turn: two rounds of that, as more hits are looked for
+    where too few were found.
+    """
+    until = np.zeros(users)
+    for _ in range(3):
+        ended = length <= lists.weight * until[lists.user]
+        left = wanted - np.bincount(lists.user, np.where(ended, length, 0), users)
+        total = np.bincount(lists.user, np.where(ended, 0.0, lists.weight), users)
+        until = np.divide(left, total, out=np.full(users, np.inf), where=total > 0)
+    return until
 
 
 def _laid_out(lists: Lists, length: Ints, users: Ints, until: Places) -> tuple[Places, Ints]:

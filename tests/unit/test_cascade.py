@@ -4,11 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.codes.codebook import Codebook
-from models.index import Delete, ItemIndex, Upsert, Where
+from models.index import Delete, Found, ItemIndex, Upsert, Where
 from models.references import merge as reference_merge
 from models.references import search as reference_search
 from models.retrieval.cascade import Popular, popular_candidates, retrieve, retrieve_short
-from models.retrieval.quotas import DEPTHS, SHORT_SHARE, Lists, choose, weights
+from models.retrieval.quotas import DEPTHS, SHORT_SHARE, Extra, Lists, choose, weights
 
 ITEMS = [f"i{number * 7 % 30:02d}" for number in range(30)]  # their order by id is not that by number
 HOME = {item: f"c{number % 4}" for number, item in enumerate(ITEMS)}
@@ -118,30 +118,49 @@ def whole_index():
     return ItemIndex(codebook, VECTORS, ITEMS, [HOME[item] for item in ITEMS])
 
 
+def extra(index, path, share, lists, limit):
+    """A list beside the searches, of items for each user."""
+    found = Found.nothing(len(lists), max(limit, 0))
+    for row, items in enumerate(lists):
+        kept = items[: max(limit, 0)]
+        found.numbers[row, : len(kept)] = index.look().numbers(kept)
+        found.scores[row, : len(kept)] = range(len(kept))  # the order is as given: scores of lists are never compared
+    return Extra(path, found, share)
+
+
+shares = st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.9]), max_size=2)
+beside = st.lists(st.sampled_from(ITEMS), unique=True, max_size=12)
+
+
 @st.composite
 def users(draw):
     chosen = draw(st.lists(st.tuples(st.sampled_from(["c0", "c1", "c2", "c3", "new"]), chances), unique_by=lambda pair: pair[0]))
     vector = st.lists(st.integers(-2, 2).map(float), min_size=4, max_size=4)
     long = np.array([draw(vector) for _ in chosen], np.float32).reshape(-1, 4)
-    return chosen, long, draw(vector), draw(excludes)
+    return chosen, long, draw(vector), draw(excludes), [draw(beside), draw(beside)]
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(users(), max_size=4), st.integers(0, 40), st.sets(st.sampled_from(ITEMS)))
-def test_retrieval_of_a_batch_is_that_of_each_user_by_the_references(batch, limit, deleted):
+@given(st.lists(users(), max_size=4), st.integers(0, 40), st.sets(st.sampled_from(ITEMS)), shares)
+def test_retrieval_of_a_batch_is_that_of_each_user_by_the_references(batch, limit, deleted, shares):
     index = whole_index()
     index.apply([Delete(item) for item in deleted])
     short = np.array([user[2] for user in batch], np.float32).reshape(-1, 4)
-    found = retrieve(index.look(), [user[1] for user in batch], [user[0] for user in batch], short, [user[3] for user in batch], limit)
+    more = [[[item for item in user[4][n] if item not in user[3] | deleted] for user in batch] for n in range(len(shares))]
+    extras = [extra(index, f"more{n}", share, lists, limit) for n, (share, lists) in enumerate(zip(shares, more, strict=True))]
+    longs, chosens, out = ([user[n] for user in batch] for n in (1, 0, 3))
+    found = retrieve(index.look(), longs, chosens, short, out, limit, extras=extras)
     there = {item: (HOME[item], vector) for item, vector in zip(ITEMS, VECTORS, strict=True) if item not in deleted}
     assert len(found) == len(batch)
-    for user, (chosen, long, vector, exclude) in zip(found, batch, strict=True):
+    for number, (user, (chosen, long, vector, exclude, _)) in enumerate(zip(found, batch, strict=True)):
         lists = [
             (category, chance, reference_search.search(there, of, limit, category, exclude))
             for (category, chance), of in zip(chosen, long, strict=True)
         ]
         pool = reference_search.search(there, np.array(vector, np.float32), limit, None, exclude)
-        assert user == reference_merge.merge(lists, [(item, score, HOME[item]) for item, score in pool], limit)
+        ranked = [[(item, float(rank), HOME[item]) for rank, item in enumerate(more[n][number][:limit])] for n in range(len(shares))]
+        slow = [(f"more{n}", share, ranked[n]) for n, share in enumerate(shares)]
+        assert user == reference_merge.merge(lists, [(item, score, HOME[item]) for item, score in pool], limit, slow)
 
 
 def made_index(n=600, d=16):
@@ -168,6 +187,24 @@ def test_retrieve_searches_each_users_categories_and_the_pool():
     alone = [retrieve(now, [long[u]], [chosen[u]], vectors[[[0, 3, 4][u]]], [excludes[u]], 30)[0] for u in range(3)]
     assert [[(c.item, c.path) for c in user] for user in found] == [[(c.item, c.path) for c in user] for user in alone]
     assert retrieve_short(now, vectors[[3]], [{"i3"}], 30)[0] == alone[1]
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_a_list_beside_the_searches_has_its_share_and_leaves_the_places_it_does_not_fill(share):
+    index, vectors = made_index()
+    long, chosen, excludes = [vectors[[1, 2]]] * 3, [[("c1", 0.6), ("c2", 0.3)]] * 3, [set()] * 3
+    everything = retrieve(index.look(), long[:1], chosen[:1], vectors[:1], excludes[:1], 600)[0]
+    last = [c.item for c in everything[::-1] if c.item not in {hit.item for hit in everything[:200]}][:100]
+    lists = [last, last[:2], []]  # items that the searches would not give
+    plain = retrieve(index.look(), long, chosen, vectors[[0, 0, 0]], excludes, 100)
+    found = retrieve(index.look(), long, chosen, vectors[[0, 0, 0]], excludes, 100, extras=[extra(index, "more", share, lists, 100)])
+    given = [c.item for c in found[0] if c.path == "more"]
+    assert given == last[: len(given)]
+    for most in (20, 50, 100):  # the searches find some items twice, which leaves a place or two
+        assert sum(c.path == "more" for c in found[0][:most]) == pytest.approx(most * share, abs=max(2, 0.04 * most))
+    assert {c.item for c in found[1] if c.path == "more"} == set(last[:2])
+    assert [c for c in found[1] if c.path != "more"] == plain[1][:98]
+    assert found[2] == plain[2]
 
 
 def test_the_order_of_a_users_categories_makes_no_difference():
@@ -208,6 +245,9 @@ def test_retrieve_refuses_rows_that_do_not_fit():
         retrieve(now, [vectors[:2]], [[("c0", 1.0)]], vectors[:1], [set()], 5)
     with pytest.raises(ValueError, match="users"):
         retrieve(now, [], [], vectors[:1], [set()], 5)
+    for wrong in (extra(index, "more", 0.5, [[]], 4), extra(index, "more", 0.5, [[], []], 5), extra(index, "more", 1.0, [[]], 5)):
+        with pytest.raises(ValueError, match="list more"):
+            retrieve_short(now, vectors[:1], [set()], 5, extras=[wrong])
     assert retrieve(now, [], [], vectors[:0], [], 5) == []
     assert retrieve(now, [vectors[:1]], [[("c0", 1.0)]], vectors[:1], [set()], 0) == [[]]
     assert retrieve(ItemIndex(index.codebook, vectors[:0], [], []).look(), [vectors[:0]], [[]], vectors[:1], [set()], 5) == [[]]

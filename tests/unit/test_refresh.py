@@ -44,10 +44,25 @@ def test_every_candidate_is_of_its_category_and_says_which_path_found_it():
     catalogue = dict(zip(quickly_trained(1).items.ids, quickly_trained(1).items.categories, strict=True))
     assert len(found.candidates) == len({c.item for c in found.candidates}) == 30
     assert all(catalogue[c.item] == c.category for c in found.candidates)
-    assert {c.path for c in found.candidates} == {"category", "short"}
+    assert {c.path for c in found.candidates} == {"category", "short", "repeat"}
     short = system.answer([request("u")], behind=True)
-    assert {c.path for c in short.candidates} == {"short"}
-    assert short.candidates == sorted(short.candidates, key=lambda c: -c.score)
+    assert {c.path for c in short.candidates} == {"short", "repeat"}
+    scores = [c.score for c in short.candidates if c.path == "short"]
+    assert scores == sorted(scores, reverse=True)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_users_own_items_stand_at_the_top_in_the_order_of_their_list(behind):
+    system = System(candidates=30)
+    often = [click(n, item="i1-3") for n in (1, 2, 3)]
+    asked = system.happens(*often, click(4, "c3", item="i3-5"), click(5, "c2", item="strange"), click(6, "c2", item="i2-7"))[-1:]
+    found = system.answer(asked, behind).candidates
+    own = [c for c in found if c.path == "repeat"]
+    assert [c.item for c in own] == ["i1-3", "i2-7", "i3-5"]  # the one clicked most, then the newest; one is in no index
+    assert own == sorted(own, key=lambda c: -c.score)
+    assert {"i1-3", "i2-7", "i3-5"} <= {c.item for c in found[:6]}
+    without = System(system.store, candidates=30, repeat_share=0.0).answer(asked, behind).candidates
+    assert "repeat" not in {c.path for c in without}
 
 
 def test_the_ladder_short_only_when_behind(system):

@@ -53,6 +53,7 @@ def store(valkey: str) -> Iterator[OnlineStore]:
         Candidate("a/b c?", 0.8, "hats", "short"),
         Candidate("hat-2", 0.7, "hats", "category_popular"),
         Candidate("nowhere", 0.6, "misc", "popular"),
+        Candidate("shoe-2", 2.5, "shoes", "repeat"),
     ]
     answer = CandidatesRow(candidates=found, level="full", generation="g1", event_ts=NOW - 40_000, published_ts=NOW - 39_900)
     rows.append((Key("user_candidates", ("ann",)), pack(answer)))

@@ -21,7 +21,7 @@ def test_candidates_of_a_user(api):
     answer = api.get("/v1/users/ann/candidates").json()
     assert (answer["user"], answer["level"], answer["generation"]) == ("ann", "full", "g1")
     assert (answer["event_ts"], answer["published_ts"]) == (NOW - 40_000, NOW - 39_900)
-    assert [one["item_id"] for one in answer["candidates"]] == ["shoe-3", "a/b c?", "hat-2", "nowhere"]
+    assert [one["item_id"] for one in answer["candidates"]] == ["shoe-3", "a/b c?", "hat-2", "nowhere", "shoe-2"]
     assert answer["candidates"][0] == {"item_id": "shoe-3", "score": 0.9, "category_id": "shoes", "path": "category"}
 
 
@@ -30,7 +30,7 @@ def test_candidates_of_a_user(api):
     [
         ("k=2", ["shoe-3", "a/b c?"]),
         ("exclude=shoe-3&exclude=nowhere&k=1", ["a/b c?"]),
-        ("exclude=shoe-3,nowhere", ["a/b c?", "hat-2"]),
+        ("exclude=shoe-3,nowhere", ["a/b c?", "hat-2", "shoe-2"]),
         ("category=hats", ["a/b c?", "hat-2"]),
         ("category=hats&exclude=hat-2&k=9", ["a/b c?"]),
     ],
@@ -41,7 +41,7 @@ def test_candidates_can_be_cut_and_filtered(api, query, items):
 
 def test_candidates_with_titles(api):
     titles = [one["title"] for one in api.get("/v1/users/ann/candidates?titles=true").json()["candidates"]]
-    assert titles == [MARKUP, "Odd hat", "Top hat", ""]
+    assert titles == [MARKUP, "Odd hat", "Top hat", "", "Blue shoe"]
 
 
 @pytest.mark.parametrize("query", ["k=0", "k=1001", "k=many"])
@@ -92,6 +92,12 @@ def test_why_by_the_short_interest_shows_the_newest_of_all(api):
     why = api.get("/v1/users/ann/why/a%2Fb%20c%3F").json()
     assert (why["path"], why["title"], why["rank"]) == ("short", "Odd hat", 2)
     assert [event["item_id"] for event in why["events"]] == ["shoe-2", "shoe-1", "hat-1"]
+
+
+def test_why_of_an_item_that_the_user_had_shows_what_they_did_to_it(api):
+    why = api.get("/v1/users/ann/why/shoe-2").json()
+    assert (why["path"], why["category_id"], why["because"][:25]) == ("repeat", "shoes", "This user had it before: ")
+    assert [(event["item_id"], event["kind"]) for event in why["events"]] == [("shoe-2", "cart")]
 
 
 def test_why_of_an_item_that_is_no_candidate(api):
