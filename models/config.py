@@ -1,10 +1,15 @@
-"""What is chosen before training. It travels in the manifest of a bundle, so that serving builds the same network."""
+"""What is chosen before training. It travels in the manifest of a bundle, so that serving builds the same network.
+
+What the papers leave open is a field here; docs/ablations.md has the measured effect of each.
+"""
+
+from typing import Literal
 
 import msgspec
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Sizes of the network and of its training. alpha, beta, gamma weigh the losses of papers.md 1.1 and 1.2."""
+    """Sizes of the network and of its training, and its mechanisms. alpha, beta, gamma weigh the losses of papers.md 1.1 and 1.2."""
 
     dim: int = 32
     heads: int = 2
@@ -17,6 +22,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     subspaces: int = 8  # P of the codebook, of each vector of `coded`
     coded: tuple[str, ...] = ("fused",)  # what codes stand for: the fused vector, or modalities side by side (models.codes.modalities)
 
+    time_gap: bool = True  # events tell how long ago they were (SIM)
+    kind: bool = True  # events tell whether they were a click, cart, favourite or order (M-GPT, MBHT)
+    query_text: bool = True  # events tell the query that they followed
+    folds: int = 0  # of `long`, so many tokens at most stand for older events, counted: their scores get + ln n (TWIN V2)
+    history: float = 1.0  # share of each lifelong sequence that is read, the newest of it
+    long_attention: Literal["target", "self"] = "target"  # the short pooling asks the sequence, or the sequence asks itself
+
     epochs: int = 3
     batch: int = 256
     run: int = 8  # examples of one category that stand together in a batch: they share negatives
@@ -26,6 +38,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     per_basket: int = 4
     category_negatives: int = 16  # sampled from the catalogue for each category in a batch
     pool_negatives: int = 512  # sampled from the whole catalogue, for the short tower
+    long_negatives: Literal["category", "pool"] = "category"  # where the long tower's negatives come from
+    log_q: Literal["negatives", "all", "none"] = "negatives"  # whose scores are corrected for how often they are drawn
     item_dropout: float = 0.15  # share of items whose id is hidden: so new items are learnt
     alpha: float = 1.0  # long tower, in the category
     beta: float = 0.5  # short tower, in the category
@@ -35,5 +49,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cut_ms: int | None = None  # events from here on are held out; None: the last `holdout` share of events
     holdout: float = 0.1
     test_per_user: int = 5
-    top_k: int = 8
+    top_k: int = 8  # K: categories searched for each user
+    category_source: Literal["gated", "pointer", "generator"] = "gated"  # what names them
     popular: int = 200

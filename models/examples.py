@@ -9,6 +9,7 @@ from features.history import Deeds, Moment, moments
 from features.rows import Behaviour, CategoryRow
 from models.config import Config
 from models.inputs import Positions, Texts, Tokens, TouchedTokens, long_tokens, newest_ts, short_tokens, touched_tokens
+from models.lifelong import read
 
 CHUNK = 2048
 _TOKEN_TYPES = (np.int32, np.int32, np.int8, np.int8, np.int32, np.float32)
@@ -79,7 +80,8 @@ def _encode(
     users = [moment.row for moment, _ in chunk]
     rows = [moment.categories.get(event.category, CategoryRow()) for moment, event in chunk]
     short = short_tokens(users, positions, texts, config.short)
-    long = long_tokens(rows, [newest_ts(user) for user in users], positions, texts, config.long)
+    kept = [read(row, config.long, config.folds, config.history) for row in rows]
+    long = long_tokens(kept, [newest_ts(user) for user in users], positions, texts)
     category = np.array([vocabulary.category(event.category) for _, event in chunk], np.int64)
     item = np.array([positions.of(event.item, row) for (_, event), row in zip(chunk, category.tolist(), strict=True)], np.int64)
     return (

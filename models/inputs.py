@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from features.fold import Bucket
-from features.rows import KINDS, Behaviour, CategoryRow, Search, UserRow
+from features.rows import KINDS, Behaviour, Search, UserRow
+from models.lifelong import Read
 from models.text import hashed
 from models.vocabulary import Vocabulary
 
@@ -26,7 +27,7 @@ KIND_ROWS = len(KINDS) + 3
 GAP_ROWS = 32
 COUNT_ROWS = 16
 
-Entry = Behaviour | Search | Bucket
+Entry = Read | Search
 
 
 class Tokens(NamedTuple):
@@ -113,9 +114,9 @@ def short_tokens(users: Sequence[UserRow], positions: Positions, texts: Texts, c
     return _tokens([_newest(user, cap) for user in users], [newest_ts(user) for user in users], positions, texts)
 
 
-def long_tokens(rows: Sequence[CategoryRow], newest: Sequence[int], positions: Positions, texts: Texts, cap: int) -> Tokens:
-    """The sequences of one category each, buckets of the fold first: (R, L). `newest` is `newest_ts` of each one's user."""
-    return _tokens([_kept(row, cap) for row in rows], newest, positions, texts)
+def long_tokens(sequences: Sequence[Sequence[Read]], newest: Sequence[int], positions: Positions, texts: Texts) -> Tokens:
+    """Sequences of one category each, as models.lifelong reads them: (R, L). `newest` is `newest_ts` of each one's user."""
+    return _tokens(sequences, newest, positions, texts)
 
 
 def touched_tokens(users: Sequence[UserRow], vocabulary: Vocabulary, cap: int) -> TouchedTokens:
@@ -139,11 +140,6 @@ def gaps(milliseconds: Sequence[int] | np.ndarray) -> np.ndarray:
 def tensors(arrays: Sequence[np.ndarray], device: str | torch.device) -> list[Tensor]:
     """The arrays of a named tuple on a device, in its order."""
     return [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
-
-
-def _kept(row: CategoryRow, cap: int) -> list[Entry]:
-    entries: list[Entry] = [*row.folded, *row.events]
-    return entries[-cap:]
 
 
 def _newest(user: UserRow, cap: int) -> list[Entry]:

@@ -12,6 +12,7 @@ from models.bundle import Bundle
 from models.codes.modalities import only_fused
 from models.inputs import Positions, Texts, long_tokens, newest_ts, short_tokens, touched_tokens
 from models.items import Sizes, item_features, strangers
+from models.lifelong import read
 from models.ulim.network import Network, UserState
 from models.vocabulary import FIRST, UNKNOWN, Vocabulary
 
@@ -76,12 +77,13 @@ class Recommender:
         if not users:
             return []
         next_ = self._network.next_category(state.state)
-        top = next_.mixed[:, FIRST:].topk(min(k, len(self._vocabulary.categories)), dim=1)
+        probability, pointer = next_.by(self._config.category_source)  # (B, N), (B, 1)
+        top = probability[:, FIRST:].topk(min(k, len(self._vocabulary.categories)), dim=1)
         chosen = [
-            [(self._vocabulary.category_name(row + FIRST), chance) for row, chance in zip(rows, chances, strict=True)]
+            [(self._vocabulary.category_name(row + FIRST), chance) for row, chance in zip(rows, chances, strict=True) if chance > 0]
             for rows, chances in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
-        pointed = (next_.gate * next_.attention).masked_fill(state.state.touched_rows != UNKNOWN, 0)
+        pointed = (pointer * next_.attention).masked_fill(state.state.touched_rows != UNKNOWN, 0)
         for n in pointed.any(1).nonzero()[:, 0].tolist():
             names = users[n].categories[-self._config.touched :]
             strange = [(at.category, chance) for at, chance in zip(names, pointed[n].tolist(), strict=False) if chance > 0]
@@ -110,7 +112,8 @@ class Recommender:
             return np.zeros((0, self.dim), np.float32)
         texts = Texts(self._sizes.buckets, self._sizes.query_words)
         newest = [state.newest_ts[position] for position, _, _ in requests]
-        tokens = long_tokens([row for _, _, row in requests], newest, self._positions, texts, self._config.long)
+        kept = [read(row, self._config.long, self._config.folds, self._config.history) for _, _, row in requests]
+        tokens = long_tokens(kept, newest, self._positions, texts)
         device = self._network.device
         of = torch.tensor([position for position, _, _ in requests], device=device)
         category = torch.tensor([self._vocabulary.category(category) for _, category, _ in requests], device=device)

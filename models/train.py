@@ -1,7 +1,7 @@
 """Training: events replayed through the row code, the losses of papers.md 1.1 and 1.2, a bundle with its metrics.
 
 What the paper leaves open (papers.md 1.5) and is chosen here: alpha 1, beta 0.5, a pool-wide loss for the short tower of
-weight 1 (it searches the whole pool, so it must learn to tell categories apart), logQ correction of all shared negatives,
+weight 1 (it searches the whole pool, so it must learn to tell categories apart), logQ correction of the shared negatives,
 rare categories filled up with negatives sampled from the catalogue. Category losses see no candidate of another category.
 """
 
@@ -150,10 +150,11 @@ def losses(network: Network, examples: Examples, batch: np.ndarray, drawn: Drawn
     target = position[: len(batch)]  # (B,)
     same = allow(target, position, own[: len(batch), None] == own[None, :])  # (B, C)
     pool = allow(target, position, torch.from_numpy(drawn.pooled).to(to))  # (B, C)
+    asked = (same, q_category) if config.long_negatives == "category" else (pool, q_pool)
     return (
-        config.alpha * sampled_softmax(interest, candidates, same, q_category, config.temperature)
-        + config.beta * sampled_softmax(state.vectors, candidates, same, q_category, config.temperature)
-        + config.pool * sampled_softmax(state.vectors, candidates, pool, q_pool, config.temperature)
+        config.alpha * sampled_softmax(interest, candidates, *asked, config.temperature, config.log_q)
+        + config.beta * sampled_softmax(state.vectors, candidates, same, q_category, config.temperature, config.log_q)
+        + config.pool * sampled_softmax(state.vectors, candidates, pool, q_pool, config.temperature, config.log_q)
         - config.gamma * chance.clamp(min=1e-9).log().mean()
     )
 

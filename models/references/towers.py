@@ -39,11 +39,14 @@ def self_attention(queries: list[Vector], keys: list[Vector], values: list[Vecto
     return mixed
 
 
-def sampled_softmax(query: Vector, candidates: list[Vector], allowed: list[bool], log_q: Vector, own: int, temperature: float) -> float:
-    """Cross entropy of candidate `own` among those allowed, each score less ln of how often it is drawn."""
-    scores = [
-        sum(a * b for a, b in zip(query, candidate, strict=True)) / temperature - q for candidate, q in zip(candidates, log_q, strict=True)
-    ]
+def sampled_softmax(
+    query: Vector, candidates: list[Vector], allowed: list[bool], log_q: Vector, own: int, temperature: float, correct: str = "negatives"
+) -> float:
+    """Cross entropy of candidate `own` among those allowed: the scores of others, of `all` or of none (`none`) less their ln q."""
+    scores = []
+    for at, (candidate, q) in enumerate(zip(candidates, log_q, strict=True)):
+        corrected = correct == "all" or (correct == "negatives" and at != own)
+        scores.append(sum(a * b for a, b in zip(query, candidate, strict=True)) / temperature - (q if corrected else 0.0))
     top = max(score for score, here in zip(scores, allowed, strict=True) if here)
     total = sum(exp(score - top) for score, here in zip(scores, allowed, strict=True) if here)
     return log(total) - (scores[own] - top)

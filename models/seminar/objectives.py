@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.seminar.psu import Items
-from models.ulim.towers import NEVER
+from models.ulim.layers import NEVER
 
 SAME = 1 - 1e-5  # cosine from which on two items cannot be told apart
 

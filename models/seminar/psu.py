@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from models.inputs import tensors
 from models.seminar.config import SeminarConfig
 from models.seminar.contents import Contents
-from models.ulim.towers import NEVER, mean_words
+from models.ulim.layers import NEVER, mean_words
 from models.vocabulary import UNKNOWN
 
 MODALITIES = ("id", "text", "image", "attributes")  # M

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.seminar.psu import MODALITIES, Items
-from models.ulim.towers import NEVER
+from models.ulim.layers import NEVER
 
 
 class Found(NamedTuple):

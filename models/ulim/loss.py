@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.ulim.towers import NEVER
+from models.ulim.layers import NEVER
 
 
 class Drawn(NamedTuple):
@@ -50,9 +50,18 @@ class Pool:
         return Drawn(position, category, np.log(in_category), np.log(in_pool + 1e-12), pooled)
 
 
-def sampled_softmax(queries: Tensor, candidates: Tensor, allowed: Tensor, log_q: Tensor, temperature: float) -> Tensor:
-    """Mean cross entropy: (B, d), (C, d), allowed (B, C), ln q (C,); the target of query b is candidate b."""
-    logits = queries @ candidates.T / temperature - log_q  # (B, C)
+def sampled_softmax(
+    queries: Tensor, candidates: Tensor, allowed: Tensor, log_q: Tensor, temperature: float, correct: str = "negatives"
+) -> Tensor:
+    """Mean cross entropy: (B, d), (C, d), allowed (B, C), ln q (C,); the target of query b is candidate b.
+
+    Each negative is divided by how often it is expected, so that their sum estimates that over all items; the target is there
+    for sure, ln 1 = 0. `correct` may also be `all`, the target with them, or `none`.
+    """
+    target = torch.eye(len(queries), len(candidates), dtype=torch.bool, device=queries.device)  # (B, C)
+    logits = queries @ candidates.T / temperature  # (B, C)
+    if correct != "none":
+        logits = logits - (log_q if correct == "all" else log_q.expand_as(logits).masked_fill(target, 0))  # (B, C)
     logits = logits.masked_fill(~allowed, NEVER)  # (B, C)
     return F.cross_entropy(logits, torch.arange(len(queries), device=queries.device))
 

@@ -30,7 +30,7 @@ class Network(nn.Module):
 
     def __init__(self, config: Config, category_rows: int, item_rows: int, sizes: Sizes) -> None:
         super().__init__()
-        self.towers = DualInterest(config.dim, config.heads, category_rows, item_rows, sizes.buckets, sizes.image, sizes.text)
+        self.towers = DualInterest(config, category_rows, item_rows, sizes)
         self.pgin = Pgin(config.dim)
         self.popularity = nn.Parameter(torch.zeros(category_rows))
 
@@ -57,7 +57,7 @@ class Network(nn.Module):
         item, category, kind, gap, text, _ = (tensor.long() for tensor in tensors(short, self.device))  # (B, S) each
         rows, since, count = (tensor.long() for tensor in tensors(touched, self.device))  # (B, P') each
         profile, touched_tokens = self.towers.profile(rows, since, count)  # (B, d), (B, P', d)
-        tokens, mask, mine, has_item = self.towers.embed(vectors[item], category, kind, gap, text, words)  # (B, S, d), ...
+        tokens, mask, mine, has_item = self.towers.tokens(vectors[item], category, kind, gap, text, words)  # (B, S, d), ...
         pooled, vector = self.towers.short(tokens, mask, mine, has_item, profile)  # (B, d), (B, d)
         return UserState(pooled, vector, profile, touched_tokens, rows)
 
@@ -65,7 +65,7 @@ class Network(nn.Module):
         """v_l, unit length, (R, d) of R sub-sequences: p_s and u (R, d) of their users, row of their category (R,)."""
         item, rows, kind, gap, text = (tensor.long() for tensor in tensors(long[:5], self.device))  # (R, L) each
         weight = tensors(long[5:], self.device)[0].float()  # (R, L)
-        tokens, mask, mine, _ = self.towers.embed(vectors[item], rows, kind, gap, text, words)  # (R, L, d), ...
+        tokens, mask, mine, _ = self.towers.tokens(vectors[item], rows, kind, gap, text, words)  # (R, L, d), ...
         return self.towers.long(tokens, mask, weight, mine, pooled, profile, self.towers.category(category))  # (R, d)
 
     def next_category(self, state: UserState) -> NextCategory:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.ulim.towers import NEVER, attend, dnn
+from models.ulim.layers import NEVER, attend, dnn
 from models.vocabulary import FIRST
 
 
@@ -22,6 +22,12 @@ class NextCategory(NamedTuple):
     generator: Tensor  # (B, N), exactly 0 for padding and the unknown
     gate: Tensor  # (B, 1), share of the pointer; 0 where there is nothing to point at
     attention: Tensor  # (B, P'), the pointer before it is scattered
+
+    def by(self, source: str) -> tuple[Tensor, Tensor]:
+        """`gated`, `pointer` or `generator` alone: probabilities (B, N), and the share (B, 1) of the pointer in them."""
+        if source == "pointer":
+            return self.pointer, torch.ones_like(self.gate)
+        return (self.generator, torch.zeros_like(self.gate)) if source == "generator" else (self.mixed, self.gate)
 
 
 class Pgin(nn.Module):

@@ -11,9 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.inputs import COUNT_ROWS, GAP_ROWS, KIND_ROWS, QUERY
-
-NEVER = -1e4  # the score of what is masked: exactly 0 after a softmax, and a number of float16 too
+from models.config import Config
+from models.inputs import COUNT_ROWS, GAP_ROWS
+from models.items import Sizes
+from models.ulim.layers import NEVER, dnn, mean_words
+from models.ulim.long import LongTower
+from models.ulim.short import ShortTower
+from models.ulim.tokens import EventTokens
 
 
 class ItemTower(nn.Module):
@@ -74,112 +78,21 @@ class Profile(nn.Module):
         return self.out(mean + self.size(sizes)), tokens  # (B, d), (B, P', d)
 
 
-class ShortTower(nn.Module):
-    """p_s = masked mean of self-attention; v_s = normalise(DNN([p_s; u]) + weighted mean of the items)."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.mix = nn.Linear(dim, dim)
-        self.first, self.second = nn.LayerNorm(dim), nn.LayerNorm(dim)
-        self.feed = dnn(dim, dim)
-        self.weigh = nn.Linear(dim, 1)
-        self.empty = nn.Parameter(torch.randn(dim) * 0.1)
-        self.dnn = dnn(2 * dim, dim)
-
-    def forward(self, tokens: Tensor, mask: Tensor, vectors: Tensor, has_item: Tensor, profile: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, d), (B, S), item vectors (B, S, d), (B, S), u (B, d) -> p_s (B, d), v_s unit (B, d)."""
-        tokens, mask = or_empty(tokens, mask, self.empty)  # (B, S, d), (B, S)
-        batch, length, dim = tokens.shape
-        split = self.qkv(self.first(tokens)).view(batch, length, 3, self.heads, dim // self.heads)  # (B, S, 3, H, d/H)
-        query, key, value = split.permute(2, 0, 3, 1, 4)  # (B, H, S, d/H) each
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask[:, None, None, :])  # (B, H, S, d/H)
-        tokens = tokens + self.mix(attended.transpose(1, 2).reshape(batch, length, dim))  # (B, S, d)
-        tokens = tokens + self.feed(self.second(tokens))  # (B, S, d)
-        pooled = masked_mean(tokens, mask)  # (B, d)
-        weights = self.weigh(tokens).squeeze(-1).masked_fill(~has_item, NEVER).softmax(1) * has_item  # (B, S)
-        repeat = (weights.unsqueeze(-1) * vectors).sum(1)  # (B, d)
-        return pooled, F.normalize(self.dnn(torch.cat([pooled, profile], 1)) + repeat, dim=-1)  # (B, d), (B, d)
-
-
-class LongTower(nn.Module):
-    """p_l = attention of the SHORT pooling over the tokens of one category; v_l = normalise(DNN([p_l; u; p_s]) + items)."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.query = nn.Linear(dim, dim)
-        self.key = nn.Linear(dim, dim)
-        self.empty = nn.Parameter(torch.randn(dim) * 0.1)
-        self.dnn = dnn(3 * dim, dim)
-
-    def forward(
-        self, tokens: Tensor, mask: Tensor, weight: Tensor, vectors: Tensor, pooled: Tensor, profile: Tensor, category: Tensor
-    ) -> Tensor:
-        """(R, L, d), (R, L), ln n (R, L), item vectors (R, L, d), p_s, u, category embedding (R, d) -> v_l unit (R, d)."""
-        tokens, mask = or_empty(tokens, mask, self.empty + category)  # (R, L, d), (R, L)
-        attention = attend(self.query(pooled), self.key(tokens), mask, weight)  # (R, L)
-        long = (attention.unsqueeze(-1) * tokens).sum(1)  # (R, d)
-        repeat = (attention.unsqueeze(-1) * vectors).sum(1)  # (R, d)
-        return F.normalize(self.dnn(torch.cat([long, profile, pooled], 1)) + repeat, dim=-1)  # (R, d)
-
-
 class DualInterest(nn.Module):
     """The tables that all share, and the towers."""
 
-    def __init__(self, dim: int, heads: int, category_rows: int, item_rows: int, buckets: int, image: int, text: int) -> None:
+    def __init__(self, config: Config, category_rows: int, item_rows: int, sizes: Sizes) -> None:
         super().__init__()
+        dim = config.dim
         self.category = nn.Embedding(category_rows, dim)
-        self.words = nn.Embedding(buckets, dim, padding_idx=0)
-        self.kind = nn.Embedding(KIND_ROWS, dim)
+        self.words = nn.Embedding(sizes.buckets, dim, padding_idx=0)
         self.gap = nn.Embedding(GAP_ROWS, dim)
-        self.items = ItemTower(dim, item_rows, image, text, self.category, self.words)
-        self.into = nn.Linear(dim, dim)
+        self.items = ItemTower(dim, item_rows, sizes.image, sizes.text, self.category, self.words)
+        self.tokens = EventTokens(config, self.category, self.words, self.gap)
         self.profile = Profile(dim, self.category, self.gap)
-        self.short = ShortTower(dim, heads)
-        self.long = LongTower(dim)
-        for table in (self.category, self.words, self.kind, self.gap, self.profile.count, self.items.item):
+        self.short = ShortTower(dim, config.heads)
+        self.long = LongTower(config)
+        for table in (self.category, self.words, self.tokens.kind, self.gap, self.profile.count, self.items.item):
             nn.init.normal_(table.weight, std=dim**-0.5)
         with torch.no_grad():
             self.words.weight[0] = 0
-
-    def embed(
-        self, vectors: Tensor, category: Tensor, kind: Tensor, gap: Tensor, text: Tensor, words: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Item vectors (B, T, d), four (B, T), words of the texts (U, W) -> tokens, mask, vectors masked, which have an item."""
-        has_item = (kind > 0) & (kind < QUERY)  # (B, T)
-        vectors = vectors * has_item.unsqueeze(-1)  # (B, T, d)
-        texts = mean_words(self.words, words)  # (U, d)
-        tokens = self.into(vectors) + self.category(category) + self.kind(kind) + self.gap(gap) + texts[text]  # (B, T, d)
-        return tokens, kind > 0, vectors, has_item  # (B, T, d), (B, T), (B, T, d), (B, T)
-
-
-def attend(query: Tensor, keys: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-    """Target attention: (B, d), (B, T, d), (B, T), ln n (B, T) -> (B, T), exactly 0 where masked."""
-    scores = torch.einsum("bd,btd->bt", query, keys) / keys.shape[-1] ** 0.5 + weight  # (B, T)
-    return scores.masked_fill(~mask, NEVER).softmax(1) * mask  # (B, T)
-
-
-def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """(B, T, d), (B, T) -> (B, d); zeros where nothing is there."""
-    return (tokens * mask.unsqueeze(-1)).sum(1) / mask.sum(1, keepdim=True).clamp(min=1)  # (B, d)
-
-
-def mean_words(table: nn.Embedding, words: Tensor) -> Tensor:
-    """Embeddings of hashed words (n, W), 0 padding -> their mean (n, d)."""
-    if words.shape[1] == 0:
-        return table.weight.new_zeros(len(words), table.embedding_dim)
-    return F.embedding_bag(words, table.weight, mode="mean", padding_idx=0)  # (n, d)
-
-
-def or_empty(tokens: Tensor, mask: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
-    """Put the learned empty token, (d) or (B, d), in the first place of each sequence that has none: (B, T, d), (B, T)."""
-    first = torch.zeros_like(mask)  # (B, T)
-    first[:, 0] = ~mask.any(1)
-    filled = torch.where(first.unsqueeze(-1), empty.expand(len(tokens), -1).unsqueeze(1), tokens)  # (B, T, d)
-    return filled, mask | first
-
-
-def dnn(wide: int, dim: int) -> nn.Sequential:
-    """Two layers: (n, wide) -> (n, dim)."""
-    return nn.Sequential(nn.Linear(wide, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))

@@ -12,6 +12,7 @@ from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
 from models.config import Config
 from models.examples import build
 from models.inputs import FOLDED, QUERY, Positions, Texts, gaps, long_tokens, newest_ts, short_tokens, touched_tokens
+from models.lifelong import read
 from models.text import hashed
 from models.ulim.loss import Pool
 from models.vocabulary import UNKNOWN, Vocabulary
@@ -72,10 +73,10 @@ def test_short_tokens_hold_events_and_the_queries_that_no_event_carries():
 def test_a_sequence_keeps_its_newest_events_and_its_fold_as_counted_tokens():
     bucket = Bucket(0, DAY_MS, 5, 0, 0, 2, 1000)
     row = CategoryRow(events=[Behaviour(DAY_MS + n, n + 1, "s1", "shoes", 0) for n in range(3)], folded=[bucket])
-    tokens = long_tokens([row, CategoryRow()], [2 * DAY_MS, 0], POSITIONS, texts(), cap=9)
+    tokens = long_tokens([read(row, 9, 4), read(CategoryRow(), 9, 4)], [2 * DAY_MS, 0], POSITIONS, texts())
     assert tokens.kind.tolist() == [[FOLDED, 1, 1, 1], [0, 0, 0, 0]]
     np.testing.assert_allclose(tokens.weight[0], [np.log(7), 0, 0, 0], rtol=1e-6)
-    assert long_tokens([row], [2 * DAY_MS], POSITIONS, texts(), cap=2).kind.tolist() == [[1, 1]]
+    assert long_tokens([read(row, 2)], [2 * DAY_MS], POSITIONS, texts()).kind.tolist() == [[1, 1]]
 
 
 def test_touched_categories_are_the_newest_with_their_times_and_counts():
