@@ -56,6 +56,15 @@ def temporal(done: Mapping[str, Deeds], holdout: float = 0.1, cut_ms: int | None
     return Split("temporal", known, done, starts, whole=False, cut_ms=cut_ms)
 
 
+def validation(split: Split, share: float) -> Split:
+    """What a temporal split may know, split again: its newest `share` of events is for choosing, the rest for learning.
+
+    Raises:
+        NothingToLearn: no event lies before that.
+    """
+    return temporal(split.known, share)._replace(name="validation")
+
+
 def by_users(done: Mapping[str, Deeds], seed: int) -> Split:
     """Of the users 80 % train, 10 % are kept for choosing and read by nobody, 10 % are tested, drawn by seed.
 

@@ -1,0 +1,93 @@
+"""The rows of `everlong ablate`: one setting changed each, beside what it is compared with."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from models.config import Config
+
+DEFAULT = "default"
+SERVING = ("top_k", "category_source")  # settings that a bundle is served with: they need no training of their own
+
+
+class Row(NamedTuple):
+    """What is changed in the usual configuration, and which row it is compared with."""
+
+    name: str
+    changes: Mapping[str, Any]
+    beside: str = DEFAULT
+
+    def of(self, usual: Config) -> Config:
+        """The configuration of this row."""
+        return msgspec.structs.replace(usual, **self.changes)
+
+
+ROWS = (
+    Row(DEFAULT, {}),
+    Row("pointer only", {"category_source": "pointer"}),
+    Row("generator only", {"category_source": "generator"}),
+    Row("K 1", {"top_k": 1}),
+    Row("K 2", {"top_k": 2}),
+    Row("K 4", {"top_k": 4}),
+    Row("K 16", {"top_k": 16}),
+    Row("target corrected by log Q too", {"log_q": "all"}),
+    Row("no log Q", {"log_q": "none"}),
+    Row("half the lifelong history", {"history": 0.5}),
+    Row("self-attention in the long tower", {"long_attention": "self"}),
+    Row("pool-wide negatives in the long tower", {"long_negatives": "pool"}),
+    Row("no time gap", {"time_gap": False}),
+    Row("no kind of behaviour", {"kind": False}),
+    Row("no query text", {"query_text": False}),
+    Row("L 8", {"long": 8}),
+    Row("L 8 with 4 folds", {"long": 8, "folds": 4}, "L 8"),
+)
+SENSITIVITY = (
+    Row("alpha 0.5", {"alpha": 0.5}),
+    Row("alpha 2", {"alpha": 2.0}),
+    Row("beta 0", {"beta": 0.0}),
+    Row("beta 1", {"beta": 1.0}),
+    Row("short tower without pool-wide loss", {"pool": 0.0}),
+    Row("gamma 0.3", {"gamma": 0.3}),
+    Row("temperature 0.05", {"temperature": 0.05}),
+    Row("temperature 0.1", {"temperature": 0.1}),
+    Row("4 negatives a category", {"category_negatives": 4}),
+    Row("64 negatives a category", {"category_negatives": 64}),
+    Row("128 negatives of the pool", {"pool_negatives": 128}),
+    Row("runs of 1", {"run": 1}),
+    Row("runs of 32", {"run": 32}),
+    Row("no item dropout", {"item_dropout": 0.0}),
+    Row("item dropout 0.3", {"item_dropout": 0.3}),
+    Row("1 head", {"heads": 1}),
+    Row("4 heads", {"heads": 4}),
+    Row("S 20", {"short": 20}),
+)
+GROUPS = {"mechanisms": ROWS, "sensitivity": (ROWS[0], *SENSITIVITY), "all": (*ROWS, *SENSITIVITY)}
+
+
+class UnknownRow(ValueError):
+    """A name that is no row; the message lists those that are."""
+
+
+def chosen(names: str) -> list[Row]:
+    """The rows of a list of names and groups with commas between, with those that they stand beside, the default first.
+
+    Rows that share a training come together.
+
+    Raises:
+        UnknownRow: a name is neither.
+    """
+    every = {row.name: row for row in GROUPS["all"]}
+    wanted: list[str] = [DEFAULT]
+    for name in (part.strip() for part in names.split(",")):
+        if name not in every and name not in GROUPS:
+            raise UnknownRow(f"{name!r} is no row: give {', '.join(GROUPS)}, or some of {'; '.join(every)}")
+        for row in GROUPS[name] if name in GROUPS else [every[name]]:
+            wanted += [row.beside, row.name]
+    return [every[name] for name in dict.fromkeys(wanted)]
+
+
+def trained_as(config: Config) -> Config:
+    """The configuration with all that only serving reads as usual: rows for which it is equal share a training."""
+    usual = Config()
+    return msgspec.structs.replace(config, **{name: getattr(usual, name) for name in SERVING})

@@ -1,0 +1,74 @@
+"""The command that says what each choice is worth."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from infra.terminal import progress, say
+
+if TYPE_CHECKING:
+    from infra.ablation import Result
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command of this module."""
+    app.command()(ablate)
+
+
+def ablate(
+    data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")],
+    rows: Annotated[str, typer.Option(help="`mechanisms`, `sensitivity`, `all`, or names of rows with commas between.")] = "mechanisms",
+    products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each row, each of another seed.")] = 3,
+    holdout: Annotated[float, typer.Option(min=0.001, max=0.5, help="Share of events held out; of the rest as much is asked for.")] = 0.1,
+    held_out: Annotated[bool, typer.Option(help="Ask what is held out: to confirm a choice, not to make it.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
+    dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Baskets of a user that are learnt from.")] = None,
+    per_user: Annotated[int | None, typer.Option(min=1, help="Baskets of a user that are asked for.")] = None,
+    test_users: Annotated[int, typer.Option(min=1, help="Users asked at most, drawn by seed.")] = 2000,
+    max_users: Annotated[int | None, typer.Option(min=3, help="Users of the file taken at all, drawn by seed.")] = None,
+    work: Annotated[Path, typer.Option(file_okay=False, help="Where finished rows are kept; they are not run again.")] = Path(
+        ".everlong/ablations"
+    ),
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Page of markdown that gets the table, row by row.")] = None,
+) -> None:
+    """Change one setting at a time, train, and print what that does, paired with the usual setting, with intervals.
+
+    What is asked lies before the held-out part, so that a choice made by it is not made on what is held out.
+    """
+    import msgspec
+
+    from infra.ablation import ablate as run
+    from infra.ablation_page import HEAD, section, text
+    from infra.ablation_rows import chosen
+    from infra.evaluation import Plan
+    from infra.sections import write_section
+    from infra.settings import load_settings
+    from infra.training import config_of
+    from infra.wiring import choose_device
+
+    usual = config_of(epochs, dim)
+    config = msgspec.structs.replace(
+        usual, holdout=holdout, per_user=depth or usual.per_user, test_per_user=per_user or usual.test_per_user
+    )
+    device = choose_device(load_settings())
+    plan = Plan(data, config, products, seeds=seeds, max_users=max_users, test_users=test_users, device=device)
+
+    def write(result: "Result") -> None:
+        if out is not None:
+            write_section(out, f"{result.facts.data}, {result.facts.split}", section(result, _command()), HEAD)
+
+    result = run(plan, chosen(rows), work, progress, write, held_out=held_out)
+    write(result)
+    if out is not None:
+        say(f"the table is in {out}")
+    print(text(result))
+
+
+def _command() -> str:
+    """The command line as it was given, files by their names alone."""
+    return shlex.join(["everlong", *(Path(word).name if "/" in word else word for word in sys.argv[1:])])
