@@ -40,7 +40,7 @@ def test_the_newest_are_read_and_with_buckets_every_event_counts_once(days, kept
         for kind, field in enumerate(("clicks", "carts", "favourites", "orders")):
             told = sum(getattr(bucket, field) for bucket in buckets) + sum(event.kind == kind for event in single)
             assert told == sum(event.kind == kind for event in events)
-        assert all(one.start_ms + one.width_ms <= other.start_ms for one, other in pairwise(buckets))
+        assert all(one.start_ms <= other.start_ms for one, other in pairwise(buckets))
 
 
 @given(DAYS, st.integers(1, 12), st.floats(0.05, 0.95))
