@@ -38,7 +38,7 @@ ROWS = (
     Row("pool-wide negatives in the long tower", {"long_negatives": "pool"}),
     Row("no time gap", {"time_gap": False}),
     Row("no kind of behaviour", {"kind": False}),
-    Row("no query text", {"query_text": False}),
+    Row("no query text", {"paired_text": False}),
     Row("L 8", {"long": 8}),
     Row("L 8 with 4 folds", {"long": 8, "folds": 4}, "L 8"),
 )

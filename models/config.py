@@ -24,7 +24,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     time_gap: bool = True  # events tell how long ago they were (SIM)
     kind: bool = True  # events tell whether they were a click, cart, favourite or order (M-GPT, MBHT)
-    query_text: bool = True  # events tell the query that they followed
+    paired_text: bool = True  # events tell the query that they followed
     folds: int = 0  # of `long`, so many tokens at most stand for older events, counted: their scores get + ln n (TWIN V2)
     history: float = 1.0  # share of each lifelong sequence that is read, the newest of it
     long_attention: Literal["target", "self"] = "target"  # the short pooling asks the sequence, or the sequence asks itself

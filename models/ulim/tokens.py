@@ -17,7 +17,7 @@ class EventTokens(nn.Module):
         self.category, self.words, self.gap = category, words, gap
         self.kind = nn.Embedding(KIND_ROWS, config.dim)
         self.into = nn.Linear(config.dim, config.dim)
-        self._told = config.kind, config.time_gap, config.query_text
+        self._told = config.kind, config.time_gap, config.paired_text
 
     def forward(
         self, vectors: Tensor, category: Tensor, kind: Tensor, gap: Tensor, text: Tensor, words: Tensor

@@ -49,7 +49,7 @@ def outputs(net, tokens, words, pooled=None):
 
 SWITCHES = [
     ("time_gap", "gap", lambda kind: np.full_like(kind, 7)),
-    ("query_text", "text", lambda kind: np.where((kind > 0) & (kind < QUERY), 1, 0)),
+    ("paired_text", "text", lambda kind: np.where((kind > 0) & (kind < QUERY), 1, 0)),
 ]
 
 
