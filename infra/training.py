@@ -1,6 +1,7 @@
 """A bundle trained on a file or on the simulated shop, and put where the workers look for it."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -8,9 +9,11 @@ from typing import NamedTuple
 from features import sources
 from features.events import Event, Item
 from infra.clock import wall_ms
+from infra.training_log import TrainingLog
 from models.bundle import Manifest, save
 from models.codes.modalities import choose
 from models.config import Config
+from models.fitting import Checkpoints, Run
 from models.train import Progress, train
 from stream.shop import Shop
 
@@ -62,15 +65,48 @@ def file_history(path: Path, products: Path | None = None) -> History:
     return History(events, [*sources.read_items(path, products), *described], path.name)
 
 
-def train_bundle(history: History, out: Path, *, config: Config, seed: int, device: str, tell: Tell) -> Manifest:
-    """Train, write the bundle to `out` (one that stood there is replaced), give its manifest with the metrics."""
+def train_bundle(
+    history: History,
+    out: Path,
+    *,
+    config: Config,
+    seed: int,
+    device: str,
+    tell: Tell,
+    checkpoints: Path | None = None,
+    every_s: float = 60.0,
+    log: Path | None = None,
+) -> Manifest:
+    """Train, write the bundle to `out` (one that stood there is replaced), give its manifest with the metrics.
 
-    def progress(now: Progress) -> None:
-        if now.phase == "training":
-            tell(now.step, now.steps)
+    A training that is kept in the directory `checkpoints`, anew after `every_s` seconds, goes on from there where it was broken
+    off. `log` gets a row a step.
+
+    Raises:
+        CheckpointRefused: the directory holds another training.
+    """
+    kept = Checkpoints(checkpoints, {"seed": str(seed), "data": history.name}, every_s) if checkpoints else None
 
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    bundle = train(history.events, history.items, config, seed, progress, data=history.name, created=created, device=device)
+    with TrainingLog(log) if log else nullcontext() as written:
+
+        def progress(now: Progress) -> None:
+            if now.phase == "training":
+                tell(now.step, now.steps)
+            if written is not None:
+                written.tell(now)
+
+        bundle = train(
+            history.events,
+            history.items,
+            config,
+            seed,
+            progress,
+            data=history.name,
+            created=created,
+            device=device,
+            run=Run(kept),
+        )
     save(bundle, out)
     return bundle.manifest
 
