@@ -147,8 +147,10 @@ class ItemIndex:
         with self._changing:
             rows = incoming.accepted(self._snapshot, new, self._items, self._categories)
             numbers = self._items.find(gone)
-            self._snapshot = snapshots.changed(self._snapshot, rows, numbers[numbers >= 0])
-            overdue = self._snapshot.changes() > self._sizes.overdue * max(self._sizes.segment, len(self._snapshot.base) // 32)
+            now = snapshots.changed(self._snapshot, rows, numbers[numbers >= 0])
+            now.sieve(None)  # made here, so that no search has to
+            self._snapshot = now
+            overdue = now.changes() > self._sizes.overdue * max(self._sizes.segment, len(now.base) // 32)
         if overdue:
             self.compact()
 

@@ -1,6 +1,5 @@
 """The scan: four-bit codes of all items in faiss FastScan, an inverted list a cell. It chooses what is worth comparing exactly."""
 
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import faiss as faiss_library
@@ -53,12 +52,7 @@ class Scan:
         ivf.by_residual = True
         faiss.copy_array_to_vector(np.ascontiguousarray(levels.values.reshape(dim * LEVELS)), ivf.pq.centroids)
         ivf.is_trained = True
-        rows = np.arange(len(codes), dtype=np.int64)  # in a variable: faiss keeps no reference while it copies
-        add = ivf.invlists.add_entries
-        for number, (first, last) in enumerate(pairwise(cells.starts.tolist())):
-            if first < last:
-                add(number, last - first, faiss.swig_ptr(rows[first:last]), faiss.swig_ptr(codes[first:last]))
-        ivf.ntotal = len(codes)
+        ivf.add_sa_codes(_listed(cells, codes, ivf.coarse_code_size()))
         self._fast = faiss.IndexIVFPQFastScan(ivf)
 
     def cells_of(self, categories: Numbers) -> NDArray[np.int64]:
@@ -80,3 +74,12 @@ class Scan:
         pointers = [faiss.swig_ptr(array) for array in (queries, lists, coarse, scores, rows)]
         self._fast.search_preassigned_c(len(queries), pointers[0], fetch, *pointers[1:], False, parameters)
         return rows
+
+
+def _listed(cells: Cells, codes: Codes, width: int) -> Codes:
+    """Codes (n, width + m) with the number of their list before each, as faiss takes them all in one call.
+
+    A call a list would hand Python's lock over thousands of times, and so would each search that runs beside it.
+    """
+    lists = cells.of_rows().astype("<i8").view(np.uint8).reshape(len(codes), 8)
+    return np.concatenate([lists[:, :width], codes], axis=1)

@@ -92,7 +92,7 @@ def changed(now: Snapshot, new: Rows, gone: Numbers) -> Snapshot:
     stamp = now.stamp + 1
     dead, alive = now.dead, now.alive
     if len(replaced):
-        dead = np.union1d(dead, replaced)
+        dead = np.sort(np.concatenate([dead, replaced]))
         alive = np.ones(len(now.base), dtype=np.bool_) if alive is None else alive.copy()
         alive[replaced] = False
     return now._replace(segment=now.segment.joined(keep, new, stamp), dead=dead, alive=alive, stamp=stamp, sieves={})
@@ -104,14 +104,12 @@ def compacted(old: Snapshot, now: Snapshot, base: Block) -> Snapshot:
     lost = old.segment.rows.numbers[~np.isin(old.segment.rows.numbers, now.segment.rows.numbers)]
     died = old.base.rows.numbers[np.setdiff1d(now.dead, old.dead, assume_unique=True)]
     rows = base.find(np.concatenate([now.segment.rows.numbers[later], lost, died]))
-    dead = np.unique(rows[rows >= 0])
-    alive = None
-    if len(dead):
-        alive = np.ones(len(base), dtype=np.bool_)
-        alive[dead] = False
+    alive = np.ones(len(base), dtype=np.bool_)
+    alive[rows[rows >= 0]] = False
+    dead = np.flatnonzero(~alive)
     segment = Segment(gather(now.segment.rows, None, later), now.segment.stamps[later])
     base = base.recoded({generation: codes for generation, codes in base.rows.codes.items() if generation in now.codebooks})
-    return now._replace(base=base, segment=segment, dead=dead, alive=alive, sieves={})
+    return now._replace(base=base, segment=segment, dead=dead, alive=alive if len(dead) else None, sieves={})
 
 
 def folded(old: Snapshot, categories: int, sizes: Sizes) -> Block:

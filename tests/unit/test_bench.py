@@ -147,8 +147,10 @@ def test_updates_are_seen_and_hits_are_right(changing, monkeypatch):
 def test_a_change_that_was_not_applied_is_a_violation(changing, kind):
     items, held, plan, _ = changing
     missed = [step for step in plan if step.kind == kind][:3]
-    before = [items.vectors[step.item] if step.item < len(items) else np.zeros(64, np.float32) for step in missed]
-    assert updates._unseen(held.look(), missed, before) == 3
+    nothing = updates.State(0, -1, np.zeros(64, np.float32))
+    states = [updates.State(0, int(category), vector) for category, vector in zip(items.category, items.vectors, strict=True)]
+    before = [states[step.item] if step.item < len(items) else nothing for step in missed]
+    assert [updates._unseen(held.look(), missed, before, turn) for turn in range(3)] == [3, 3, 3]
 
 
 def test_a_hit_that_was_wrong_at_the_time_is_a_violation():
