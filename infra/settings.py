@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     )
     bundle_poll_s: Seconds = Field(5.0, description="Seconds between looks for a new bundle to swap in.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; `auto` takes CUDA where a kernel runs on it.")
-    torch_threads: int = Field(0, ge=0, description="Threads of torch and faiss in one worker; 0: their own choice.")
+    torch_threads: int = Field(0, ge=0, description="Threads of torch and faiss in a worker; 0: their own choice. Numpy always has one.")
 
     codes_measure_s: Seconds = Field(60.0, description="Seconds between measurements of how far item codes drifted from their vectors.")
     codes_automatic: bool = Field(True, description="Refresh codes when measurements ask for it; false: only by `everlong codes`.")

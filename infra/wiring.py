@@ -59,15 +59,19 @@ def open_online_store(settings: Settings, wait_s: float = 0.0) -> OnlineStore:
 
 
 def choose_device(settings: Settings) -> str:
-    """`cuda` where it is asked for, or with `auto` where a kernel runs on it; else `cpu`. Also sets torch's threads.
+    """`cuda` where it is asked for, or with `auto` where a kernel runs on it; else `cpu`. Also sets threads of torch, faiss and numpy.
 
     Raises:
         RuntimeError: CUDA was asked for and no kernel runs.
     """
-    import torch  # a second and hundreds of MB that only workers with models pay for
+    import faiss  # these take a second and hundreds of MB that only workers with models pay for
+    import torch
+    from threadpoolctl import threadpool_limits
 
+    threadpool_limits(1, user_api="blas")  # products of a search are small: on a busy machine two threads of BLAS only wait for each other
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
+        faiss.omp_set_num_threads(settings.torch_threads)
     if settings.device == "cpu":
         return "cpu"
     try:

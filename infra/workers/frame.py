@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 START_S = 120.0
 TICK_S = 0.5
 GC_THRESHOLDS = (50_000, 20, 100)  # rows hold no cycles, yet the collector's usual walks through them took a third of a worker's time
+SWITCH_S = 0.0005  # when a thread hands over Python's lock: a search waits so long for the one that changes the index
 
 
 class Frame:
@@ -107,6 +108,7 @@ class Frame:
         self.app.task(self._tick)
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_S)
         try:
             return run(self.app, self.settings.stop_deadline_s)
         finally:

@@ -5,7 +5,9 @@ import json
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -129,15 +131,16 @@ def changing():
 def test_updates_are_seen_and_hits_are_right(changing, monkeypatch):
     items, held, plan, truth = changing
     monkeypatch.setattr(updates, "EVERY_S", 0.005)
-    stop, compactions = threading.Event(), []
-    compacting = threading.Thread(target=updates._compact, args=(held, stop, compactions))
-    compacting.start()
-    updated = updates._update(held, truth, plan)
-    stop.set()
-    compacting.join()
-    searched = updates._search(held, truth, users(items, 20), threading.Event(), 0.3)
-    assert updated.violations == searched.violations == 0
-    assert [len(updated.visible[kind]) for kind in updates.KINDS] == [100] * 4
+    stop, compactions, sent = threading.Event(), [], SimpleQueue()
+    with ThreadPoolExecutor(2) as pool:
+        compacting = pool.submit(updates._compact, held, stop, compactions)
+        searching = pool.submit(updates._search, held, truth, users(items, 20), stop, sent, 60)
+        updates._update(held, truth, plan, sent)
+        stop.set()
+        searched = searching.result()
+        compacting.result()
+    assert searched.violations == searched.unseen == 0
+    assert [len(searched.visible[kind]) for kind in updates.KINDS] == [100] * 4
     assert searched.hits > 0
     assert {step.kind for step in plan} == {*updates.KINDS}
     assert len(held) == 2_000
@@ -151,6 +154,10 @@ def test_a_change_that_was_not_applied_is_a_violation(changing, kind):
     states = [updates.State(0, int(category), vector) for category, vector in zip(items.category, items.vectors, strict=True)]
     before = [states[step.item] if step.item < len(items) else nothing for step in missed]
     assert [updates._unseen(held.look(), missed, before, turn) for turn in range(3)] == [3, 3, 3]
+    sent: SimpleQueue[updates.Applied] = SimpleQueue()
+    for turn in range(3):
+        sent.put(updates.Applied(turn, 0.0, missed, before))
+    assert updates._looked_for(held, sent, {kind: [] for kind in updates.KINDS}) == 9
 
 
 def test_a_hit_that_was_wrong_at_the_time_is_a_violation():
@@ -198,9 +205,9 @@ def test_folded_attention_is_the_attention():
 
 def test_updates_are_a_section():
     page = updates.measure(options(), Path())
-    assert "Changes not seen after `apply`: 0 of 600." in page
+    assert "Changes not seen: 0 of 600." in page
     rows = [line for line in page.splitlines() if "changes" in line and line.startswith("|")]
-    assert [row.split("|")[-2].strip() for row in rows] == ["0", "0"]  # violations
+    assert [row.split("|")[-2].strip() for row in rows] == ["0", "0", "0"]  # violations
 
 
 def test_the_footprint_is_about_what_the_formula_says():
