@@ -1,0 +1,105 @@
+"""Commands that train, and show how a training went."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from infra.terminal import AsJson, print_json, progress, say
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(train)
+    app.command("plot")(plot_logs)
+
+
+def train(
+    data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")] = "shop",
+    out: Annotated[Path | None, typer.Option(help="Where the bundle goes; replaces one there. Else EVERLONG_BUNDLE.")] = None,
+    products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
+    dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
+    coded: Annotated[str, typer.Option(help="What item codes stand for, by commas: fused, id, category, words, image, text.")] = "fused",
+    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+    users: Annotated[int, typer.Option(min=1, help="Users of the simulated shop.")] = 300,
+    items: Annotated[int, typer.Option(min=1, help="Items of the simulated shop.")] = 2000,
+    categories: Annotated[int, typer.Option(min=1, help="Categories of the simulated shop.")] = 40,
+    days: Annotated[float, typer.Option(min=1, help="Days of history of the simulated shop.")] = 60.0,
+    until: Annotated[str | None, typer.Option(help="When the simulated shop's history ends, ISO time (UTC). Else now.")] = None,
+    checkpoints: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Keep the training here: killed, the same command goes on from there.")
+    ] = None,
+    every: Annotated[float, typer.Option(min=0.1, help="Seconds between two checkpoints.")] = 60.0,
+    log: Annotated[Path | None, typer.Option(dir_okay=False, help="A table of the steps (CSV): loss, learning rate, examples.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="A picture of the loss (SVG); the table of steps stands beside it, or at --log.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a bundle on events replayed through the row code, print how it does on the held-out ones."""
+    import msgspec
+
+    from infra.settings import load_settings
+    from infra.training import ShopPlan, config_of, file_history, shop_history, train_bundle
+    from infra.training_plot import write_plot
+    from infra.wiring import choose_device
+    from models.codes.modalities import UnknownModality
+    from models.evaluation.table import lines
+    from models.fitting import CheckpointRefused
+
+    settings = load_settings()
+    try:
+        config = config_of(epochs, dim, [name.strip() for name in coded.split(",")])
+    except UnknownModality as error:
+        raise typer.BadParameter(str(error), param_hint="--coded") from error
+    target = out or settings.bundle_path
+    log = log or (plot and plot.with_suffix(".csv"))
+    if data == "shop" and checkpoints is not None and until is None:
+        raise typer.BadParameter("a shop whose history ends now is another one each time: say --until too", param_hint="--checkpoints")
+    plan = ShopPlan(users, items, categories, days, seed, _moment_ms(until))
+    history = shop_history(plan) if data == "shop" else file_history(Path(data), products)
+    try:
+        with progress("training") as tell:
+            manifest = train_bundle(
+                history,
+                target,
+                config=config,
+                seed=seed,
+                device=choose_device(settings),
+                tell=tell,
+                checkpoints=checkpoints,
+                every_s=every,
+                log=log,
+            )
+    except CheckpointRefused as error:
+        raise typer.BadParameter(str(error), param_hint="--checkpoints") from error
+    if plot is not None and log is not None:
+        write_plot([log], plot)
+    if as_json:
+        print_json(msgspec.to_builtins(manifest) | {"path": str(target)})
+        return
+    print(lines(manifest.metrics))
+    say(f"bundle {manifest.generation} of {manifest.items:,} items in {manifest.categories:,} categories is in {target}")
+
+
+def plot_logs(
+    logs: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Tables that `everlong train --log` wrote.")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="Where the picture goes (SVG).")],
+) -> None:
+    """Draw the loss of trainings, several in one picture, from the tables of their steps."""
+    from infra.training_plot import write_plot
+
+    say(f"the loss is drawn in {write_plot(logs, out)}")
+
+
+def _moment_ms(until: str | None) -> int:
+    """A time as milliseconds of the epoch, 0 for none."""
+    if until is None:
+        return 0
+    try:
+        moment = datetime.fromisoformat(until)
+    except ValueError as error:
+        raise typer.BadParameter(f"{until} is no ISO time, such as 2026-01-31T12:00", param_hint="--until") from error
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
