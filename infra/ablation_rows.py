@@ -41,6 +41,12 @@ ROWS = (
     Row("no query text", {"paired_text": False}),
     Row("L 8", {"long": 8}),
     Row("L 8 with 4 folds", {"long": 8, "folds": 4}, "L 8"),
+    Row("attention table of 8 (DARE)", {"attention_dim": 8}),
+    Row("attention table of 16 (DARE)", {"attention_dim": 16}),
+    Row("target-free queries (MIRRN)", {"target_free": True}),
+    Row("memory of 8 slots (DMAN)", {"memory": 8}),
+    Row("recurrent short encoder", {"short_encoder": "recurrent"}),
+    Row("short users packed into rows", {"packed": True}),
 )
 SENSITIVITY = (
     Row("alpha 0.5", {"alpha": 0.5}),

@@ -29,6 +29,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     history: float = 1.0  # share of each lifelong sequence that is read, the newest of it
     long_attention: Literal["target", "self"] = "target"  # the short pooling asks the sequence, or the sequence asks itself
 
+    attention_dim: int = 0  # a: the long tower's attention reads a table of its own, so wide; 0: it reads the tokens (DARE)
+    target_free: bool = False  # the mean of the last 16 events of a sequence and that of all of them ask it too (MIRRN)
+    memory: int = 0  # slots that the lifelong sequence is written into, segment by segment, and p_s reads (DMAN)
+    short_encoder: Literal["attention", "recurrent"] = "attention"  # a recurrence moves one state, once an event (SIGMA, STAR-Rec)
+    packed: bool = False  # self-attention of short users several to a row: the same numbers, less padding (JD)
+
     epochs: int = 3
     batch: int = 256
     run: int = 8  # examples of one category that stand together in a batch: they share negatives

@@ -8,7 +8,7 @@ import torch
 
 from features.events import Item
 from features.rows import CategoryRow, UserRow
-from models.bundle import Bundle
+from models.bundle import Bundle, ItemTable
 from models.codes.modalities import only_fused
 from models.inputs import Positions, Texts, long_tokens, newest_ts, short_tokens, touched_tokens
 from models.items import Sizes, item_features, strangers
@@ -48,7 +48,7 @@ class Recommender:
         self._vocabulary = bundle.vocabulary
         self._places = {item: position for position, item in enumerate(bundle.items.ids)}
         self._positions = Positions(self._places, self._vocabulary)
-        self._vectors = _table(self._network, bundle.items.vectors, bundle.vocabulary, self._sizes)
+        self._vectors = _table(self._network, bundle.items, bundle.vocabulary, self._sizes)
         self._filled = len(self._vectors)
 
     def warm_up(self) -> None:
@@ -157,14 +157,15 @@ class Recommender:
         new = [item for item in newest if item not in self._places]
         needed = self._filled + len(new)
         if needed > len(self._vectors):
-            grown = self._vectors.new_zeros(max(needed, 2 * len(self._vectors)), self.dim)
+            grown = self._vectors.new_zeros(max(needed, 2 * len(self._vectors)), self._vectors.shape[1])
             grown[: self._filled] = self._vectors[: self._filled]
             self._vectors = grown
         self._places.update({item: position for position, item in enumerate(new, self._filled)})
         self._filled = needed
         at = torch.tensor([self._places[item] for item in newest], dtype=torch.int64, device=self._network.device)
         chosen = np.asarray(vectors, np.float32)[list(newest.values())]  # (n, d)
-        self._vectors[at] = torch.from_numpy(chosen).to(self._network.device)
+        rows = np.array([self._vocabulary.item(item) for item in newest], np.int64)
+        self._vectors[at] = self._network.table(torch.from_numpy(chosen).to(self._network.device), rows)
 
     def popular(self, category: str | None, k: int) -> list[tuple[str, str]]:
         """The `k` most wanted (item, category), of one category or of all (None), best first."""
@@ -175,7 +176,8 @@ class Recommender:
 
 
 @torch.inference_mode()
-def _table(network: Network, known: np.ndarray, vocabulary: Vocabulary, sizes: Sizes) -> torch.Tensor:
-    """Vectors (V + N, d): of the items of the table, then of the stranger of each category."""
-    vectors = torch.from_numpy(known).to(network.device)
-    return torch.cat([vectors, network.items(strangers(vocabulary, sizes))])
+def _table(network: Network, known: ItemTable, vocabulary: Vocabulary, sizes: Sizes) -> torch.Tensor:
+    """What histories read (V + N, d) of the items of the table, then of the stranger of each category."""
+    vectors, unknown = torch.from_numpy(known.vectors).to(network.device), strangers(vocabulary, sizes)
+    rows = np.array([vocabulary.item(item) for item in known.ids], np.int64)
+    return network.table(torch.cat([vectors, network.items(unknown)]), np.concatenate([rows, unknown.item]))

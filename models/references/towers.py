@@ -50,3 +50,23 @@ def sampled_softmax(
     top = max(score for score, here in zip(scores, allowed, strict=True) if here)
     total = sum(exp(score - top) for score, here in zip(scores, allowed, strict=True) if here)
     return log(total) - (scores[own] - top)
+
+
+def recurrence(kept: list[Vector], added: list[Vector]) -> list[Vector]:
+    """h_t = kept_t h_{t-1} + added_t from h_0 = 0, one step after the other: (T, d) twice -> (T, d)."""
+    states, state = [], [0.0] * len(kept[0])
+    for keep, add in zip(kept, added, strict=True):
+        state = [k * h + a for k, h, a in zip(keep, state, add, strict=True)]
+        states.append(state)
+    return states
+
+
+def counted_mean(tokens: list[Vector], counts: Vector) -> Vector:
+    """Mean (k) of tokens (T, k) that stand for so many events each (T); zeros where they stand for none."""
+    return [sum(token[i] * n for token, n in zip(tokens, counts, strict=True)) / max(1.0, sum(counts)) for i in range(len(tokens[0]))]
+
+
+def newest(mask: list[bool], count: int) -> list[bool]:
+    """Of a mask (T), oldest first, the last `count` that are there."""
+    kept = [at for at, here in enumerate(mask) if here][-count:]
+    return [at in kept for at in range(len(mask))]

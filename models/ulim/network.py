@@ -26,12 +26,13 @@ class UserState(NamedTuple):
 
 
 class Network(nn.Module):
-    """All that is trained. `vectors` below are those of the item tower, (U, d), which the tokens' `item` points into."""
+    """All that is trained. `vectors` below are what `table` gives for U items, which the tokens' `item` points into."""
 
     def __init__(self, config: Config, category_rows: int, item_rows: int, sizes: Sizes) -> None:
         super().__init__()
         self.towers = DualInterest(config, category_rows, item_rows, sizes)
         self.pgin = Pgin(config.dim)
+        self.dim = config.dim
         self.popularity = nn.Parameter(torch.zeros(category_rows))
 
     @property
@@ -42,6 +43,12 @@ class Network(nn.Module):
     def items(self, features: ItemFeatures) -> Tensor:
         """Unit vectors (n, d) of items."""
         return self.towers.items(*tensors(features, self.device))
+
+    def table(self, vectors: Tensor, rows: np.ndarray) -> Tensor:
+        """What histories read of items: their vectors (n, d), beside them the attention table's of their ids, `rows` (n,)."""
+        if self.towers.attention is None:
+            return vectors
+        return self.towers.attention.beside(vectors, torch.from_numpy(rows).to(self.device))  # (n, d + a)
 
     def item_parts(self, features: ItemFeatures) -> Tensor:
         """The vectors of each modality (n, M, d) of items, of unit length, or zero where missing."""
@@ -57,7 +64,8 @@ class Network(nn.Module):
         item, category, kind, gap, text, _ = (tensor.long() for tensor in tensors(short, self.device))  # (B, S) each
         rows, since, count = (tensor.long() for tensor in tensors(touched, self.device))  # (B, P') each
         profile, touched_tokens = self.towers.profile(rows, since, count)  # (B, d), (B, P', d)
-        tokens, mask, mine, has_item = self.towers.tokens(vectors[item], category, kind, gap, text, words)  # (B, S, d), ...
+        read = vectors[item][..., : self.dim]  # (B, S, d)
+        tokens, mask, mine, has_item = self.towers.tokens(read, category, kind, gap, text, words)  # (B, S, d), ...
         pooled, vector = self.towers.short(tokens, mask, mine, has_item, profile)  # (B, d), (B, d)
         return UserState(pooled, vector, profile, touched_tokens, rows)
 
@@ -65,8 +73,12 @@ class Network(nn.Module):
         """v_l, unit length, (R, d) of R sub-sequences: p_s and u (R, d) of their users, row of their category (R,)."""
         item, rows, kind, gap, text = (tensor.long() for tensor in tensors(long[:5], self.device))  # (R, L) each
         weight = tensors(long[5:], self.device)[0].float()  # (R, L)
-        tokens, mask, mine, _ = self.towers.tokens(vectors[item], rows, kind, gap, text, words)  # (R, L, d), ...
-        return self.towers.long(tokens, mask, weight, mine, pooled, profile, self.towers.category(category))  # (R, d)
+        read = vectors[item]  # (R, L, d) or (R, L, d + a)
+        tokens, mask, mine, has_item = self.towers.tokens(read[..., : self.dim], rows, kind, gap, text, words)  # (R, L, d), ...
+        keyed = None
+        if self.towers.attention is not None:
+            keyed = self.towers.attention(read[..., self.dim :], has_item, rows, tokens)  # (R, L, a)
+        return self.towers.long(tokens, mask, weight, mine, pooled, profile, self.towers.category(category), keyed)  # (R, d)
 
     def next_category(self, state: UserState) -> NextCategory:
         """Probabilities over the N rows of categories."""

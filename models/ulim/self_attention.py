@@ -36,8 +36,8 @@ class SelfPooling(nn.Module):
         self.block = SelfAttention(dim, heads)
         self.weigh = nn.Linear(dim, 1)
 
-    def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, L, d), (R, L), ln n (R, L), p_s, which is not read -> the mean (R, d), and how much each counts as an item (R, L)."""
+    def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, L, d), (R, L), ln n (R, L), and what is not read here -> the mean (R, d), and how much each counts as an item (R, L)."""
         read = self.block(tokens, mask)  # (R, L, d)
         scores = self.weigh(read).squeeze(-1) + weight  # (R, L)
         return masked_mean(read, mask), scores.masked_fill(~mask, NEVER).softmax(1) * mask  # (R, d), (R, L)

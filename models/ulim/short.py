@@ -4,16 +4,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.config import Config
 from models.ulim.layers import NEVER, dnn, masked_mean, or_empty
+from models.ulim.packing import packed
+from models.ulim.recurrent import Recurrent
 from models.ulim.self_attention import SelfAttention
 
 
 class ShortTower(nn.Module):
-    """p_s = masked mean of self-attention; v_s = normalise(DNN([p_s; u]) + weighted mean of the items)."""
+    """p_s = masked mean of what the encoder makes of the tokens; v_s = normalise(DNN([p_s; u]) + weighted mean of the items)."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.block = SelfAttention(dim, heads)
+        dim = config.dim
+        recurrent = config.short_encoder == "recurrent"
+        self.block = Recurrent(dim) if recurrent else SelfAttention(dim, config.heads)
+        self._packed = config.packed and not recurrent
         self.weigh = nn.Linear(dim, 1)
         self.empty = nn.Parameter(torch.randn(dim) * 0.1)
         self.dnn = dnn(2 * dim, dim)
@@ -21,7 +27,7 @@ class ShortTower(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor, vectors: Tensor, has_item: Tensor, profile: Tensor) -> tuple[Tensor, Tensor]:
         """(B, S, d), (B, S), item vectors (B, S, d), (B, S), u (B, d) -> p_s (B, d), v_s unit (B, d)."""
         tokens, mask = or_empty(tokens, mask, self.empty)  # (B, S, d), (B, S)
-        tokens = self.block(tokens, mask)  # (B, S, d)
+        tokens = packed(self.block, tokens, mask) if self._packed else self.block(tokens, mask)  # (B, S, d)
         pooled = masked_mean(tokens, mask)  # (B, d)
         weights = self.weigh(tokens).squeeze(-1).masked_fill(~has_item, NEVER).softmax(1) * has_item  # (B, S)
         repeat = (weights.unsqueeze(-1) * vectors).sum(1)  # (B, d)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from models.config import Config
 from models.inputs import COUNT_ROWS, GAP_ROWS
 from models.items import Sizes
+from models.ulim.decoupled import AttentionTable
 from models.ulim.layers import NEVER, dnn, mean_words
 from models.ulim.long import LongTower
 from models.ulim.short import ShortTower
@@ -90,9 +91,11 @@ class DualInterest(nn.Module):
         self.items = ItemTower(dim, item_rows, sizes.image, sizes.text, self.category, self.words)
         self.tokens = EventTokens(config, self.category, self.words, self.gap)
         self.profile = Profile(dim, self.category, self.gap)
-        self.short = ShortTower(dim, config.heads)
+        self.short = ShortTower(config)
         self.long = LongTower(config)
         for table in (self.category, self.words, self.tokens.kind, self.gap, self.profile.count, self.items.item):
             nn.init.normal_(table.weight, std=dim**-0.5)
         with torch.no_grad():
             self.words.weight[0] = 0
+        width = config.attention_dim
+        self.attention = AttentionTable(dim, width, category_rows, item_rows) if width else None

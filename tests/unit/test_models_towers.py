@@ -83,7 +83,7 @@ def test_what_is_masked_changes_nothing_and_the_empty_sequence_has_its_token(sha
     batch, length, _, seed = shape
     torch.manual_seed(seed)
     dim, mask, tokens, profile = 4, masks(seed, batch, length), drawn(seed, batch, length, 4), drawn(seed, batch, 4)
-    short, long = ShortTower(dim, 2), LongTower(Config(dim=dim))
+    short, long = ShortTower(Config(dim=dim)), LongTower(Config(dim=dim))
     zero, mine = torch.zeros(batch, length), tokens * mask.unsqueeze(-1)
 
     def outputs(padding):
