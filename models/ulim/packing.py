@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+FULL = 0.7  # a batch whose places are filled to this share is not packed: moving the tokens costs what the padding did
+
 
 class Packed(NamedTuple):
     """Where the tokens of B sequences stand in R rows of T, T the longest of them."""
@@ -18,8 +20,10 @@ class Packed(NamedTuple):
 def packed(block: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
     """What a block of self-attention gives for (B, T, d), (B, T) with the tokens that are there first -> (B, T, d), run on packed rows.
 
-    The same numbers as of the block alone, but for rounding; zeros where nothing is.
+    The same numbers as of the block alone, but for rounding, where something is.
     """
+    if mask.sum() >= FULL * mask.numel():
+        return block(tokens, mask)
     at = pack(mask)
     rows = tokens.new_zeros(at.rows, at.owner.shape[1], tokens.shape[-1])  # (R, T, d)
     rows[at.row, at.place] = tokens[mask]
