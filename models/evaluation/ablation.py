@@ -12,9 +12,10 @@ from models.evaluation.tally import Tally
 
 TOLD = "long tower, told the category"
 NAMED = "gated"  # what the cascade calls the categories that it searches, whatever their source
-RECALL, NEW_RECALL, CATEGORY, TOLD_HIT, TOLD_NEW = COLUMNS = (
+RECALL, NEW_RECALL, NEW_DEEP, CATEGORY, TOLD_HIT, TOLD_NEW = COLUMNS = (
     "recall@50",
     "new items recall@50",
+    "new items recall@200",
     "category hit@8",
     "told category hr@20",
     "told category, new items hr@20",
@@ -44,9 +45,10 @@ def columns(tally: Tally) -> np.ndarray:
     """(Q, COLUMNS) of a tally of one cascade and one `ToldCategory`."""
     cascade, told = tally.items[CASCADE][0], tally.items[TOLD][0]  # (Q, views, METRICS)
     every, new = VIEWS.index(ALL), VIEWS.index(NEW)
-    recall, hit = METRICS.index("recall@50"), METRICS.index("hr@20")
+    recall, deep, hit = (METRICS.index(name) for name in ("recall@50", "recall@200", "hr@20"))
     named = tally.categories[NAMED][0][:, HIT_METRICS.index("hit@8")]
-    return np.stack([cascade[:, every, recall], cascade[:, new, recall], named, told[:, every, hit], told[:, new, hit]], 1)
+    found = [cascade[:, every, recall], cascade[:, new, recall], cascade[:, new, deep]]
+    return np.stack([*found, named, told[:, every, hit], told[:, new, hit]], 1)
 
 
 def effect(name: str, row: Mapping[int, Scores], beside: str, base: Mapping[int, Scores], seed: int) -> Effect:
