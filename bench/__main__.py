@@ -8,7 +8,7 @@ import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from bench import index, ingest, latency, lifelong, memory, parts, refresh, table, updates
+from bench import encoders, index, ingest, latency, lifelong, memory, parts, refresh, table, updates
 from infra.local.processes import stop_on_signals
 
 BENCHMARKS = {
@@ -19,8 +19,9 @@ BENCHMARKS = {
     "updates": updates.measure,
     "refresh": refresh.measure,
     "lifelong": lifelong.measure,
+    "encoders": encoders.measure,
 }
-ONE_CORE = {"index", "updates", "refresh", "lifelong"}  # each in a process whose libraries were told so before they were loaded
+ONE_CORE = {"index", "updates", "refresh", "lifelong", "encoders"}  # each in a process whose libraries were told so before they were loaded
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 

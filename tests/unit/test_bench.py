@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench import index, lifelong, parts, rivals, table, trained, updates
+from bench import encoders, index, lifelong, parts, rivals, table, trained, updates
 from bench.items import Items, again, draw, users
 from models.codes.codebook import Codebook
 from models.index import ItemIndex, Sizes
@@ -214,3 +214,14 @@ def test_the_footprint_is_about_what_the_formula_says():
     command = [sys.executable, "-m", "bench.footprint", "20000"]
     told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=parts.__file__.rsplit("/", 2)[0]).stdout)
     assert 0.5 < told["measured"] / sum(told["formula"].values()) < 2
+
+
+def test_encoders_are_measured_on_histories_of_all_lengths(monkeypatch, tmp_path):
+    for name, value in (("SERVED", 4), ("LEARNT", 6), ("ROUNDS", 1)):
+        monkeypatch.setattr(encoders, name, value)
+    monkeypatch.setattr(parts, "SHOP", parts.SHOP._replace(users=5, items=50, categories=4, days=5.0))
+    page = encoders.measure(argparse.Namespace(data=tmp_path / "missing.parquet", events=0), tmp_path)
+    rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")][2:]
+    assert [int(cells[1]) for cells in rows] == [4] * 4 + [6] * 4
+    assert all(int(cells[3]) <= int(cells[1]) for cells in rows)
+    assert all(float(cells[3]) == int(cells[1]) and float(cells[2]) == 1 for cells in rows if "full" in cells[0] and "one" not in cells[0])
