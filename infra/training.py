@@ -13,7 +13,7 @@ from infra.training_log import TrainingLog
 from models.bundle import Manifest, save
 from models.codes.modalities import choose
 from models.config import Config
-from models.fitting import Checkpoints, Run
+from models.fitting import Checkpoints, Ranks, Run
 from models.train import Progress, train
 from stream.shop import Shop
 
@@ -76,22 +76,25 @@ def train_bundle(
     checkpoints: Path | None = None,
     every_s: float = 60.0,
     log: Path | None = None,
+    ranks: Ranks | None = None,
 ) -> Manifest:
     """Train, write the bundle to `out` (one that stood there is replaced), give its manifest with the metrics.
 
     A training that is kept in the directory `checkpoints`, anew after `every_s` seconds, goes on from there where it was broken
-    off. `log` gets a row a step.
+    off. `log` gets a row a step. Of several processes (`ranks`) all are given the same; only the one that leads tells, logs,
+    writes and has metrics.
 
     Raises:
-        CheckpointRefused: the directory holds another training.
+        CheckpointRefused: the directory holds another training. RanksDiffer: the processes are not given the same.
     """
+    ranks = ranks or Ranks()
     kept = Checkpoints(checkpoints, {"seed": str(seed), "data": history.name}, every_s) if checkpoints else None
 
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    with TrainingLog(log) if log else nullcontext() as written:
+    with TrainingLog(log) if log and ranks.leads else nullcontext() as written:
 
         def progress(now: Progress) -> None:
-            if now.phase == "training":
+            if now.phase == "training" and ranks.leads:
                 tell(now.step, now.steps)
             if written is not None:
                 written.tell(now)
@@ -105,9 +108,10 @@ def train_bundle(
             data=history.name,
             created=created,
             device=device,
-            run=Run(kept),
+            run=Run(kept, ranks),
         )
-    save(bundle, out)
+    if ranks.leads:
+        save(bundle, out)
     return bundle.manifest
 
 

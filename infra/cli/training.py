@@ -1,5 +1,6 @@
 """Commands that train, and show how a training went."""
 
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -38,7 +39,10 @@ def train(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Train a bundle on events replayed through the row code, print how it does on the held-out ones."""
+    """Train a bundle on events replayed through the row code, print how it does on the held-out ones.
+
+    Under `torchrun --no-python` several processes train one bundle together.
+    """
     import msgspec
 
     from infra.settings import load_settings
@@ -47,7 +51,7 @@ def train(
     from infra.wiring import choose_device
     from models.codes.modalities import UnknownModality
     from models.evaluation.table import lines
-    from models.fitting import CheckpointRefused
+    from models.fitting import CheckpointRefused, joined
 
     settings = load_settings()
     try:
@@ -56,25 +60,30 @@ def train(
         raise typer.BadParameter(str(error), param_hint="--coded") from error
     target = out or settings.bundle_path
     log = log or (plot and plot.with_suffix(".csv"))
-    if data == "shop" and checkpoints is not None and until is None:
-        raise typer.BadParameter("a shop whose history ends now is another one each time: say --until too", param_hint="--checkpoints")
     plan = ShopPlan(users, items, categories, days, seed, _moment_ms(until))
-    history = shop_history(plan) if data == "shop" else file_history(Path(data), products)
-    try:
-        with progress("training") as tell:
-            manifest = train_bundle(
-                history,
-                target,
-                config=config,
-                seed=seed,
-                device=choose_device(settings),
-                tell=tell,
-                checkpoints=checkpoints,
-                every_s=every,
-                log=log,
-            )
-    except CheckpointRefused as error:
-        raise typer.BadParameter(str(error), param_hint="--checkpoints") from error
+    with joined(choose_device(settings)) as (ranks, device):
+        if data == "shop" and until is None and (checkpoints is not None or ranks.size > 1):
+            hint = "several processes" if checkpoints is None else "--checkpoints"
+            raise typer.BadParameter("a shop whose history ends now is another one each time: say --until too", param_hint=hint)
+        history = shop_history(plan) if data == "shop" else file_history(Path(data), products)
+        try:
+            with progress("training") if ranks.leads else nullcontext(_untold) as tell:
+                manifest = train_bundle(
+                    history,
+                    target,
+                    config=config,
+                    seed=seed,
+                    device=device,
+                    tell=tell,
+                    checkpoints=checkpoints,
+                    every_s=every,
+                    log=log,
+                    ranks=ranks,
+                )
+        except CheckpointRefused as error:
+            raise typer.BadParameter(str(error), param_hint="--checkpoints") from error
+    if not ranks.leads:
+        return
     if plot is not None and log is not None:
         write_plot([log], plot)
     if as_json:
@@ -82,6 +91,10 @@ def train(
         return
     print(lines(manifest.metrics))
     say(f"bundle {manifest.generation} of {manifest.items:,} items in {manifest.categories:,} categories is in {target}")
+
+
+def _untold(done: int, total: int) -> None:
+    """Of several processes one shows how far they are."""
 
 
 def plot_logs(

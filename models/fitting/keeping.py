@@ -1,5 +1,7 @@
 """One phase and its checkpoints: resumed from the newest, written when due by the rank that leads, finished."""
 
+from collections.abc import Mapping
+
 from models.fitting.checkpoints import accept, digest
 from models.fitting.phase import Phase
 from models.fitting.run import Run
@@ -7,7 +9,11 @@ from models.fitting.state import Place, Saved, State
 
 
 class Keeping:
-    """What a phase does with the checkpoints of its run; nothing where the run keeps none."""
+    """What a phase does with the checkpoints of its run, nothing where it keeps none. Ranks are compared before and after.
+
+    Raises:
+        RanksDiffer: they do not begin with the same weights, data and settings.
+    """
 
     def __init__(self, run: Run, phase: Phase, state: State) -> None:
         self._ranks = run.ranks
@@ -16,8 +22,7 @@ class Keeping:
         if run.checkpoints is not None:
             self._path = run.checkpoints.next_phase(phase.name)
             self._about = run.checkpoints.about(_about(phase) | {"processes": str(run.ranks.size)})
-        if run.ranks.size > 1:
-            run.ranks.agree(_about(phase))
+        self._compare(_about(phase))
 
     def resume(self) -> Saved | None:
         """Put back the newest checkpoint, the same on all ranks; None where the phase is to start.
@@ -40,9 +45,19 @@ class Keeping:
             self._checkpoints.write(self._path, self._state.pack(place, self._about, done=False))
 
     def finish(self, place: Place) -> None:
-        """Write the last one."""
+        """Write the last one.
+
+        Raises:
+            RanksDiffer: the ranks do not end with the same weights.
+        """
+        self._compare({})
         if self._checkpoints is not None and self._ranks.leads:
             self._checkpoints.write(self._path, self._state.pack(place, self._about, done=True))
+
+    def _compare(self, about: Mapping[str, str]) -> None:
+        """Weights and what is learnt, those of all ranks."""
+        if self._ranks.size > 1:
+            self._ranks.agree({**about, "weights": digest(self._state.weights())})
 
 
 def _about(phase: Phase) -> dict[str, str]:

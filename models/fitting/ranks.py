@@ -16,7 +16,11 @@ from torch import Tensor, nn
 
 
 class RanksDiffer(ValueError):
-    """The processes of one training do not learn the same: what rank 0 has, and what this one has."""
+    """The processes of one training do not learn the same: which rank, what differs by name, and the remedy."""
+
+    def __init__(self, rank: int, differ: Mapping[str, tuple[str | None, str | None]]) -> None:
+        told = ", ".join(f"{name} {theirs} and not {first}" for name, (first, theirs) in differ.items())
+        super().__init__(f"rank {rank} does not learn what rank 0 learns ({told}): give all processes the same arguments, data and version")
 
 
 class Ranks:
@@ -78,14 +82,18 @@ class Ranks:
         return buffer.numpy().tobytes()
 
     def agree(self, about: Mapping[str, str]) -> None:
-        """Compare what is learnt with what rank 0 learns.
+        """Compare what all ranks learn. Where it is not the same, all of them raise: none goes on and waits for another.
 
         Raises:
             RanksDiffer: it is not the same.
         """
-        first = self.share(repr(sorted(about.items())).encode())
-        if first != (own := repr(sorted(about.items())).encode()):
-            raise RanksDiffer(f"rank 0 learns {first!r}, rank {self.rank} {own!r}: give all processes the same arguments and data")
+        if self.size == 1:
+            return
+        every: list[Mapping[str, str]] = [{}] * self.size
+        dist.all_gather_object(every, dict(about))
+        for rank, other in enumerate(every):
+            if differ := [name for name in {**every[0], **other} if every[0].get(name) != other.get(name)]:
+                raise RanksDiffer(rank, {name: (every[0].get(name), other.get(name)) for name in differ})
 
 
 @contextmanager

@@ -46,6 +46,10 @@ class State:
         arrays[PLAIN] = np.frombuffer(json.dumps(plain).encode(), np.uint8)
         return safetensors.numpy.save(arrays)
 
+    def weights(self) -> list[np.ndarray]:
+        """The weights, in the order of the module."""
+        return [tensor.cpu().numpy() for tensor in self._module.state_dict().values()]
+
     def unpack(self, saved: "Saved") -> None:
         """Put a packed state back."""
         tensors = {name: torch.from_numpy(array) for name, array in saved.arrays.items()}

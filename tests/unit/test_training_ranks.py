@@ -1,0 +1,88 @@
+"""Several processes that `torchrun` starts train one bundle: the same weights in all of them, one writes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from infra.training_log import read_log
+from models.bundle import load
+from models.fitting.ranks import Ranks
+
+TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+SHOP = ("--users", "40", "--items", "120", "--categories", "6", "--days", "20", "--dim", "16", "--epochs", "12")
+LIMIT_S = 200
+
+
+def torchrun(folder, *words):
+    environ = os.environ | {"EVERLONG_DATA_DIR": str(folder / "data"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.run((*TWO, *words), cwd=folder, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+
+
+def test_two_processes_train_one_bundle(tmp_path):
+    out, log, kept = tmp_path / "bundle", tmp_path / "log.csv", tmp_path / "kept"
+    command = ("-m", "--", "infra.cli", "train", *SHOP, "--until", "2026-01-31T12:00", "--json", "--out", str(out), "--log", str(log))
+    done = torchrun(tmp_path, *command, "--checkpoints", str(kept))
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)  # one document: one process printed
+    bundle = load(out)
+    assert bundle.generation == told["generation"]
+    assert told["metrics"]["cascade"]["recall@50"] > told["metrics"]["most popular"]["recall@50"] > 0
+    rows = read_log(log)
+    assert [int(row[1]) for row in rows] == [*range(1, int(rows[0][2]) + 1)]
+    assert float(rows[-1][3]) < float(rows[0][3])
+    assert [path.name for path in kept.iterdir()] == ["1-training.safetensors"]
+    assert done.stderr.count("training: 0") <= 1
+
+
+SCRIPT = """
+from pathlib import Path
+
+import numpy as np
+import torch
+from models.fitting import RanksDiffer, Run, fit, joined
+from models.fitting.checkpoints import digest
+from tests.unit.test_fitting import network, phase
+
+with joined("cpu") as (ranks, device):
+    other = ranks.rank == 1
+    for what in ("data", "seed", "weights", "nothing"):
+        model = network(seed=int(other and what == "seed"))
+        todo = phase(model)._replace(learnt_from=(np.arange(4 + (other and what == "data")),), settings="small")
+
+        def tell(now):
+            if other and what == "weights" and now.step == 5:
+                with torch.no_grad():
+                    next(model.parameters())[0] += 1
+
+        try:
+            fit(model, todo, np.random.default_rng(5), tell, Run(ranks=ranks))
+            end = digest(tensor.numpy() for tensor in model.state_dict().values())
+        except RanksDiffer as error:
+            end = error
+        Path(f"{what}-{ranks.rank}").write_text(str(end))
+"""
+
+
+def test_ranks_end_with_identical_weights_or_all_say_what_differs(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = torchrun(tmp_path, str(tmp_path / "script.py"))
+    assert done.returncode == 0, done.stderr
+    ends = {(path.name[:-2], int(path.name[-1])): path.read_text() for path in tmp_path.glob("*-[01]")}
+    assert len(ends) == 8
+    assert ends["nothing", 0] == ends["nothing", 1]
+    for what, named in (("data", "data"), ("seed", "weights"), ("weights", "weights")):
+        assert ends[what, 0] == ends[what, 1]
+        assert ends[what, 0].startswith(f"rank 1 does not learn what rank 0 learns ({named} ")
+        assert ends[what, 0].endswith("give all processes the same arguments, data and version")
+
+
+def test_a_slice_each_makes_the_whole_batch():
+    for size in (1, 2, 3, 7):
+        for length in (0, 1, 5, 8):
+            slices = [Ranks(rank, size).mine(np.arange(length)) for rank in range(size)]
+            assert np.concatenate(slices).tolist() == list(range(length))
+            assert max(map(len, slices)) - min(map(len, slices)) <= 1
