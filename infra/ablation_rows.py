@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from models.config import Config
+from models.seminar.config import SeminarConfig
 
 DEFAULT = "default"
 SERVING = ("top_k", "category_source")  # settings that a bundle is served with: they need no training of their own
@@ -62,8 +63,8 @@ SENSITIVITY = (
     Row("128 negatives of the pool", {"pool_negatives": 128}),
     Row("runs of 1", {"run": 1}),
     Row("runs of 32", {"run": 32}),
-    Row("no item dropout", {"item_dropout": 0.0}),
-    Row("item dropout 0.3", {"item_dropout": 0.3}),
+    Row("no item dropout", {"seminar": SeminarConfig(item_dropout=0.0)}),
+    Row("item dropout 0.3", {"seminar": SeminarConfig(item_dropout=0.3)}),
     Row("1 head", {"heads": 1}),
     Row("4 heads", {"heads": 4}),
     Row("S 20", {"short": 20}),

@@ -18,12 +18,12 @@ from models.codes.modalities import only_fused
 from models.config import Config
 from models.directories import replaced
 from models.index import ItemIndex
-from models.items import Sizes
 from models.retrieval.cascade import Popular
+from models.seminar.contents import Widths
 from models.ulim.network import Network
 from models.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 WEIGHTS, ITEM_VECTORS, CODEBOOK = "weights.safetensors", "items.safetensors", "codebook.safetensors"
 NAMES, POPULAR = "names.msgpack", "popular.msgpack"
@@ -52,7 +52,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     subspaces: int
     categories: int
     items: int
-    sizes: tuple[int, int, int, int, int]
+    widths: Widths
     config: Config
     data: str
     seed: int
@@ -126,7 +126,7 @@ def load(directory: Path, device: str = "cpu") -> Bundle:
     codebook = Codebook.from_centroids(safetensors.numpy.load(contents[CODEBOOK])["centroids"])
     items = ItemTable(names["items"], names["item_categories"], names["titles"], arrays["vectors"], arrays["codes"], arrays.get("parts"))
     _agree(manifest, vocabulary, items, codebook)
-    network = Network(manifest.config, vocabulary.category_rows, vocabulary.item_rows, Sizes(*manifest.sizes))
+    network = Network(manifest.config, vocabulary.category_rows, vocabulary.item_rows, manifest.widths)
     weights = {name: torch.from_numpy(array) for name, array in safetensors.numpy.load(contents[WEIGHTS]).items()}
     try:
         network.load_state_dict(weights)

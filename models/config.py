@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from models.seminar.config import SeminarConfig
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes of the network and of its training, and its mechanisms. alpha, beta, gamma weigh the losses of papers.md 1.1 and 1.2."""
@@ -16,9 +18,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     short: int = 50  # S: newest events and queries read
     long: int = 64  # L: newest events of one category read
     touched: int = 100  # P': newest distinct categories read
-    buckets: int = 8192  # rows of the table of hashed words
-    title_words: int = 24
-    query_words: int = 12
     subspaces: int = 8  # P of the codebook, of each vector of `coded`
     coded: tuple[str, ...] = ("fused",)  # what codes stand for: the fused vector, or modalities side by side (models.codes.modalities)
 
@@ -46,7 +45,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pool_negatives: int = 512  # sampled from the whole catalogue, for the short tower
     long_negatives: Literal["category", "pool"] = "category"  # where the long tower's negatives come from
     log_q: Literal["negatives", "all", "none"] = "negatives"  # whose scores are corrected for how often they are drawn
-    item_dropout: float = 0.15  # share of items whose id is hidden: so new items are learnt
     alpha: float = 1.0  # long tower, in the category
     beta: float = 0.5  # short tower, in the category
     pool: float = 1.0  # short tower, whole pool (not in the paper: it searches the whole pool)
@@ -58,3 +56,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     top_k: int = 8  # K: categories searched for each user
     category_source: Literal["gated", "pointer", "generator"] = "gated"  # what names them
     popular: int = 200
+
+    seminar: SeminarConfig = SeminarConfig()  # SEMINAR's, but for dim and heads, which are those above
+
+    @property
+    def search_unit(self) -> SeminarConfig:
+        """SEMINAR's configuration with the dimension and the heads of this one."""
+        return msgspec.structs.replace(self.seminar, dim=self.dim, heads=self.heads)

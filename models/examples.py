@@ -45,7 +45,7 @@ class Examples(NamedTuple):
 
 def build(done: Mapping[str, Deeds], positions: Positions, config: Config, until_ts: int) -> Examples | None:
     """Examples from all baskets before `until_ts` (ms); None where there are none."""
-    texts = Texts(config.buckets, config.query_words)
+    texts = Texts(config.search_unit)
     parts: list[tuple[Tokens, Tokens, TouchedTokens, np.ndarray, np.ndarray]] = []
     chunk: list[tuple[Moment, Behaviour]] = []
     for moment in moments(dict(done), until_ts=until_ts, per_user=config.per_user):

@@ -5,26 +5,24 @@ serving see the same number. The newest events are kept where a row holds more t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from itertools import chain
 from math import log
 from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from features.fold import Bucket
 from features.rows import KINDS, Behaviour, Search, UserRow
+from models.arrays import gaps
 from models.lifelong import Read
-from models.text import hashed
+from models.seminar.config import SeminarConfig
+from models.seminar.contents import query_words
 from models.vocabulary import Vocabulary
 
 QUERY = len(KINDS) + 1  # a search without an event of its own; behaviours are 1 to len(KINDS), padding 0
 FOLDED = len(KINDS) + 2  # a bucket of the fold: many events as one
 KIND_ROWS = len(KINDS) + 3
-GAP_ROWS = 32
 COUNT_ROWS = 16
 
 Entry = Read | Search
@@ -62,29 +60,21 @@ class TouchedTokens(NamedTuple):
 class Texts:
     """Distinct texts, numbered as they come; 0 is the empty one."""
 
-    def __init__(self, buckets: int, words: int) -> None:
+    def __init__(self, config: SeminarConfig) -> None:
         self._numbers: dict[str, int] = {"": 0}
-        self._ids: list[Sequence[int]] = [()]
-        self._buckets = buckets
-        self._words = words
+        self._config = config
 
     def number(self, text: str) -> int:
         """The number of a text, the next free one where it is new."""
-        number = self._numbers.setdefault(text, len(self._ids))
-        if number == len(self._ids):
-            self._ids.append(_hashed(text, self._buckets, self._words))
-        return number
+        return self._numbers.setdefault(text, len(self._numbers))
 
     def words(self) -> np.ndarray:
-        """(number of texts, W) int64: hashed words of each, 0 pads."""
-        words = np.zeros((len(self._ids), self._words), np.int64)
-        for row, ids in enumerate(self._ids):
-            words[row, : len(ids)] = ids
-        return words
+        """(number of texts, W) int32: hashed ids of each, 0 pads."""
+        return query_words([*self._numbers], self._config)
 
 
 class Positions:
-    """Where an item's vector stands. Unknown items share one place for each category (models.items.strangers)."""
+    """Where an item's vector stands. Unknown items share one place for each category (models.seminar.contents.strangers)."""
 
     def __init__(self, known: Mapping[str, int], vocabulary: Vocabulary) -> None:
         """`known` gives each item of the table its position; the strangers follow right after them."""
@@ -131,17 +121,6 @@ def touched_tokens(users: Sequence[UserRow], vocabulary: Vocabulary, cap: int) -
     )
 
 
-def gaps(milliseconds: Sequence[int] | np.ndarray) -> np.ndarray:
-    """Buckets (n,) of time gaps, one for each doubling of seconds: 1 below a second, 2 below 3 seconds, 13 about an hour."""
-    seconds = np.maximum(np.asarray(milliseconds, np.float64), 0) / 1000
-    return np.minimum(1 + np.log2(1 + seconds).astype(np.int64), GAP_ROWS - 1)
-
-
-def tensors(arrays: Sequence[np.ndarray], device: str | torch.device) -> list[Tensor]:
-    """The arrays of a named tuple on a device, in its order."""
-    return [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
-
-
 def _newest(user: UserRow, cap: int) -> list[Entry]:
     """Events and those queries that no kept event carries, merged by time; an event stands after a query of its time."""
     paired = {event.pair.id for event in user.recent if event.pair is not None}
@@ -185,6 +164,3 @@ def _padded(rows: Sequence[Sequence[object]], column: np.ndarray) -> np.ndarray:
     padded = np.zeros((len(rows), max(1, int(lengths.max(initial=0)))), column.dtype)
     padded[np.arange(padded.shape[1]) < lengths[:, None]] = column
     return padded
-
-
-_hashed = lru_cache(maxsize=16_384)(hashed)

@@ -11,10 +11,10 @@ from features.rows import CategoryRow, UserRow
 from models.bundle import Bundle, ItemTable
 from models.codes.modalities import only_fused
 from models.inputs import Positions, Texts, long_tokens, newest_ts, short_tokens, touched_tokens
-from models.items import Sizes, item_features, strangers
 from models.lifelong import read
-from models.ulim.network import Network, UserState
-from models.vocabulary import FIRST, UNKNOWN, Vocabulary
+from models.seminar.contents import contents, query_words, strangers
+from models.ulim.network import UserState
+from models.vocabulary import FIRST, UNKNOWN
 
 CHUNK = 8192  # items encoded at once
 
@@ -44,11 +44,11 @@ class Recommender:
         self.dim = bundle.manifest.dim
         self._network = bundle.network.to(device).eval()
         self._config = bundle.manifest.config
-        self._sizes = Sizes(*bundle.manifest.sizes)
+        self._unit, self._widths = self._config.search_unit, bundle.manifest.widths
         self._vocabulary = bundle.vocabulary
         self._places = {item: position for position, item in enumerate(bundle.items.ids)}
         self._positions = Positions(self._places, self._vocabulary)
-        self._vectors = _table(self._network, bundle.items, bundle.vocabulary, self._sizes)
+        self._vectors = self._table(bundle.items)
         self._filled = len(self._vectors)
 
     def warm_up(self) -> None:
@@ -61,11 +61,10 @@ class Recommender:
     @torch.inference_mode()
     def short(self, users: Sequence[UserRow]) -> ShortState:
         """The short interest of B users, from their `user` rows alone."""
-        texts = Texts(self._sizes.buckets, self._sizes.query_words)
+        texts = Texts(self._unit)
         tokens = short_tokens(users, self._positions, texts, self._config.short)
         touched = touched_tokens(users, self._vocabulary, self._config.touched)
-        words = torch.from_numpy(texts.words()).to(self._network.device)
-        state = self._network.users(self._vectors, tokens, touched, words)
+        state = self._network.users(self._vectors, tokens, touched, self._network.texts(texts.words()))
         return ShortState(state.vectors.cpu().numpy(), [newest_ts(user) for user in users], state)
 
     @torch.inference_mode()
@@ -110,24 +109,28 @@ class Recommender:
         """The long interests (R, d) float32 of R requests: position in `state`, category, the row of user and category."""
         if not requests:
             return np.zeros((0, self.dim), np.float32)
-        texts = Texts(self._sizes.buckets, self._sizes.query_words)
+        texts = Texts(self._unit)
         newest = [state.newest_ts[position] for position, _, _ in requests]
         kept = [read(row, self._config.long, self._config.folds, self._config.history) for _, _, row in requests]
         tokens = long_tokens(kept, newest, self._positions, texts)
         device = self._network.device
         of = torch.tensor([position for position, _, _ in requests], device=device)
         category = torch.tensor([self._vocabulary.category(category) for _, category, _ in requests], device=device)
-        words = torch.from_numpy(texts.words()).to(device)
-        user = state.state
-        return self._network.long(self._vectors, tokens, words, user.pooled[of], user.profile[of], category).cpu().numpy()
+        user, said = state.state, self._network.texts(texts.words())
+        return self._network.long(self._vectors, tokens, said, user.pooled[of], user.profile[of], category).cpu().numpy()
+
+    @torch.inference_mode()
+    def queries(self, texts: Sequence[str]) -> np.ndarray:
+        """Live queries as interests that search items, (n, d) float32 of unit length; zeros where a query says nothing."""
+        return self._network.texts(query_words(texts, self._unit)).cpu().numpy()
 
     @torch.inference_mode()
     def item_vectors(self, items: Sequence[Item]) -> np.ndarray:
-        """Unit vectors (n, d) float32 of items, known or new: a new one is known by category, words and given embeddings."""
+        """Unit vectors (n, d) float32 of items, known or new: a new one is known by attributes, words and given embeddings."""
         parts = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(items), CHUNK):
-            features = item_features(items[start : start + CHUNK], self._vocabulary, self._sizes)
-            parts.append(self._network.items(features).cpu().numpy())
+            told = contents(items[start : start + CHUNK], self._vocabulary, self._unit, self._widths)
+            parts.append(self._network.items(told).cpu().numpy())
         return np.concatenate(parts)
 
     @property
@@ -142,8 +145,8 @@ class Recommender:
             return self.item_vectors(items)
         parts = [np.zeros((0, self.bundle.codebook.dim), np.float32)]
         for start in range(0, len(items), CHUNK):
-            features = item_features(items[start : start + CHUNK], self._vocabulary, self._sizes)
-            parts.append(self._network.coded(features, self._config.coded))
+            told = contents(items[start : start + CHUNK], self._vocabulary, self._unit, self._widths)
+            parts.append(self._network.coded(told, self._config.coded))
         return np.concatenate(parts)
 
     def item_codes(self, parts: np.ndarray) -> np.ndarray:
@@ -174,10 +177,9 @@ class Recommender:
             return [(item, of) for item, _, of in popular.overall[:k]]
         return [(item, category) for item, _ in popular.by_category.get(category, ())[:k]]
 
-
-@torch.inference_mode()
-def _table(network: Network, known: ItemTable, vocabulary: Vocabulary, sizes: Sizes) -> torch.Tensor:
-    """What histories read (V + N, d) of the items of the table, then of the stranger of each category."""
-    vectors, unknown = torch.from_numpy(known.vectors).to(network.device), strangers(vocabulary, sizes)
-    rows = np.array([vocabulary.item(item) for item in known.ids], np.int64)
-    return network.table(torch.cat([vectors, network.items(unknown)]), np.concatenate([rows, unknown.item]))
+    @torch.inference_mode()
+    def _table(self, known: ItemTable) -> torch.Tensor:
+        """What histories read (V + N, d) of the items of the table, then of the stranger of each category."""
+        vectors, unknown = torch.from_numpy(known.vectors).to(self._network.device), strangers(self._vocabulary, self._unit, self._widths)
+        rows = np.array([self._vocabulary.item(item) for item in known.ids], np.int64)
+        return self._network.table(torch.cat([vectors, self._network.items(unknown)]), np.concatenate([rows, unknown.item]))

@@ -33,11 +33,12 @@ from models.examples import Examples, build
 from models.fitting import Phase, Run, fit
 from models.fitting import Progress as Progress
 from models.inputs import Positions, Tokens
-from models.items import ItemFeatures, Sizes, item_features, strangers, widest
 from models.recommender import CHUNK, Recommender
+from models.seminar.contents import Contents, Widths, contents, strangers, trim
+from models.seminar.pretrain import hide
 from models.ulim.loss import Drawn, Pool, allow, sampled_softmax
 from models.ulim.network import Network
-from models.vocabulary import UNKNOWN, Vocabulary
+from models.vocabulary import Vocabulary
 
 
 class Prepared(NamedTuple):
@@ -47,8 +48,9 @@ class Prepared(NamedTuple):
     cut_ms: int
     catalogue: list[Item]
     vocabulary: Vocabulary
-    sizes: Sizes
-    features: ItemFeatures
+    widths: Widths
+    contents: Contents  # of the V items
+    category: np.ndarray  # (V,) rows of the vocabulary
 
 
 def train(
@@ -114,7 +116,7 @@ def learn(
     examples = build(prepared.done, positions, config, prepared.cut_ms)
     if examples is None:
         raise NothingToLearn("there is no event to learn from: give a longer history or a later cut")
-    network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.sizes).to(device)
+    network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.widths).to(device)
     _fit(network, examples, prepared, config, seed, progress, run)
     return _bundle(network, prepared, config, seed, data, created)
 
@@ -129,21 +131,29 @@ def _evaluated(bundle: Bundle, catalogue: list[Item], split: Split, asked: Asked
     return evaluate(split, [Entry(CASCADE, asked.seed, cascade), *simple(split)], ids, asked)
 
 
-def losses(network: Network, examples: Examples, batch: np.ndarray, drawn: Drawn, features: ItemFeatures, config: Config) -> Tensor:
-    """The joint loss of a batch of examples, a scalar. `features` are those of all V + N positions."""
+def losses(
+    network: Network,
+    examples: Examples,
+    batch: np.ndarray,
+    drawn: Drawn,
+    table: Contents,
+    config: Config,
+    rng: np.random.Generator,
+) -> Tensor:
+    """The joint loss of a batch of examples, a scalar. `table` holds the contents of all V + N positions."""
     short, long = examples.short.take(batch), examples.long.take(batch)
     used, inverse = np.unique(np.concatenate([short.item.ravel(), long.item.ravel(), drawn.position]), return_inverse=True)
-    shown = _hide(features.take(used), config.item_dropout)
+    shown = hide(table.take(used), config.seminar.item_dropout, rng)
     vectors = network.items(shown)  # (U, d)
-    table = network.table(vectors, shown.item)
+    read = network.table(vectors, shown.item)
     at_short, at_long, at_drawn = np.split(inverse, np.cumsum([short.item.size, long.item.size]))
     texts, numbers = np.unique(np.concatenate([short.text.ravel(), long.text.ravel()]), return_inverse=True)
-    words = torch.from_numpy(examples.words[texts]).to(network.device)  # (texts, W)
+    said = network.texts(trim(examples.words[texts]))  # (texts, d)
     short = _local(short, at_short, numbers[: short.text.size])
     long = _local(long, at_long, numbers[short.text.size :])
-    state = network.users(table, short, examples.touched.take(batch), words)
+    state = network.users(read, short, examples.touched.take(batch), said)
     category = torch.from_numpy(examples.category[batch]).to(network.device)  # (B,)
-    interest = network.long(table, long, words, state.pooled, state.profile, category)  # (B, d)
+    interest = network.long(read, long, said, state.pooled, state.profile, category)  # (B, d)
     chance = network.next_category(state).mixed.gather(1, category[:, None])  # (B, 1)
     to = network.device
     candidates = vectors[torch.from_numpy(at_drawn).to(to)]  # (C, d)
@@ -171,15 +181,15 @@ def _fit(
     run: Run | None,
 ) -> None:
     rng = np.random.default_rng(seed)
-    features = prepared.features.join(strangers(prepared.vocabulary, prepared.sizes))
-    pool = Pool(prepared.features.category, examples.item)
+    table = prepared.contents.join(strangers(prepared.vocabulary, config.search_unit, prepared.widths))
+    pool = Pool(prepared.category, examples.item)
     counts = np.bincount(examples.category, minlength=len(network.popularity)) + 1.0
     with torch.no_grad():
         network.popularity.copy_(torch.from_numpy(np.log(counts / counts.sum())))
 
     def loss(batch: np.ndarray, rng: np.random.Generator) -> Tensor:
         drawn = pool.draw(examples.item[batch], config.category_negatives, config.pool_negatives, rng)
-        return losses(network, examples, batch, drawn, features, config)
+        return losses(network, examples, batch, drawn, table, config, rng)
 
     phase = Phase(
         "training",
@@ -189,15 +199,9 @@ def _fit(
         config.epochs,
         config.learning_rate,
         settings=msgspec.json.encode(config).decode(),
-        learnt_from=(*examples.arrays, *features),
+        learnt_from=(*examples.arrays, *table),
     )
     fit(network, phase, rng, progress, run)
-
-
-def _hide(features: ItemFeatures, share: float) -> ItemFeatures:
-    """Items with the id of a share of them hidden, so that the tower learns to do without."""
-    hidden = torch.rand(len(features.item)).numpy() < share
-    return features._replace(item=np.where(hidden, UNKNOWN, features.item))
 
 
 def _local(tokens: Tokens, item: np.ndarray, text: np.ndarray) -> Tokens:
@@ -208,9 +212,9 @@ def _prepare(done: Mapping[str, Deeds], items: Iterable[Item], config: Config, c
     catalogue = catalogue_of(items, done, cut_ms)
     seen = {event.item for deed in done.values() for event in deed.events if event.ts < cut_ms}
     vocabulary = Vocabulary.of((item.category_id for item in catalogue), seen)
-    image, text = widest(item.image_embedding for item in catalogue), widest(item.text_embedding for item in catalogue)
-    sizes = Sizes(config.buckets, config.title_words, config.query_words, image, text)
-    return Prepared(done, cut_ms, catalogue, vocabulary, sizes, item_features(catalogue, vocabulary, sizes))
+    widths = Widths.of(catalogue)
+    category = np.array([vocabulary.category(item.category_id) for item in catalogue], np.int64)
+    return Prepared(done, cut_ms, catalogue, vocabulary, widths, contents(catalogue, vocabulary, config.search_unit, widths), category)
 
 
 def catalogue_of(items: Iterable[Item], done: Mapping[str, Deeds], cut_ms: int) -> list[Item]:
@@ -231,7 +235,7 @@ def catalogue_of(items: Iterable[Item], done: Mapping[str, Deeds], cut_ms: int) 
 def _bundle(network: Network, prepared: Prepared, config: Config, seed: int, data: str, created: str) -> Bundle:
     catalogue = prepared.catalogue
     starts = range(0, len(catalogue), CHUNK)
-    chunks = [prepared.features.take(np.arange(start, min(start + CHUNK, len(catalogue)))) for start in starts]
+    chunks = [prepared.contents.take(np.arange(start, min(start + CHUNK, len(catalogue)))) for start in starts]
     vectors = torch.cat([network.items(chunk) for chunk in chunks]).cpu().numpy()  # (V, d)
     parts = None if only_fused(config.coded) else np.concatenate([network.coded(chunk, config.coded) for chunk in chunks])  # (V, D)
     coded = vectors if parts is None else parts
@@ -244,7 +248,7 @@ def _bundle(network: Network, prepared: Prepared, config: Config, seed: int, dat
         subspaces=codebook.subspaces,
         categories=len(prepared.vocabulary.categories),
         items=len(catalogue),
-        sizes=prepared.sizes,
+        widths=prepared.widths,
         config=config,
         data=data,
         seed=seed,

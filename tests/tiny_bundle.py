@@ -7,10 +7,12 @@ import numpy as np
 
 from features.events import Click, Item, Order, OrderLine, Query
 from models.config import Config
+from models.seminar.config import SeminarConfig
 from models.train import train
 
 MINUTE = 60_000
-CONFIG = Config(dim=16, short=12, long=16, touched=8, buckets=256, epochs=6, batch=64, per_user=30, subspaces=4, test_per_user=2)
+UNIT = SeminarConfig(buckets=256, attribute_buckets=256, epochs=1, tuning=1)
+CONFIG = Config(dim=16, short=12, long=16, touched=8, epochs=6, batch=64, per_user=30, subspaces=4, test_per_user=2, seminar=UNIT)
 COLOURS = ("red", "green", "blue", "black")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from models.codes.nearest import Floats
 
 FUSED = "fused"
-MODALITIES = ("id", "category", "words", "image", "text")
+MODALITIES = ("id", "text", "image", "attributes")  # M: those of SEMINAR's search unit
 
 
 class UnknownModality(ValueError):

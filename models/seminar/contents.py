@@ -1,7 +1,10 @@
-"""What the PSU reads of items and queries, as arrays: ids, hashed words and character n-grams, given vectors."""
+"""What the PSU reads of items and queries, as arrays: ids, hashed words and character n-grams, given vectors.
+
+Nothing of a model is in here.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
@@ -10,7 +13,7 @@ import numpy as np
 
 from features.events import Item
 from models.seminar.config import SeminarConfig
-from models.vocabulary import Vocabulary
+from models.vocabulary import FIRST, UNKNOWN, Vocabulary
 
 _WORD = re.compile(r"\w+")
 
@@ -29,17 +32,45 @@ class Contents(NamedTuple):
         taken = Contents(*(array[at] for array in self))
         return taken._replace(title=trim(taken.title))
 
+    def join(self, others: "Contents") -> "Contents":
+        """These items, then the others."""
+        return Contents(*(np.concatenate(pair) for pair in map(_as_wide, self, others)))
 
-def contents(items: Sequence[Item], vocabulary: Vocabulary, config: SeminarConfig, image: int, text: int) -> Contents:
-    """The arrays of items, known or not. A given vector of another dimension than `image` or `text` counts as missing."""
+
+class Widths(NamedTuple):
+    """Dimensions of given vectors: Di of images, Dt of texts; 1 where there are none."""
+
+    image: int = 1
+    text: int = 1
+
+    @classmethod
+    def of(cls, items: Sequence[Item]) -> "Widths":
+        """The widest that items have."""
+        return cls(_widest(item.image_embedding for item in items), _widest(item.text_embedding for item in items))
+
+
+def contents(items: Sequence[Item], vocabulary: Vocabulary, config: SeminarConfig, widths: Widths) -> Contents:
+    """The arrays of items, known or not. A given vector of another dimension than those of `widths` counts as missing."""
     told = [[f"{name}={value}" for name, value in [("category", item.category_id), *sorted(item.attributes.items())]] for item in items]
     return Contents(
         np.array([vocabulary.item(item.item_id) for item in items], np.int64),
         padded([pieces(item.title, config)[: config.title_ids] for item in items]),
         padded([[_bucket(word, config.attribute_buckets) for word in words[: config.attribute_ids]] for words in told]),
-        given([item.image_embedding for item in items], image),
-        given([item.text_embedding for item in items], text),
+        given([item.image_embedding for item in items], widths.image),
+        given([item.text_embedding for item in items], widths.text),
     )
+
+
+def strangers(vocabulary: Vocabulary, config: SeminarConfig, widths: Widths) -> Contents:
+    """For each row of a category the item of which only that category is known: it stands in for items not in the table.
+
+    Those of padding and of the unknown category are nothing at all.
+    """
+    rows = vocabulary.category_rows
+    attributes = np.zeros((rows, 1), np.int32)
+    attributes[FIRST:, 0] = [_bucket(f"category={category}", config.attribute_buckets) for category in vocabulary.categories]
+    images, texts = np.zeros((rows, widths.image), np.float32), np.zeros((rows, widths.text), np.float32)
+    return Contents(np.full(rows, UNKNOWN, np.int64), np.zeros((rows, 1), np.int32), attributes, images, texts)
 
 
 def query_words(texts: Sequence[str], config: SeminarConfig) -> np.ndarray:
@@ -86,6 +117,18 @@ def trim(words: np.ndarray) -> np.ndarray:
     """Ids (n, W) without the columns at the right that only pad; one column at least."""
     used = np.flatnonzero((words != 0).any(0))
     return words[:, : int(used[-1]) + 1 if len(used) else 1]
+
+
+def _widest(vectors: Iterable[Sequence[float] | None]) -> int:
+    return max((len(vector) for vector in vectors if vector), default=1)
+
+
+def _as_wide(one: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
+    """Two arrays, (n, W) each or (n,) each, the narrower padded with zeros on the right."""
+    if one.ndim == 1:
+        return [one, other]
+    wide = max(one.shape[1], other.shape[1])
+    return [np.pad(array, ((0, 0), (0, wide - array.shape[1]))) for array in (one, other)]
 
 
 @lru_cache(maxsize=262_144)

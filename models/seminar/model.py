@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.seminar.config import SeminarConfig
 from models.seminar.psu import Items, Psu, Queries, pair
 from models.seminar.search import Search, Spaces
 
@@ -28,10 +27,10 @@ class Asked(NamedTuple):
 class Seminar(nn.Module):
     """Psu, G_m, GSU and ESU, and what makes a logit of them."""
 
-    def __init__(self, config: SeminarConfig, item_rows: int, image: int = 1, text: int = 1) -> None:
+    def __init__(self, psu: Psu) -> None:
         super().__init__()
-        self.config = config
-        self.psu = Psu(config, item_rows, image, text)
+        self.config = config = psu.config
+        self.psu = psu
         self.spaces = Spaces(config.dim)
         self.search = Search(config.dim, config.heads, config.searched)
         self.end = nn.Parameter(torch.randn(config.dim) * config.dim**-0.5)  # EOS: the step after the last

@@ -15,13 +15,12 @@ from torch import Tensor
 from features.events import Item
 from features.history import Deeds, moments
 from models.fitting import Phase, Run, fit
-from models.items import widest
 from models.seminar.config import SeminarConfig
-from models.seminar.contents import Contents, contents, trim
+from models.seminar.contents import Contents, Widths, contents, trim
 from models.seminar.histories import Batch, Histories, build, distinct
 from models.seminar.model import Asked, Seminar, Steps
 from models.seminar.objectives import alignment, next_pair, relevance
-from models.seminar.psu import Items, Queries
+from models.seminar.psu import Items, Psu, Queries
 from models.vocabulary import UNKNOWN, Vocabulary
 
 Tell = Callable[[str, int, int, float], None]  # phase, steps done, steps in all, mean loss of the newest steps
@@ -71,9 +70,9 @@ def pretrain(
         raise NoHistory("no basket before the cut holds an item of the catalogue: train on a longer history")
     touched = np.unique(np.concatenate([histories.target, histories.item[histories.item >= 0]]))
     vocabulary = Vocabulary.of((), (catalogue[at].item_id for at in touched.tolist()))
-    image, text = widest(item.image_embedding for item in catalogue), widest(item.text_embedding for item in catalogue)
-    table = contents(catalogue, vocabulary, config, image, text)
-    model = Seminar(config, vocabulary.item_rows, image, text).to(device)
+    widths = Widths.of(catalogue)
+    table = contents(catalogue, vocabulary, config, widths)
+    model = Seminar(Psu(config, vocabulary.item_rows, widths)).to(device)
     tuning_only = msgspec.structs.replace(config, alignment=0.0, relevance=0.0, next_weight=1.0)
     if config.pretraining:
         learn(model, histories, table, config, "pretraining", config.epochs, rng, progress, run)

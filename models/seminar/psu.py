@@ -11,13 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.inputs import tensors
+from models.arrays import tensors
+from models.codes.modalities import MODALITIES
 from models.seminar.config import SeminarConfig
-from models.seminar.contents import Contents
+from models.seminar.contents import Contents, Widths
 from models.ulim.layers import NEVER, mean_words
 from models.vocabulary import UNKNOWN
-
-MODALITIES = ("id", "text", "image", "attributes")  # M
 
 
 class Items(NamedTuple):
@@ -48,14 +47,15 @@ class Queries(NamedTuple):
 class Psu(nn.Module):
     """The tables and projections; `items` serves the catalogue, `queries` a live query, `pair` a step of a history."""
 
-    def __init__(self, config: SeminarConfig, item_rows: int, image: int = 1, text: int = 1) -> None:
+    def __init__(self, config: SeminarConfig, item_rows: int, widths: Widths) -> None:
         super().__init__()
         self.config = config
+        self.widths = widths
         self.id = nn.Embedding(item_rows, config.dim)
         self.words = nn.Embedding(config.buckets, config.dim, padding_idx=0)
         self.attributes = nn.Embedding(config.attribute_buckets, config.dim, padding_idx=0)
-        self.image = nn.Linear(image, config.dim, bias=False)
-        self.text = nn.Linear(text, config.dim, bias=False)
+        self.image = nn.Linear(widths.image, config.dim, bias=False)
+        self.text = nn.Linear(widths.text, config.dim, bias=False)
         self.gate = nn.Parameter(torch.zeros(len(MODALITIES), config.dim))
         self.preference = nn.Parameter(torch.zeros(len(MODALITIES)))
         for table in (self.id, self.words, self.attributes):

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from models.seminar.config import SeminarConfig
-from models.seminar.contents import Contents, padded, pieces, query_words, trim
+from models.seminar.contents import Contents, Widths, padded, pieces, query_words, trim
 from models.seminar.judgements import Judgements, split
 from models.seminar.lexical import Bm25
 from models.seminar.measures import DRAWS, Measured, Statistic, auc, bootstrap, measure, spearman
@@ -84,7 +84,7 @@ def scores(
         found[ENCODER] = (vectors.queries[test.query] * vectors.titles[test.title]).sum(1)
     for name, changed, given in _variants(config, vectors, ablations):
         torch.manual_seed(seed)
-        psu = Psu(changed, FIRST, text=1 if given is None else given.titles.shape[1])
+        psu = Psu(changed, FIRST, Widths(text=1 if given is None else given.titles.shape[1]))
         titles, queries = _titles(training.titles, changed, given), query_words(training.queries, changed)
         if changed.pretraining:
             learn(psu, titles, queries, given, training, seed, lambda *told, name=name: progress(name, *told))

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.seminar.psu import MODALITIES, Items
+from models.codes.modalities import MODALITIES
+from models.seminar.psu import Items
 from models.ulim.layers import NEVER
 
 

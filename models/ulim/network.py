@@ -1,4 +1,4 @@
-"""The network: ULIM's towers and PGIN over shared tables, from arrays of models.inputs to vectors and probabilities."""
+"""The network: SEMINAR's search unit, ULIM's towers and PGIN, from arrays to vectors and probabilities."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,10 +7,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from models.arrays import tensors
 from models.codes.modalities import arrange
 from models.config import Config
-from models.inputs import Tokens, TouchedTokens, tensors
-from models.items import ItemFeatures, Sizes
+from models.inputs import Tokens, TouchedTokens
+from models.seminar.contents import Contents, Widths
+from models.seminar.psu import Psu
+from models.ulim.items import ItemSpace
 from models.ulim.pgin import NextCategory, Pgin
 from models.ulim.towers import DualInterest
 
@@ -26,11 +29,17 @@ class UserState(NamedTuple):
 
 
 class Network(nn.Module):
-    """All that is trained. `vectors` below are what `table` gives for U items, which the tokens' `item` points into."""
+    """All that is trained.
 
-    def __init__(self, config: Config, category_rows: int, item_rows: int, sizes: Sizes) -> None:
+    `vectors` below are what `table` gives for U items, which the tokens' `item` points into; `texts` those of texts, (U', d),
+    which their `text` points into.
+    """
+
+    def __init__(self, config: Config, category_rows: int, item_rows: int, widths: Widths) -> None:
         super().__init__()
-        self.towers = DualInterest(config, category_rows, item_rows, sizes)
+        self.psu = Psu(config.search_unit, item_rows, widths)
+        self.space = ItemSpace(config.dim)
+        self.towers = DualInterest(config, category_rows, item_rows)
         self.pgin = Pgin(config.dim)
         self.dim = config.dim
         self.popularity = nn.Parameter(torch.zeros(category_rows))
@@ -40,9 +49,9 @@ class Network(nn.Module):
         """Where the weights are."""
         return self.popularity.device
 
-    def items(self, features: ItemFeatures) -> Tensor:
+    def items(self, contents: Contents) -> Tensor:
         """Unit vectors (n, d) of items."""
-        return self.towers.items(*tensors(features, self.device))
+        return self.space.items(self.psu.items(contents))
 
     def table(self, vectors: Tensor, rows: np.ndarray) -> Tensor:
         """What histories read of items: their vectors (n, d), beside them the attention table's of their ids, `rows` (n,)."""
@@ -50,31 +59,31 @@ class Network(nn.Module):
             return vectors
         return self.towers.attention.beside(vectors, torch.from_numpy(rows).to(self.device))  # (n, d + a)
 
-    def item_parts(self, features: ItemFeatures) -> Tensor:
-        """The vectors of each modality (n, M, d) of items, of unit length, or zero where missing."""
-        return self.towers.items.parts(*tensors(features, self.device))
+    def texts(self, words: np.ndarray) -> Tensor:
+        """Unit vectors (n, d) of texts from hashed ids (n, W), zeros where one says nothing."""
+        return self.space.queries(self.psu.queries(words))
 
-    def coded(self, features: ItemFeatures, coded: Sequence[str]) -> np.ndarray:
+    def coded(self, contents: Contents, coded: Sequence[str]) -> np.ndarray:
         """The vectors of `coded` side by side (n, D) float32: what codes of the items stand for."""
-        fused, parts = self.items(features), self.item_parts(features)  # (n, d), (n, M, d)
-        return arrange(coded, fused.cpu().numpy(), parts.cpu().numpy())
+        items = self.psu.items(contents)
+        return arrange(coded, self.space.items(items).cpu().numpy(), items.modalities.cpu().numpy())
 
-    def users(self, vectors: Tensor, short: Tokens, touched: TouchedTokens, words: Tensor) -> UserState:
-        """The state of B users from their newest events and their categories; `words` (U, W) are those of the texts."""
+    def users(self, vectors: Tensor, short: Tokens, touched: TouchedTokens, texts: Tensor) -> UserState:
+        """The state of B users from their newest events and their categories."""
         item, category, kind, gap, text, _ = (tensor.long() for tensor in tensors(short, self.device))  # (B, S) each
         rows, since, count = (tensor.long() for tensor in tensors(touched, self.device))  # (B, P') each
         profile, touched_tokens = self.towers.profile(rows, since, count)  # (B, d), (B, P', d)
         read = vectors[item][..., : self.dim]  # (B, S, d)
-        tokens, mask, mine, has_item = self.towers.tokens(read, category, kind, gap, text, words)  # (B, S, d), ...
+        tokens, mask, mine, has_item = self.towers.tokens(read, category, kind, gap, text, texts)  # (B, S, d), ...
         pooled, vector = self.towers.short(tokens, mask, mine, has_item, profile)  # (B, d), (B, d)
         return UserState(pooled, vector, profile, touched_tokens, rows)
 
-    def long(self, vectors: Tensor, long: Tokens, words: Tensor, pooled: Tensor, profile: Tensor, category: Tensor) -> Tensor:
+    def long(self, vectors: Tensor, long: Tokens, texts: Tensor, pooled: Tensor, profile: Tensor, category: Tensor) -> Tensor:
         """v_l, unit length, (R, d) of R sub-sequences: p_s and u (R, d) of their users, row of their category (R,)."""
         item, rows, kind, gap, text = (tensor.long() for tensor in tensors(long[:5], self.device))  # (R, L) each
         weight = tensors(long[5:], self.device)[0].float()  # (R, L)
         read = vectors[item]  # (R, L, d) or (R, L, d + a)
-        tokens, mask, mine, has_item = self.towers.tokens(read[..., : self.dim], rows, kind, gap, text, words)  # (R, L, d), ...
+        tokens, mask, mine, has_item = self.towers.tokens(read[..., : self.dim], rows, kind, gap, text, texts)  # (R, L, d), ...
         keyed = None
         if self.towers.attention is not None:
             keyed = self.towers.attention(read[..., self.dim :], has_item, rows, tokens)  # (R, L, a)

@@ -36,7 +36,7 @@ class Record:
 @pytest.fixture(scope="module")
 def bundle():
     events, catalogue = shop(users=10, events=20)
-    return train(events, catalogue, msgspec.structs.replace(CONFIG, epochs=1, holdout=0.0, coded=("id", "words")), seed=1)
+    return train(events, catalogue, msgspec.structs.replace(CONFIG, epochs=1, holdout=0.0, coded=("id", "text")), seed=1)
 
 
 def published(bundle, used):

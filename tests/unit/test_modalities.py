@@ -12,13 +12,13 @@ from features.events import Item
 from models.bundle import BundleMismatch, load, save
 from models.codes.codebook import Codebook
 from models.codes.modalities import MODALITIES, UnknownModality, arrange, choose, only_fused, slices, weighted
-from models.items import Sizes, item_features
 from models.recommender import Recommender
 from models.references import codes as reference_codes
+from models.seminar.contents import contents
 from models.train import train
 from tests.tiny_bundle import CONFIG, quickly_trained, shop
 
-CODED = ("fused", "words", "image")
+CODED = ("fused", "text", "image")
 KNOWN = Item(item_id="i0-1", category_id="c0", title="green thing of 0", ts=0, image_embedding=[0.0, 1.0, 0.0, 0.0])
 BARE = Item(item_id="new", category_id="new", title="", ts=0)
 
@@ -35,7 +35,7 @@ def bundle():
 def test_weighted_tables_equal_the_slow_formula_also_where_modalities_are_missing(data):
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     (dim, subspaces), n = data.draw(st.sampled_from([(4, 2), (8, 2), (8, 4)])), data.draw(st.integers(1, 300))
-    coded = data.draw(st.permutations(("fused", *MODALITIES)).map(lambda names: tuple(names[: rng.integers(1, 7)])))
+    coded = data.draw(st.permutations(("fused", *MODALITIES)).map(lambda names: tuple(names[: rng.integers(1, 6)])))
     weights = {name: data.draw(st.floats(-2, 2, width=32)) for name in coded if data.draw(st.booleans())}
     vectors, parts = rng.standard_normal((n, dim)), rng.standard_normal((n, len(MODALITIES), dim))
     missing = rng.random((n, len(MODALITIES))) < 0.3
@@ -56,12 +56,12 @@ def test_weighted_tables_equal_the_slow_formula_also_where_modalities_are_missin
 
 def test_the_tower_gives_parts_of_unit_length_and_zeros_for_what_is_missing():
     bundle = quickly_trained(0)
-    features = item_features([KNOWN, BARE], bundle.vocabulary, Sizes(*bundle.manifest.sizes))
+    told = contents([KNOWN, BARE], bundle.vocabulary, bundle.manifest.config.search_unit, bundle.manifest.widths)
     with torch.inference_mode():
-        parts = bundle.network.item_parts(features).numpy()
+        parts = bundle.network.coded(told, MODALITIES).reshape(2, len(MODALITIES), 16)
     lengths = np.linalg.norm(parts, axis=2)
-    np.testing.assert_allclose(lengths, [[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]], atol=1e-5)
-    known = bundle.network.towers.items.item.weight[bundle.vocabulary.item("i0-1")].detach()
+    np.testing.assert_allclose(lengths, [[1, 1, 1, 1], [0, 0, 0, 1]], atol=1e-5)
+    known = bundle.network.psu.id.weight[bundle.vocabulary.item("i0-1")].detach()
     np.testing.assert_allclose(parts[0, 0], F.normalize(known, dim=0), atol=1e-6)
 
 
@@ -101,7 +101,7 @@ def test_a_bundle_whose_parts_were_lost_is_refused(bundle, tmp_path):
 
 @pytest.mark.parametrize("coded", [(), ("sound",), ("id", "id")])
 def test_what_is_no_choice_is_refused_before_training(coded):
-    with pytest.raises(UnknownModality, match="fused, id, category, words, image, text"):
+    with pytest.raises(UnknownModality, match="fused, id, text, image, attributes"):
         choose(coded)
     events, catalogue = shop(users=2, events=9)
     with pytest.raises(UnknownModality):
@@ -110,4 +110,4 @@ def test_what_is_no_choice_is_refused_before_training(coded):
 
 def test_fused_alone_is_the_usual_choice():
     assert only_fused(CONFIG.coded)
-    assert not only_fused(("fused", "words"))
+    assert not only_fused(("fused", "text"))

@@ -99,7 +99,7 @@ def test_a_tampered_file_is_refused_with_both_checksums(directory, name):
         ({"subspaces": 2}, "shape of codes"),
         ({"codebook": "other"}, "codebook"),
         ({"categories": 1}, "number of categories"),
-        ({"sizes": [512, 24, 12, 4, 1]}, "weights"),
+        ({"widths": [5, 1]}, "weights"),
         ({"seed": "three"}, "manifest"),
     ],
 )

@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from models.items import Sizes, item_features, strangers
 
 from features.events import Item
 from models.config import Config
-from models.items import Sizes, item_features, strangers
 from models.recommender import Recommender
 from models.references import towers as reference
 from models.train import train

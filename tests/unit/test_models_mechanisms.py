@@ -10,15 +10,17 @@ from hypothesis import strategies as st
 from features.rows import KINDS
 from models.config import Config
 from models.inputs import FOLDED, QUERY, Tokens
-from models.items import Sizes, strangers
 from models.references import towers as reference
+from models.seminar.config import SeminarConfig
+from models.seminar.contents import Widths, strangers
 from models.ulim.network import Network
 from models.ulim.pgin import NextCategory
 from models.ulim.self_attention import SelfPooling
 from models.vocabulary import Vocabulary
 from tests.drawn import drawn, masks
 
-SMALL = Config(dim=8, heads=2, buckets=16)
+WIDTHS = Widths(image=3)
+SMALL = Config(dim=8, heads=2, seminar=SeminarConfig(buckets=16, attribute_buckets=16))
 VOCABULARY = Vocabulary(["a", "b"], ["i"])
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -26,7 +28,7 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 def network(**changes):
     torch.manual_seed(0)
     config = msgspec.structs.replace(SMALL, **changes)
-    return Network(config, VOCABULARY.category_rows, VOCABULARY.item_rows, Sizes(16, 4, 4, 3, 1)).eval()
+    return Network(config, VOCABULARY.category_rows, VOCABULARY.item_rows, WIDTHS).eval()
 
 
 def history(rng, batch, length):
@@ -36,15 +38,15 @@ def history(rng, batch, length):
     item, category, gap, text = numbers
     weight = np.where(kind == FOLDED, np.log(5), 0).astype(np.float32)
     words = np.array([[0, 0], [3, 4], [5, 0]])
-    return Tokens(item, category, kind, gap, text, weight), torch.from_numpy(words)
+    return Tokens(item, category, kind, gap, text, weight), words
 
 
 def outputs(net, tokens, words, pooled=None):
-    vectors = net.items(strangers(VOCABULARY, Sizes(16, 4, 4, 3, 1)))
+    vectors = net.items(strangers(VOCABULARY, SMALL.search_unit, WIDTHS))
     batch = len(tokens.item)
     p, u = drawn(1, batch, 8) if pooled is None else pooled, drawn(2, batch, 8)
     with torch.inference_mode():
-        return net.long(vectors, tokens, words, p, u, torch.full((batch,), 2))
+        return net.long(vectors, tokens, net.texts(words), p, u, torch.full((batch,), 2))
 
 
 SWITCHES = [

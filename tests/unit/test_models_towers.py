@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from models.config import Config
-from models.items import Sizes, strangers
 from models.references import towers as reference
+from models.seminar.contents import Widths, strangers
 from models.ulim.layers import attend, masked_mean, or_empty
 from models.ulim.long import LongTower
 from models.ulim.loss import allow, sampled_softmax
@@ -123,8 +123,9 @@ def test_a_bucket_of_n_events_draws_the_attention_of_n_events():
 
 
 def test_every_parameter_is_registered_and_items_are_unit_vectors():
-    vocabulary, widths = Vocabulary(["a", "b"], ["i"]), Sizes(16, 4, 4, 3, 1)
-    network = Network(Config(dim=8, heads=2), vocabulary.category_rows, vocabulary.item_rows, widths)
-    vectors = network.items(strangers(vocabulary, widths))
+    vocabulary, widths = Vocabulary(["a", "b"], ["i"]), Widths(image=3)
+    config = Config(dim=8, heads=2)
+    network = Network(config, vocabulary.category_rows, vocabulary.item_rows, widths)
+    vectors = network.items(strangers(vocabulary, config.search_unit, widths))
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4))
-    assert {name.split(".")[0] for name in network.state_dict()} == {"towers", "pgin", "popularity"}
+    assert {name.split(".")[0] for name in network.state_dict()} == {"psu", "space", "towers", "pgin", "popularity"}

@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.events import Item
+from models.codes.modalities import MODALITIES
 from models.seminar import reference
 from models.seminar.config import SeminarConfig
-from models.seminar.contents import contents, grams, pieces, query_words
+from models.seminar.contents import Widths, contents, grams, pieces, query_words
 from models.seminar.histories import NONE
 from models.seminar.model import Asked, Seminar, Steps
-from models.seminar.psu import MODALITIES, Items, Psu, pair
+from models.seminar.psu import Items, Psu, pair
 from models.seminar.search import Search, Spaces
 from models.vocabulary import Vocabulary
 from tests.drawn import drawn, masks
@@ -51,8 +52,8 @@ drawn_items = st.builds(item, st.booleans(), st.sampled_from(["", "?!", "red sho
 @given(st.lists(drawn_items, max_size=4), seeds)
 @settings(deadline=None, max_examples=40)
 def test_an_item_is_the_gated_sum_of_the_modalities_it_has(items, seed):
-    psu = trained_looking(Psu(CONFIG, VOCABULARY.item_rows, image=3, text=2), seed)
-    table = contents(items, VOCABULARY, CONFIG, image=3, text=2)
+    psu = trained_looking(Psu(CONFIG, VOCABULARY.item_rows, Widths(3, 2)), seed)
+    table = contents(items, VOCABULARY, CONFIG, Widths(3, 2))
     found = psu.items(table)
     gate, preference = psu.gate.tolist(), psu.preference.tolist()
     for n, one in enumerate(items):
@@ -74,8 +75,8 @@ def test_an_item_is_the_gated_sum_of_the_modalities_it_has(items, seed):
 
 
 def test_an_item_without_any_modality_is_nothing_and_trains_nothing():
-    psu = Psu(CONFIG, VOCABULARY.item_rows)
-    table = contents([item(False, "", False, False, False)], VOCABULARY, CONFIG, 1, 1)
+    psu = Psu(CONFIG, VOCABULARY.item_rows, Widths())
+    table = contents([item(False, "", False, False, False)], VOCABULARY, CONFIG, Widths())
     found = psu.items(table._replace(attributes=np.zeros_like(table.attributes)))
     assert not found.here.any()
     assert (found.item == 0).all()
@@ -86,7 +87,7 @@ def test_an_item_without_any_modality_is_nothing_and_trains_nothing():
 @given(st.lists(st.sampled_from(["", "   ", "?!", "xbox", "xbox 360 hard drive", "ß"]), max_size=5), seeds)
 @settings(deadline=None, max_examples=30)
 def test_a_query_is_the_mean_of_its_keywords_and_padding_is_none(texts, seed):
-    psu = trained_looking(Psu(CONFIG, VOCABULARY.item_rows), seed)
+    psu = trained_looking(Psu(CONFIG, VOCABULARY.item_rows, Widths()), seed)
     words = query_words(texts, CONFIG)
     found, wider = psu.queries(words), psu.queries(np.pad(words, ((0, 0), (0, 3))))
     torch.testing.assert_close(found.query, wider.query)
@@ -94,7 +95,7 @@ def test_a_query_is_the_mean_of_its_keywords_and_padding_is_none(texts, seed):
         assert bool(found.here[n]) == any(c.isalnum() for c in text)
         slow = reference.keywords(psu.words.weight.tolist(), words[n].tolist())
         torch.testing.assert_close(found.query[n], torch.tensor(slow), **CLOSE)
-    off = Psu(msgspec.structs.replace(CONFIG, queries=False), VOCABULARY.item_rows).queries(words)
+    off = Psu(msgspec.structs.replace(CONFIG, queries=False), VOCABULARY.item_rows, Widths()).queries(words)
     assert not off.here.any()
     assert (off.query == 0).all()
 
@@ -129,8 +130,8 @@ def test_gsu_and_esu_are_those_of_the_loops(batch, count, length, seed):
 
 
 def test_gsu_and_esu_share_their_projections_and_all_of_them_are_trained():
-    model = Seminar(CONFIG, VOCABULARY.item_rows, image=3, text=2)
-    table = contents([item(True, "red shoe", True, True, True), item(False, "x", False, False, False)], VOCABULARY, CONFIG, 3, 2)
+    model = Seminar(Psu(CONFIG, VOCABULARY.item_rows, Widths(3, 2)))
+    table = contents([item(True, "red shoe", True, True, True), item(False, "x", False, False, False)], VOCABULARY, CONFIG, Widths(3, 2))
     items, queries = model.psu.items(table), model.psu.queries(query_words(["shoe", "red"], CONFIG))
     steps = Steps(torch.tensor([[0, NONE, 1], [NONE, NONE, NONE]]), torch.tensor([[0, 1, NONE], [NONE, NONE, NONE]]))
     logits = model.logits(items, queries, steps, Asked(torch.tensor([[0, 1], [1, 0]]), torch.tensor([1, NONE])))
@@ -146,9 +147,9 @@ def test_gsu_and_esu_share_their_projections_and_all_of_them_are_trained():
 @settings(deadline=None, max_examples=30)
 def test_padding_of_a_history_changes_no_logit(length, seed):
     torch.manual_seed(seed)
-    model = Seminar(CONFIG, VOCABULARY.item_rows).eval()
+    model = Seminar(Psu(CONFIG, VOCABULARY.item_rows, Widths())).eval()
     items = model.psu.items(
-        contents([item(True, "a b", False, False, False), item(False, "c", True, False, False)], VOCABULARY, CONFIG, 1, 1)
+        contents([item(True, "a b", False, False, False), item(False, "c", True, False, False)], VOCABULARY, CONFIG, Widths())
     )
     queries = model.psu.queries(query_words(["a", "c d"], CONFIG))
     rng = np.random.default_rng(seed)
