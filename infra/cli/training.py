@@ -22,7 +22,7 @@ def train(
     products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
     dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
-    coded: Annotated[str, typer.Option(help="What item codes stand for, by commas: fused, id, category, words, image, text.")] = "fused",
+    coded: Annotated[str, typer.Option(help="What item codes stand for, by commas: fused, id, text, image, attributes.")] = "fused",
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     users: Annotated[int, typer.Option(min=1, help="Users of the simulated shop.")] = 300,
     items: Annotated[int, typer.Option(min=1, help="Items of the simulated shop.")] = 2000,

@@ -64,11 +64,11 @@ def lifelong(row: UserRow, categories: Mapping[str, CategoryRow], length: int) -
     return sorted(steps, key=lambda step: step[:2])[-length:]
 
 
-def build(moments: Iterable[Moment], positions: Mapping[str, int], config: SeminarConfig) -> tuple[Histories, list[Moment]]:
-    """An example for each distinct item of each moment's basket that the catalogue has; and the moment of each."""
+def build(moments: Iterable[Moment], positions: Mapping[str, int], config: SeminarConfig) -> tuple[Histories, np.ndarray]:
+    """An example for each distinct item of each moment's basket that the catalogue has; and the number of the moment of each (E,)."""
     texts: dict[str, int] = {}
     starts, items, numbers, targets, asked, whose = [0], [], [], [], [], []
-    for moment in moments:
+    for number, moment in enumerate(moments):
         steps = lifelong(moment.row, moment.categories, config.length)
         for event in {event.item: event for event in moment.basket}.values():
             if event.item not in positions:
@@ -79,10 +79,10 @@ def build(moments: Iterable[Moment], positions: Mapping[str, int], config: Semin
             starts.append(len(items))
             targets.append(positions[event.item])
             asked.append(_number(texts, followed.text if followed else ""))
-            whose.append(moment)
+            whose.append(number)
     words = query_words(list(texts), config)
     arrays = np.array(starts, np.int64), np.array(items, np.int32), np.array(numbers, np.int32)
-    return Histories(*arrays, np.array(targets, np.int64), np.array(asked, np.int64), words), whose
+    return Histories(*arrays, np.array(targets, np.int64), np.array(asked, np.int64), words), np.array(whose, np.int64)
 
 
 def _number(texts: dict[str, int], text: str) -> int:

@@ -66,7 +66,9 @@ def task(events: Iterable[Event], items: Iterable[Item], config: SeminarConfig, 
     if not len(times):
         raise NoTest("the file has no click")
     cut_ms = int(times[min(len(times) - 1, int(len(times) * (1 - holdout)))])
-    histories, whose = build(moments(dict(done), from_ts=cut_ms), positions, config)
+    asked = list(moments(dict(done), from_ts=cut_ms))
+    histories, of = build(asked, positions, config)
+    whose = [asked[number] for number in of.tolist()]
     kept = [n for n, moment in enumerate(whose) if histories.asked[n] >= 0 and _first_after_query(moment)]
     cases = [Case(whose[n].user, _newest_query(whose[n]), int(histories.target[n])) for n in kept]
     clicks = sorted(_clicks(done, positions, cut_ms))

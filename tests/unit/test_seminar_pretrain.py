@@ -36,7 +36,9 @@ def test_a_history_holds_every_event_and_query_before_its_moment_and_none_after(
     events, catalogue = shop(users=6, events=40)
     positions = {item.item_id: at for at, item in enumerate(catalogue)}
     done = deeds(events)
-    histories, whose = build(moments(done), positions, msgspec.structs.replace(CONFIG, length=10_000))
+    seen = list(moments(done))
+    histories, of = build(seen, positions, msgspec.structs.replace(CONFIG, length=10_000))
+    whose = [seen[number] for number in of.tolist()]
     for n, moment in enumerate(whose):
         batch = histories.batch(np.array([n]))
         before = [event for event in done[moment.user].events if event.ts < moment.ts]
