@@ -6,12 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from models.items import Sizes, item_features, strangers
 
 from features.events import Item
 from models.config import Config
 from models.recommender import Recommender
 from models.references import towers as reference
+from models.seminar.contents import contents, strangers
 from models.train import train
 from models.ulim.layers import attend
 from models.ulim.memory import SEGMENT, Memory
@@ -92,7 +92,7 @@ def network(**changes):
     bundle = quickly_trained(0)
     torch.manual_seed(0)
     config = msgspec.structs.replace(CONFIG, **changes)
-    return Network(config, bundle.vocabulary.category_rows, bundle.vocabulary.item_rows, Sizes(*bundle.manifest.sizes)).eval()
+    return Network(config, bundle.vocabulary.category_rows, bundle.vocabulary.item_rows, bundle.manifest.widths).eval()
 
 
 def test_nothing_is_added_to_a_network_where_nothing_is_switched_on():
@@ -108,12 +108,13 @@ def test_a_new_item_has_a_key_of_the_unknown_id_its_category_and_its_words():
     net, bundle = network(attention_dim=6), quickly_trained(0)
     new = [Item(item_id="new", category_id="c1", title=title, ts=0) for title in ("red thing", "red thing", "blue thing")]
     new.append(msgspec.structs.replace(new[0], category_id="c2"))
-    features = item_features(new, bundle.vocabulary, Sizes(*bundle.manifest.sizes))
-    assert set(features.item) == {UNKNOWN}
+    told = contents(new, bundle.vocabulary, net.psu.config, bundle.manifest.widths)
+    assert set(told.item) == {UNKNOWN}
     with torch.no_grad():
-        table = net.table(net.items(features), features.item)
+        table = net.table(net.items(told), told.item)
         assert table.shape == (4, CONFIG.dim + 6)
-        category, here = torch.from_numpy(features.category)[:, None], torch.ones(4, 1, dtype=torch.bool)
+        category = torch.tensor([[bundle.vocabulary.category(item.category_id)] for item in new])
+        here = torch.ones(4, 1, dtype=torch.bool)
         tokens = net.towers.tokens.into(table[:, None, : CONFIG.dim])
         keys = net.towers.attention(table[:, None, CONFIG.dim :], here, category, tokens)[:, 0]
     assert torch.equal(keys[0], keys[1])
@@ -126,12 +127,12 @@ def test_a_new_item_has_a_key_of_the_unknown_id_its_category_and_its_words():
 
 def test_attention_of_its_own_table_does_not_move_the_representations():
     net, bundle = network(attention_dim=6), quickly_trained(0)
-    features = strangers(bundle.vocabulary, Sizes(*bundle.manifest.sizes))
-    vectors = net.items(features).requires_grad_()
-    table = net.table(vectors, features.item)
+    told = strangers(bundle.vocabulary, net.psu.config, bundle.manifest.widths)
+    vectors = net.items(told).requires_grad_()
+    table = net.table(vectors, told.item)
     tokens = net.towers.tokens.into(vectors[None])
     there = torch.ones(1, len(vectors), dtype=torch.bool)
-    keys = net.towers.attention(table[None, :, CONFIG.dim :], there, torch.from_numpy(features.category)[None], tokens)
+    keys = net.towers.attention(table[None, :, CONFIG.dim :], there, torch.arange(len(vectors))[None], tokens)
     attend(drawn(0, 1, 6), keys, there, torch.zeros(1, len(vectors)))[0, 0].backward()
     moved = {name for name, weights in net.named_parameters() if weights.grad is not None and weights.grad.abs().sum() > 0}
     assert moved == {f"towers.attention.{name}" for name in ("item.weight", "category.weight", "content.weight")}
