@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     repeat_share: float = Field(
         0.7, ge=0, le=0.95, description="Share of a candidate set kept for items that the user had before (docs/retrieval.md); 0: none."
     )
+    rescore: bool = Field(
+        True, description="Let the bundle's re-scorer, where it has one, order the merged candidates (docs/retrieval.md)."
+    )
     only_available: bool = Field(True, description="Leave out items whose attribute `available` or `in_stock` says false, 0 or no.")
     retry_max_s: Seconds = Field(10.0, description="Longest wait between two tries of a write or a publication that fails.")
     stop_deadline_s: Seconds = Field(

@@ -50,6 +50,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pool: float = 1.0  # short tower, whole pool (not in the paper: it searches the whole pool)
     gamma: float = 1.0  # next category
 
+    rescore: Literal["none", "repeats", "attention"] = "none"  # what scores the merged candidates anew: attention is beside repeats
+    rescore_length: int = 128  # newest events that a candidate is compared with
+    rescore_categories: int = 16  # they come from the row of the user and from the rows of so many categories, those touched last
+    rescore_searched: int = 32  # of them the GSU keeps so many for the ESU
+    rescore_negatives: int = 128  # sampled for each example, beside the user's own items
+    rescore_epochs: int = 6
+
     cut_ms: int | None = None  # events from here on are held out; None: the last `holdout` share of events
     holdout: float = 0.1
     test_per_user: int = 5

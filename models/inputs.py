@@ -93,6 +93,10 @@ class Positions:
         positions = np.array([known(item, -1) for item in items], np.int64)
         return np.where(positions < 0, self._strangers + category_rows, positions)
 
+    def strange(self, positions: np.ndarray) -> np.ndarray:
+        """Which positions are those of strangers, not of items."""
+        return (positions >= self._strangers) & (positions < self._strangers + self.vocabulary.category_rows)
+
 
 def newest_ts(user: UserRow) -> int:
     """Time (ms) of the newest event or query of a user, 0 where there is none."""

@@ -1,17 +1,20 @@
 """Inference over a bundle, batch first: from rows of the store to interests, categories and item vectors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from features.events import Item
+from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
 from models.bundle import Bundle, ItemTable
 from models.codes.modalities import only_fused
 from models.inputs import Positions, Texts, long_tokens, newest_ts, short_tokens, touched_tokens
 from models.lifelong import read
+from models.rescoring.histories import read_categories
+from models.rescoring.order import Scoring, rescored
 from models.seminar.contents import contents, query_words, strangers
 from models.ulim.network import UserState
 from models.vocabulary import FIRST, UNKNOWN
@@ -56,6 +59,7 @@ class Recommender:
         state = self.short([UserRow()])
         self.categories([UserRow()], state, 1)
         self.long(state, [(0, "", CategoryRow())])
+        self.rescore([UserRow()], [{}], [[Candidate("-", 0.0, "-", "short")]], 1)
         self.item_codes(self.item_parts([Item(item_id="-", category_id="-", title="", ts=0)]))
 
     @torch.inference_mode()
@@ -123,6 +127,24 @@ class Recommender:
     def queries(self, texts: Sequence[str]) -> np.ndarray:
         """Live queries as interests that search items, (n, d) float32 of unit length; zeros where a query says nothing."""
         return self._network.texts(query_words(texts, self._unit)).cpu().numpy()
+
+    @property
+    def rescores(self) -> bool:
+        """Whether the bundle holds a re-scorer."""
+        return self._network.rescorer is not None
+
+    def rescored_with(self, user: UserRow) -> list[str]:
+        """The categories whose rows `rescore` wants of a user."""
+        return read_categories(user, self._config.rescore_categories)
+
+    def rescore(
+        self, users: Sequence[UserRow], rows: Sequence[Mapping[str, CategoryRow]], found: Sequence[Sequence[Candidate]], limit: int
+    ) -> list[list[Candidate]]:
+        """The best `limit` of the candidates of B users (models.rescoring.order); as they are where there is no re-scorer."""
+        rescorer = self._network.rescorer
+        if rescorer is None:
+            return [list(mine[:limit]) for mine in found]
+        return rescored(Scoring(rescorer, self._vectors[:, : self.dim], self._positions, self._config), users, rows, found, limit)
 
     @torch.inference_mode()
     def item_vectors(self, items: Sequence[Item]) -> np.ndarray:

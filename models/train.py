@@ -5,7 +5,7 @@ weight 1 (it searches the whole pool, so it must learn to tell categories apart)
 rare categories filled up with negatives sampled from the catalogue. Category losses see no candidate of another category.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -34,6 +34,8 @@ from models.fitting import Phase, Run, fit
 from models.fitting import Progress as Progress
 from models.inputs import Positions, Tokens
 from models.recommender import CHUNK, Recommender
+from models.rescoring import examples as rescoring
+from models.rescoring.learning import Learning
 from models.seminar.contents import Contents, Widths, contents, strangers, trim
 from models.seminar.pretrain import hide
 from models.ulim.loss import Drawn, Pool, allow, sampled_softmax
@@ -118,6 +120,11 @@ def learn(
         raise NothingToLearn("there is no event to learn from: give a longer history or a later cut")
     network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.widths).to(device)
     _fit(network, examples, prepared, config, seed, progress, run)
+    if network.rescorer is not None:
+        table = prepared.contents.join(strangers(vocabulary, config.search_unit, prepared.widths))
+        learning = Learning(network.rescorer, _vectors(network, table), prepared.category, config)
+        since = rescoring.first_seen(prepared.catalogue, prepared.done)
+        learning.fit(rescoring.build(prepared.done, positions, since, config, prepared.cut_ms), seed, progress, run)
     return _bundle(network, prepared, config, seed, data, created)
 
 
@@ -231,13 +238,23 @@ def catalogue_of(items: Iterable[Item], done: Mapping[str, Deeds], cut_ms: int) 
     return [item for _, item in sorted((newest | told).items()) if not item.deleted]
 
 
+@torch.no_grad()
+def _vectors(network: Network, items: Contents) -> Tensor:
+    """The vectors (n, d) of items, as bundles hold them."""
+    return torch.cat([network.items(chunk) for chunk in _chunks(items)])
+
+
+def _chunks(items: Contents) -> Iterator[Contents]:
+    count = len(items.item)
+    return (items.take(np.arange(start, min(start + CHUNK, count))) for start in range(0, count, CHUNK))
+
+
 @torch.inference_mode()
 def _bundle(network: Network, prepared: Prepared, config: Config, seed: int, data: str, created: str) -> Bundle:
     catalogue = prepared.catalogue
-    starts = range(0, len(catalogue), CHUNK)
-    chunks = [prepared.contents.take(np.arange(start, min(start + CHUNK, len(catalogue)))) for start in starts]
-    vectors = torch.cat([network.items(chunk) for chunk in chunks]).cpu().numpy()  # (V, d)
-    parts = None if only_fused(config.coded) else np.concatenate([network.coded(chunk, config.coded) for chunk in chunks])  # (V, D)
+    vectors = _vectors(network, prepared.contents).cpu().numpy()  # (V, d)
+    wide = () if only_fused(config.coded) else [network.coded(chunk, config.coded) for chunk in _chunks(prepared.contents)]
+    parts = np.concatenate(wide) if wide else None  # (V, D)
     coded = vectors if parts is None else parts
     codebook = Codebook.train(coded, config.subspaces * len(config.coded), seed)
     manifest = Manifest(

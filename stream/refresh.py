@@ -1,15 +1,15 @@
 """The refresh pipeline: requests become interests and candidate sets of their users, under one bundle's generation.
 
 It knows no Kafka. Steps: 1 coalesce requests by user, 2 read `user` and `user_interests` in one round trip, 3 predict
-categories and read the `user_category` rows of those whose interest is to be computed, 4 towers, 5 search and merge,
-6 one versioned write; then the agent: 7 publish, 8 acknowledge. All steps may be repeated.
+categories and read the `user_category` rows of those whose interest is to be computed, and of the re-scorer, 4 towers,
+5 search, merge and re-score, 6 one versioned write; then the agent: 7 publish, 8 acknowledge. All steps may be repeated.
 
 The ladder, when something is lost: full; short (the short interest and the user's own items, where the backlog exceeds the
 budget); category_popular (no model: popular in the user's categories); popular. The level is in the answer and in a metric.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
 from models.index import ItemIndex, View, Where
 from models.recommender import Recommender, ShortState
+from models.rescoring.order import depth
 from models.retrieval.cascade import Popular, popular_candidates, retrieve, retrieve_short
 from models.retrieval.own import SHARE, repeated
 from models.retrieval.quotas import Extra
@@ -43,13 +44,15 @@ class Serving:
 
 class Limits(NamedTuple):
     """`top_k` categories a user, `candidates` in a set, whether bought items and those that cannot be had are left out, and the
-    share of a set that is kept for the user's own items (models.retrieval.own)."""
+    share of a set that is kept for the user's own items (models.retrieval.own), and whether the bundle's re-scorer, where it has
+    one, has the last word (models.rescoring)."""
 
     top_k: int = 8
     candidates: int = 200
     exclude_bought: bool = True
     only_available: bool = True
     repeat_share: float = SHARE
+    rescore: bool = True
 
 
 class User(NamedTuple):
@@ -142,10 +145,16 @@ class Refresh:
         state = recommender.short([user.row for user in users])
         _check(state.vectors)
         chosen = recommender.categories([user.row for user in users], state, self._limits.top_k)
-        long = self._long(recommender, users, state, chosen, computed)
+        rescores = self._limits.rescore and recommender.rescores
+        held = [kept_interests(user, recommender) for user in users]
+        rows = self._rows(users, [_wanted(recommender, *one, rescores) for one in zip(users, chosen, held, strict=True)])
+        long = _long(recommender, state, chosen, held, rows, computed)
         excluded, limit = self._excluded(users), self._limits.candidates
-        extras = self._extras(view, users, excluded)
-        found_by_user = retrieve(view, long, chosen, state.vectors, excluded, limit, self._where, extras)
+        merged = depth(limit) if rescores else limit
+        extras = self._extras(view, users, excluded, merged)
+        found_by_user = retrieve(view, long, chosen, state.vectors, excluded, merged, self._where, extras)
+        if rescores:
+            found_by_user = recommender.rescore([user.row for user in users], rows, found_by_user, limit)
         answers = []
         for user, found, vectors, short, candidates in zip(users, chosen, long, state.vectors, found_by_user, strict=True):
             packed = _bytes(vectors) + _bytes(short)  # (K+1, d)
@@ -154,31 +163,21 @@ class Refresh:
             answers.append(Answer(candidates if user.known else [], "full", interests))
         return answers
 
-    def _long(
-        self, recommender: Recommender, users: Sequence[User], state: ShortState, chosen: Sequence[Chosen], computed: "Computed"
-    ) -> list[np.ndarray]:
-        """Long interests (K, d) of the chosen categories of each user: those at hand, others computed from the rows of their category."""
-        held = [kept_interests(user, recommender) for user in users]
-        needed = [(n, category) for n, found in enumerate(chosen) for category, _ in found if category not in held[n]]
-        if needed:
-            rows = self._store.read([Key(USER_CATEGORY.name, (users[n].request.user_id, category)) for n, category in needed])
-            sequences = [(n, category, unpack(CategoryRow, row and row.packed)) for (n, category), row in zip(needed, rows, strict=True)]
-            vectors = recommender.long(state, sequences)  # (R, d)
-            _check(vectors)
-            for (n, category), vector in zip(needed, vectors, strict=True):
-                held[n][category] = vector
-        every = [held[n][category] for n, found in enumerate(chosen) for category, _ in found]
-        computed.new += len(needed)
-        computed.reused += len(every) - len(needed)
-        stacked = np.concatenate([*every, np.empty(0, np.float32)]).reshape(-1, recommender.dim)
-        ends = np.cumsum([0, *(len(found) for found in chosen)]).tolist()
-        return [stacked[start:end] for start, end in pairwise(ends)]
+    def _rows(self, users: Sequence[User], wanted: Sequence[Collection[str]]) -> list[dict[str, CategoryRow]]:
+        """The rows of the categories wanted of each user, in one round trip."""
+        keys = [(n, category) for n, categories in enumerate(wanted) for category in categories]
+        rows: list[dict[str, CategoryRow]] = [{} for _ in users]
+        if keys:
+            found = self._store.read([Key(USER_CATEGORY.name, (users[n].request.user_id, category)) for n, category in keys])
+            for (n, category), row in zip(keys, found, strict=True):
+                rows[n][category] = unpack(CategoryRow, row and row.packed)
+        return rows
 
     def _short(self, recommender: Recommender, view: View, users: Sequence[User]) -> list[Answer]:
         state = recommender.short([user.row for user in users])
         _check(state.vectors)
         excluded, limit = self._excluded(users), self._limits.candidates
-        found = retrieve_short(view, state.vectors, excluded, limit, self._where, self._extras(view, users, excluded))
+        found = retrieve_short(view, state.vectors, excluded, limit, self._where, self._extras(view, users, excluded, limit))
         return [
             Answer(candidates if user.known else [], "short", without_touched(user))
             for user, candidates in zip(users, found, strict=True)
@@ -191,10 +190,10 @@ class Refresh:
         level = "category_popular" if any(candidate.path == "category_popular" for candidate in candidates) else "popular"
         return Answer(candidates, level, without_touched(user))
 
-    def _extras(self, view: View, users: Sequence[User], excluded: Sequence[set[str]]) -> list[Extra]:
+    def _extras(self, view: View, users: Sequence[User], excluded: Sequence[set[str]], limit: int) -> list[Extra]:
         """The lists beside the searches."""
-        rows, limits = [user.row for user in users], self._limits
-        return [repeated(view, rows, excluded, limits.candidates, self._where, limits.repeat_share)] if limits.repeat_share else []
+        rows, share = [user.row for user in users], self._limits.repeat_share
+        return [repeated(view, rows, excluded, limit, self._where, share)] if share else []
 
     def _excluded(self, users: Sequence[User]) -> list[set[str]]:
         return [{event.item for event in user.row.bought} if self._limits.exclude_bought else set() for user in users]
@@ -215,6 +214,35 @@ class Refresh:
             sets[key] = published, user.request.sent_ms
         accepted = self._store.write(rows)
         return [sets[key] for (key, _), ok in zip(rows, accepted, strict=True) if ok and key in sets]
+
+
+def _wanted(recommender: Recommender, user: User, chosen: Chosen, held: Mapping[str, np.ndarray], rescores: bool) -> list[str]:
+    """The categories of a user whose rows are to be read: those whose interest is not at hand, and those of the re-scorer."""
+    needed = [category for category, _ in chosen if category not in held]
+    return list(dict.fromkeys([*needed, *(recommender.rescored_with(user.row) if rescores else ())]))
+
+
+def _long(
+    recommender: Recommender,
+    state: ShortState,
+    chosen: Sequence[Chosen],
+    held: Sequence[dict[str, np.ndarray]],
+    rows: Sequence[Mapping[str, CategoryRow]],
+    computed: "Computed",
+) -> list[np.ndarray]:
+    """Long interests (K, d) of the chosen categories of each user: those `held`, others computed from the rows of their category."""
+    needed = [(n, category) for n, found in enumerate(chosen) for category, _ in found if category not in held[n]]
+    if needed:
+        vectors = recommender.long(state, [(n, category, rows[n][category]) for n, category in needed])  # (R, d)
+        _check(vectors)
+        for (n, category), vector in zip(needed, vectors, strict=True):
+            held[n][category] = vector
+    every = [held[n][category] for n, found in enumerate(chosen) for category, _ in found]
+    computed.new += len(needed)
+    computed.reused += len(every) - len(needed)
+    stacked = np.concatenate([*every, np.empty(0, np.float32)]).reshape(-1, recommender.dim)
+    ends = np.cumsum([0, *(len(found) for found in chosen)]).tolist()
+    return [stacked[start:end] for start, end in pairwise(ends)]
 
 
 def _bytes(vectors: np.ndarray) -> bytes:

@@ -50,7 +50,12 @@ class RefreshWorker:
         frame.health.set_ready("bundle")
         frame.health.set_ready("index")
         limits = Limits(
-            settings.top_k_categories, settings.candidates, settings.exclude_bought, settings.only_available, settings.repeat_share
+            settings.top_k_categories,
+            settings.candidates,
+            settings.exclude_bought,
+            settings.only_available,
+            settings.repeat_share,
+            settings.rescore,
         )
         self._serving = self._live.serving
         self._refresh = Refresh(frame.store, lambda: self._serving, wall_ms, limits)
@@ -137,7 +142,6 @@ class RefreshWorker:
             self._looked_at = now
             if await asyncio.to_thread(self._swapper.look):
                 self._frame.metrics.bundle(self._swapper.generation)
-
 
     def _show(self, live: LiveServing) -> None:
         metrics, index = self._frame.metrics, live.index

@@ -11,20 +11,31 @@ from models.evaluation.contenders import Answer
 from models.evaluation.questions import Question
 from models.index import ItemIndex, Sizes
 from models.recommender import Recommender
+from models.rescoring.order import depth
 from models.retrieval.cascade import retrieve
 from models.retrieval.own import SHARE, repeated
 
 
 class Cascade:
-    """`top_k` category searches, one of the pool and the user's own items, merged.
+    """`top_k` category searches, one of the pool and the user's own items, merged, and re-scored where the bundle can.
 
     It also names categories: gated, pointer, generator, counted, newest.
     """
 
     def __init__(
-        self, recommender: Recommender, top_k: int, catalogue: Sequence[Item], own: Sequence[Item] = (), repeat_share: float = SHARE
+        self,
+        recommender: Recommender,
+        top_k: int,
+        catalogue: Sequence[Item],
+        own: Sequence[Item] = (),
+        repeat_share: float = SHARE,
+        rescore: bool = True,
     ) -> None:
-        """Over `catalogue`; those of `own` are found only for a user who had them. New items get the vectors that serving gives them."""
+        """Over `catalogue`; those of `own` are found only for a user who had them. New items get the vectors that serving gives them.
+
+        `rescore`: by the bundle's re-scorer, where it has one.
+        """
+        self._rescore = rescore and recommender.rescores
         self._recommender, self._top_k, self._repeat_share = recommender, top_k, repeat_share
         table = recommender.bundle.items
         place = {item: at for at, item in enumerate(table.ids)}
@@ -49,9 +60,13 @@ class Cascade:
         long = self._recommender.long(state, requests)
         vectors = [long[start:end] for start, end in pairwise(ends)]
 
+        merged = depth(k) if self._rescore else k
+
         def found(exclude: Sequence[Collection[str]]) -> list[list[str]]:
-            again = repeated(self._view, users, exclude, k, share=self._repeat_share)
-            lists = retrieve(self._view, vectors, chosen, state.vectors, exclude, k, extras=[again])
+            again = repeated(self._view, users, exclude, merged, share=self._repeat_share)
+            lists = retrieve(self._view, vectors, chosen, state.vectors, exclude, merged, extras=[again])
+            if self._rescore:
+                lists = self._recommender.rescore(users, [question.rows for question in asked], lists, k)
             return [[candidate.item for candidate in candidates] for candidates in lists]
 
         every, fresh = found([self._own - question.had for question in asked]), found([self._own | question.had for question in asked])

@@ -11,6 +11,7 @@ from models.arrays import tensors
 from models.codes.modalities import arrange
 from models.config import Config
 from models.inputs import Tokens, TouchedTokens
+from models.rescoring.model import Rescorer
 from models.seminar.contents import Contents, Widths
 from models.seminar.psu import Psu
 from models.ulim.items import ItemSpace
@@ -43,6 +44,7 @@ class Network(nn.Module):
         self.pgin = Pgin(config.dim)
         self.dim = config.dim
         self.popularity = nn.Parameter(torch.zeros(category_rows))
+        self.rescorer = None if config.rescore == "none" else Rescorer(config)
 
     @property
     def device(self) -> torch.device:
