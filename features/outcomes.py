@@ -37,7 +37,7 @@ class InterestsRow(msgspec.Struct, array_like=True, frozen=True):
 
 class Candidate(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """An item of a candidate set. `path` says which list gave it: category (a long interest found it), short, repeat (the user
-    had it before), category_popular or popular (docs/retrieval.md). Scores of different paths are not comparable.
+    had it before), query (a live search), category_popular or popular (docs/retrieval.md). Scores of different paths are not comparable.
     """
 
     item: str

@@ -106,6 +106,9 @@ class Settings(BaseSettings):
     repeat_share: float = Field(
         0.7, ge=0, le=0.95, description="Share of a candidate set kept for items that the user had before (docs/retrieval.md); 0: none."
     )
+    query_share: float = Field(
+        0.8, ge=0, le=0.95, description="Share of a set kept for a search that no event followed yet (docs/retrieval.md); 0: none."
+    )
     rescore: bool = Field(
         True, description="Let the bundle's re-scorer, where it has one, order the merged candidates (docs/retrieval.md)."
     )

@@ -94,7 +94,7 @@ def train_bundle(
     with TrainingLog(log) if log and ranks.leads else nullcontext() as written:
 
         def progress(now: Progress) -> None:
-            if now.phase == "training" and ranks.leads:
+            if now.examples and ranks.leads:  # a step of learning
                 tell(now.step, now.steps)
             if written is not None:
                 written.tell(now)

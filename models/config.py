@@ -34,6 +34,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     short_encoder: Literal["attention", "recurrent"] = "attention"  # a recurrence moves one state, once an event (SIGMA, STAR-Rec)
     packed: bool = False  # self-attention of short users several to a row: the same numbers, less padding (JD)
 
+    pretraining: bool = True  # SEMINAR's search unit learns its own objectives first
     epochs: int = 3
     batch: int = 256
     run: int = 8  # examples of one category that stand together in a batch: they share negatives
@@ -49,6 +50,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     beta: float = 0.5  # short tower, in the category
     pool: float = 1.0  # short tower, whole pool (not in the paper: it searches the whole pool)
     gamma: float = 1.0  # next category
+    query: float = 0.5  # live queries, whole pool (not in ULIM: what SEMINAR's relevance objective is to its own space)
 
     rescore: Literal["none", "repeats", "attention"] = "none"  # what scores the merged candidates anew: attention is beside repeats
     rescore_length: int = 128  # newest events that a candidate is compared with

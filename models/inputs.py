@@ -44,6 +44,13 @@ class Tokens(NamedTuple):
         return Tokens(*(array[at, :longest] for array in self))
 
 
+def ends_with(kind: int, tokens: Tokens) -> np.ndarray:
+    """The text (B,) of the last token of each sequence where that is of a kind, else 0."""
+    last = np.maximum((tokens.kind > 0).sum(1) - 1, 0)[:, None]  # (B, 1)
+    text, is_kind = np.take_along_axis(tokens.text, last, 1), np.take_along_axis(tokens.kind, last, 1) == kind  # (B, 1) each
+    return np.where(is_kind, text, 0)[:, 0]
+
+
 class TouchedTokens(NamedTuple):
     """The distinct categories of each user in time order: what the pointer points at. P' is the most of them."""
 
@@ -101,6 +108,14 @@ class Positions:
 def newest_ts(user: UserRow) -> int:
     """Time (ms) of the newest event or query of a user, 0 where there is none."""
     return max(user.recent[-1].ts if user.recent else 0, user.queries[-1].ts if user.queries else 0)
+
+
+def live_query(user: UserRow) -> str:
+    """The newest query of a user where nothing came after it and no event tells that it followed from it, else nothing."""
+    newest = user.queries[-1] if user.queries else None
+    if newest is None or (user.recent and user.recent[-1].ts >= newest.ts):
+        return ""
+    return "" if any(event.pair is not None and event.pair.id == newest.id for event in user.recent) else newest.text
 
 
 def short_tokens(users: Sequence[UserRow], positions: Positions, texts: Texts, cap: int) -> Tokens:

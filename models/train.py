@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from features.events import Event, Item
-from features.history import Deeds, deeds
+from features.history import Deeds, deeds, moments
 from features.table import schema_hash
 from models.bundle import Bundle, ItemTable, Manifest, fingerprint
 from models.codes.codebook import Codebook
@@ -32,12 +32,15 @@ from models.evaluation.tally import Entry
 from models.examples import Examples, build
 from models.fitting import Phase, Run, fit
 from models.fitting import Progress as Progress
-from models.inputs import Positions, Tokens
+from models.inputs import QUERY, Positions, Tokens, ends_with
 from models.recommender import CHUNK, Recommender
 from models.rescoring import examples as rescoring
 from models.rescoring.learning import Learning
 from models.seminar.contents import Contents, Widths, contents, strangers, trim
+from models.seminar.histories import build as histories_of
+from models.seminar.model import Seminar
 from models.seminar.pretrain import hide
+from models.seminar.pretrain import learn as teach
 from models.ulim.loss import Drawn, Pool, allow, sampled_softmax
 from models.ulim.network import Network
 from models.vocabulary import Vocabulary
@@ -119,6 +122,8 @@ def learn(
     if examples is None:
         raise NothingToLearn("there is no event to learn from: give a longer history or a later cut")
     network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.widths).to(device)
+    if config.pretraining:
+        _pretrain(network, prepared, config, seed, progress, run)
     _fit(network, examples, prepared, config, seed, progress, run)
     if network.rescorer is not None:
         table = prepared.contents.join(strangers(vocabulary, config.search_unit, prepared.widths))
@@ -126,6 +131,17 @@ def learn(
         since = rescoring.first_seen(prepared.catalogue, prepared.done)
         learning.fit(rescoring.build(prepared.done, positions, since, config, prepared.cut_ms), seed, progress, run)
     return _bundle(network, prepared, config, seed, data, created)
+
+
+def _pretrain(
+    network: Network, prepared: Prepared, config: Config, seed: int, progress: Callable[[Progress], None], run: Run | None
+) -> None:
+    """SEMINAR's joint objectives over lifelong histories of pairs (papers.md 2.1); of what they teach the search unit goes on."""
+    unit, places = config.search_unit, {item.item_id: at for at, item in enumerate(prepared.catalogue)}
+    before = moments(dict(prepared.done), until_ts=prepared.cut_ms, per_user=unit.per_user)
+    histories, _ = histories_of(before, places, unit)
+    model, rng = Seminar(network.psu).to(network.device), np.random.default_rng(seed)
+    teach(model, histories, prepared.contents, unit, "pretraining", unit.epochs, rng, progress, run)
 
 
 def _evaluated(bundle: Bundle, catalogue: list[Item], split: Split, asked: Asked, device: str) -> Report:
@@ -169,11 +185,14 @@ def losses(
     target = position[: len(batch)]  # (B,)
     same = allow(target, position, own[: len(batch), None] == own[None, :])  # (B, C)
     pool = allow(target, position, torch.from_numpy(drawn.pooled).to(to))  # (B, C)
+    live = torch.from_numpy(ends_with(QUERY, short)).to(to)  # (B,): the text of the query that the target may follow, or 0
+    live_query, is_live = said[live], (live > 0).float()  # (B, d), (B,)
     asked = (same, q_category) if config.long_negatives == "category" else (pool, q_pool)
     return (
         config.alpha * sampled_softmax(interest, candidates, *asked, config.temperature, config.log_q)
         + config.beta * sampled_softmax(state.vectors, candidates, same, q_category, config.temperature, config.log_q)
         + config.pool * sampled_softmax(state.vectors, candidates, pool, q_pool, config.temperature, config.log_q)
+        + config.query * sampled_softmax(live_query, candidates, pool, q_pool, config.temperature, config.log_q, is_live)
         - config.gamma * chance.clamp(min=1e-9).log().mean()
     )
 

@@ -4,7 +4,7 @@ It knows no Kafka. Steps: 1 coalesce requests by user, 2 read `user` and `user_i
 categories and read the `user_category` rows of those whose interest is to be computed, and of the re-scorer, 4 towers,
 5 search, merge and re-score, 6 one versioned write; then the agent: 7 publish, 8 acknowledge. All steps may be repeated.
 
-The ladder, when something is lost: full; short (the short interest and the user's own items, where the backlog exceeds the
+The ladder, when something is lost: full; short (the short interest, a live search and the user's own items, where the backlog exceeds the
 budget); category_popular (no model: popular in the user's categories); popular. The level is in the answer and in a metric.
 """
 
@@ -24,8 +24,8 @@ from features.table import USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
 from models.index import ItemIndex, View, Where
 from models.recommender import Recommender, ShortState
 from models.rescoring.order import depth
+from models.retrieval import asked, own
 from models.retrieval.cascade import Popular, popular_candidates, retrieve, retrieve_short
-from models.retrieval.own import SHARE, repeated
 from models.retrieval.quotas import Extra
 from stream.messages import CandidateSet, PublishedCandidate, RefreshRequest
 
@@ -44,14 +44,15 @@ class Serving:
 
 class Limits(NamedTuple):
     """`top_k` categories a user, `candidates` in a set, whether bought items and those that cannot be had are left out, and the
-    share of a set that is kept for the user's own items (models.retrieval.own), and whether the bundle's re-scorer, where it has
-    one, has the last word (models.rescoring)."""
+    shares of a set that are kept for the user's own items (models.retrieval.own) and for a live search (models.retrieval.asked), and
+    whether the bundle's re-scorer, where it has one, has the last word (models.rescoring)."""
 
     top_k: int = 8
     candidates: int = 200
     exclude_bought: bool = True
     only_available: bool = True
-    repeat_share: float = SHARE
+    repeat_share: float = own.SHARE
+    query_share: float = asked.SHARE
     rescore: bool = True
 
 
@@ -151,7 +152,7 @@ class Refresh:
         long = _long(recommender, state, chosen, held, rows, computed)
         excluded, limit = self._excluded(users), self._limits.candidates
         merged = depth(limit) if rescores else limit
-        extras = self._extras(view, users, excluded, merged)
+        extras = self._extras(recommender, view, users, excluded, merged)
         found_by_user = retrieve(view, long, chosen, state.vectors, excluded, merged, self._where, extras)
         if rescores:
             found_by_user = recommender.rescore([user.row for user in users], rows, found_by_user, limit)
@@ -177,7 +178,8 @@ class Refresh:
         state = recommender.short([user.row for user in users])
         _check(state.vectors)
         excluded, limit = self._excluded(users), self._limits.candidates
-        found = retrieve_short(view, state.vectors, excluded, limit, self._where, self._extras(view, users, excluded, limit))
+        extras = self._extras(recommender, view, users, excluded, limit)
+        found = retrieve_short(view, state.vectors, excluded, limit, self._where, extras)
         return [
             Answer(candidates if user.known else [], "short", without_touched(user))
             for user, candidates in zip(users, found, strict=True)
@@ -190,10 +192,16 @@ class Refresh:
         level = "category_popular" if any(candidate.path == "category_popular" for candidate in candidates) else "popular"
         return Answer(candidates, level, without_touched(user))
 
-    def _extras(self, view: View, users: Sequence[User], excluded: Sequence[set[str]], limit: int) -> list[Extra]:
+    def _extras(
+        self, recommender: Recommender, view: View, users: Sequence[User], excluded: Sequence[set[str]], limit: int
+    ) -> list[Extra]:
         """The lists beside the searches."""
-        rows, share = [user.row for user in users], self._limits.repeat_share
-        return [repeated(view, rows, excluded, limit, self._where, share)] if share else []
+        rows, limits, extras = [user.row for user in users], self._limits, []
+        if limits.repeat_share:
+            extras.append(own.repeated(view, rows, excluded, limit, self._where, limits.repeat_share))
+        if limits.query_share:
+            extras.append(asked.searched_for(view, rows, recommender.queries, excluded, limit, self._where, limits.query_share))
+        return extras
 
     def _excluded(self, users: Sequence[User]) -> list[set[str]]:
         return [{event.item for event in user.row.bought} if self._limits.exclude_bought else set() for user in users]

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from features.outcomes import Candidate, CandidatesRow, ItemRow
-from features.reading import Event, FeatureReader, UserFeatures
+from features.reading import Event, FeatureReader, Searched, UserFeatures
 from features.store import OnlineStore
 
 EVIDENCE = 10  # newest events shown as the reason of a candidate
@@ -67,7 +67,7 @@ class Answers:
             **_about(row),
             "because": _because(candidate, lifelong.count),
             "events": [{**msgspec.to_builtins(event), "title": named[event.item_id]} for event in evidence],
-            "queries": list(dict.fromkeys(event.query for event in evidence if event.query is not None)),
+            "queries": _queries(candidate, past.queries, evidence),
         }
 
     def items(self, items: Sequence[str]) -> list[Answer]:
@@ -105,12 +105,19 @@ def _item(item: str, row: ItemRow) -> Answer:
 
 def _evidence(candidate: Candidate, recent: Sequence[Event], lifelong: Sequence[Event]) -> Sequence[Event]:
     """The newest events that the candidate was drawn from."""
-    if candidate.path == "popular":
+    if candidate.path in ("popular", "query"):
         return []
     if candidate.path == "repeat":
         every = sorted({*recent, *lifelong}, key=lambda event: -event.ts)
         return [event for event in every if event.item_id == candidate.item][:EVIDENCE]
     return (recent if candidate.path == "short" else lifelong)[:EVIDENCE]
+
+
+def _queries(candidate: Candidate, searched: Sequence[Searched], evidence: Sequence[Event]) -> list[str]:
+    """The newest search where that found the item, else those that the events followed."""
+    if candidate.path == "query":
+        return [query.text for query in searched[:1]]
+    return list(dict.fromkeys(event.query for event in evidence if event.query is not None))
 
 
 def _because(candidate: Candidate, count: int) -> str:
@@ -120,6 +127,8 @@ def _because(candidate: Candidate, count: int) -> str:
         return "Near what this user did last, drawn from the newest events of all categories."
     if candidate.path == "repeat":
         return "This user had it before: ranked by how often, how lately and in what way."
+    if candidate.path == "query":
+        return "Near the words that this user searched for last and has not clicked after."
     if candidate.path == "category_popular":
         return f"Popular in category {candidate.category}, where this user has {_events(count)}; no model took part."
     return "Popular with everybody; nothing about this user took part."

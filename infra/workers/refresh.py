@@ -55,6 +55,7 @@ class RefreshWorker:
             settings.exclude_bought,
             settings.only_available,
             settings.repeat_share,
+            settings.query_share,
             settings.rescore,
         )
         self._serving = self._live.serving

@@ -12,12 +12,14 @@ from models.evaluation.questions import Question
 from models.index import ItemIndex, Sizes
 from models.recommender import Recommender
 from models.rescoring.order import depth
+from models.retrieval import asked as live
 from models.retrieval.cascade import retrieve
 from models.retrieval.own import SHARE, repeated
 
 
 class Cascade:
-    """`top_k` category searches, one of the pool and the user's own items, merged, and re-scored where the bundle can.
+    """`top_k` category searches, one of the pool, the user's own items and what a live search finds, merged, and re-scored where the
+    bundle can.
 
     It also names categories: gated, pointer, generator, counted, newest.
     """
@@ -29,6 +31,7 @@ class Cascade:
         catalogue: Sequence[Item],
         own: Sequence[Item] = (),
         repeat_share: float = SHARE,
+        query_share: float = live.SHARE,
         rescore: bool = True,
     ) -> None:
         """Over `catalogue`; those of `own` are found only for a user who had them. New items get the vectors that serving gives them.
@@ -36,7 +39,7 @@ class Cascade:
         `rescore`: by the bundle's re-scorer, where it has one.
         """
         self._rescore = rescore and recommender.rescores
-        self._recommender, self._top_k, self._repeat_share = recommender, top_k, repeat_share
+        self._recommender, self._top_k, self._repeat_share, self._query_share = recommender, top_k, repeat_share, query_share
         table = recommender.bundle.items
         place = {item: at for at, item in enumerate(table.ids)}
         kept = [item for item in (*catalogue, *own) if item.item_id in place]
@@ -64,7 +67,8 @@ class Cascade:
 
         def found(exclude: Sequence[Collection[str]]) -> list[list[str]]:
             again = repeated(self._view, users, exclude, merged, share=self._repeat_share)
-            lists = retrieve(self._view, vectors, chosen, state.vectors, exclude, merged, extras=[again])
+            near = live.searched_for(self._view, users, self._recommender.queries, exclude, merged, share=self._query_share)
+            lists = retrieve(self._view, vectors, chosen, state.vectors, exclude, merged, extras=[again, near])
             if self._rescore:
                 lists = self._recommender.rescore(users, [question.rows for question in asked], lists, k)
             return [[candidate.item for candidate in candidates] for candidates in lists]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from features.events import Item
 from features.history import Deeds, moments
-from models.fitting import Phase, Run, fit
+from models.fitting import Phase, Progress, Run, fit
 from models.seminar.config import SeminarConfig
 from models.seminar.contents import Contents, Widths, contents, trim
 from models.seminar.histories import Batch, Histories, build, distinct
@@ -73,12 +73,16 @@ def pretrain(
     widths = Widths.of(catalogue)
     table = contents(catalogue, vocabulary, config, widths)
     model = Seminar(Psu(config, vocabulary.item_rows, widths)).to(device)
+
+    def tell(now: Progress) -> None:
+        progress(now.phase, now.step, now.steps, now.loss)
+
     tuning_only = msgspec.structs.replace(config, alignment=0.0, relevance=0.0, next_weight=1.0)
     if config.pretraining:
-        learn(model, histories, table, config, "pretraining", config.epochs, rng, progress, run)
-        learn(model, histories, table, tuning_only, "fine-tuning", config.tuning, rng, progress, run)
+        learn(model, histories, table, config, "pretraining", config.epochs, rng, tell, run)
+        learn(model, histories, table, tuning_only, "fine-tuning", config.tuning, rng, tell, run)
     else:
-        learn(model, histories, table, tuning_only, "fine-tuning", config.epochs + config.tuning, rng, progress, run)
+        learn(model, histories, table, tuning_only, "fine-tuning", config.epochs + config.tuning, rng, tell, run)
     return Trained(model.eval(), vocabulary, table, positions)
 
 
@@ -90,7 +94,7 @@ def learn(
     phase: str,
     epochs: int,
     rng: np.random.Generator,
-    progress: Tell,
+    progress: Callable[[Progress], None],
     run: Run | None = None,
 ) -> None:
     """`epochs` passes over the examples, each with the joint loss that `config` weighs."""
@@ -115,7 +119,7 @@ def learn(
         learnt_from=(*histories, *table),
         fused=True,
     )
-    fit(model, told, rng, lambda now: progress(now.phase, now.step, now.steps, now.loss), run)
+    fit(model, told, rng, progress, run)
 
 
 def joint_loss(

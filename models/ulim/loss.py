@@ -51,19 +51,29 @@ class Pool:
 
 
 def sampled_softmax(
-    queries: Tensor, candidates: Tensor, allowed: Tensor, log_q: Tensor, temperature: float, correct: str = "negatives"
+    queries: Tensor,
+    candidates: Tensor,
+    allowed: Tensor,
+    log_q: Tensor,
+    temperature: float,
+    correct: str = "negatives",
+    weight: Tensor | None = None,
 ) -> Tensor:
     """Mean cross entropy: (B, d), (C, d), allowed (B, C), ln q (C,); the target of query b is candidate b.
 
     Each negative is divided by how often it is expected, so that their sum estimates that over all items; the target is there
-    for sure, ln 1 = 0. `correct` may also be `all`, the target with them, or `none`.
+    for sure, ln 1 = 0. `correct` may also be `all`, the target with them, or `none`. `weight` (B,) says how much each query counts;
+    where none does, the loss is 0.
     """
     target = torch.eye(len(queries), len(candidates), dtype=torch.bool, device=queries.device)  # (B, C)
     logits = queries @ candidates.T / temperature  # (B, C)
     if correct != "none":
         logits = logits - (log_q if correct == "all" else log_q.expand_as(logits).masked_fill(target, 0))  # (B, C)
     logits = logits.masked_fill(~allowed, NEVER)  # (B, C)
-    return F.cross_entropy(logits, torch.arange(len(queries), device=queries.device))
+    label = torch.arange(len(queries), device=queries.device)
+    if weight is None:
+        return F.cross_entropy(logits, label)
+    return (F.cross_entropy(logits, label, reduction="none") * weight).sum() / weight.sum().clamp(min=1e-9)
 
 
 def allow(target: Tensor, position: Tensor, columns: Tensor) -> Tensor:

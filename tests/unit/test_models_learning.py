@@ -3,13 +3,16 @@
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
+import torch
 
 from features import sources
 from features.event_time import DAY_MS
 from models.config import Config
 from models.train import train
 from stream.shop import Shop
+from tests.tiny_bundle import CONFIG, shop
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TAOBAO_LAST_DAY_MS = 1_512_230_400_000  # 2017-12-03 00:00 in China
@@ -24,9 +27,22 @@ def assert_beats_popularity(metrics):
 
 def test_on_the_simulated_shop():
     now = 1_760_000_000_000
-    shop = Shop(seed=3, users=120, items=800, categories=30, events_per_day=2.5)
-    bundle = train(shop.history(now - 50 * DAY_MS, now), shop.catalogue(now), Config(epochs=3, per_user=25, test_per_user=4), seed=3)
+    simulated = Shop(seed=3, users=120, items=800, categories=30, events_per_day=2.5)
+    events, catalogue = simulated.history(now - 50 * DAY_MS, now), simulated.catalogue(now)
+    bundle = train(events, catalogue, Config(epochs=3, per_user=25, test_per_user=4), seed=3)
     assert_beats_popularity(bundle.manifest.metrics)
+
+
+def test_the_search_unit_learns_its_own_objectives_first_and_the_towers_go_on_from_there():
+    events, catalogue = shop(users=10, events=20)
+    phases, units = [], []
+    for pretraining in (True, False):
+        told = []
+        config = msgspec.structs.replace(CONFIG, epochs=1, holdout=0.0, learning_rate=0.0, pretraining=pretraining)
+        units.append(train(events, catalogue, config, 0, told.append).network.psu.state_dict())
+        phases.append(list(dict.fromkeys(now.phase for now in told if now.examples)))
+    assert phases == [["pretraining", "training"], ["training"]]
+    assert not any(torch.equal(units[0][name], units[1][name]) for name in ("words.weight", "gate", "id.weight"))
 
 
 @pytest.mark.data

@@ -65,6 +65,20 @@ def test_a_users_own_items_stand_at_the_top_in_the_order_of_their_list(behind):
     assert "repeat" not in {c.path for c in without}
 
 
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_search_is_answered_until_an_event_follows(behind):
+    system = System(candidates=30)
+    query = Query(event_id="q", user_id="u", query_id="q", text="green thing", ts=NOW - 10)
+    system.happens(click(1))
+    asked = system.happens(query)
+    paths = [c.path for c in system.answer(asked, behind).candidates]
+    assert paths.count("query") >= 10
+    without = System(system.store, candidates=30, query_share=0.0).answer(asked, behind).candidates
+    assert "query" not in {c.path for c in without}
+    after = system.answer(system.happens(click(1001, "c3")), behind).candidates
+    assert "query" not in {c.path for c in after}
+
+
 def test_the_ladder_short_only_when_behind(system):
     outcome = system.refresh.process(system.happens(click(1)), behind=True)
     assert (outcome.levels, outcome.failure, outcome.interests_computed) == ({"short": 1}, None, 0)
