@@ -49,6 +49,13 @@ ROWS = (
     Row("recurrent short encoder", {"short_encoder": "recurrent"}),
     Row("short users packed into rows", {"packed": True}),
 )
+SEMINAR = (
+    Row("search unit without pretraining", {"pretraining": False}),
+    Row("without alignment", {"seminar": SeminarConfig(alignment=0.0)}),
+    Row("without queries", {"seminar": SeminarConfig(queries=False)}),
+    Row("without the loss of live queries", {"query": 0.0}),
+    Row("live queries count twice", {"query": 1.0}),
+)
 SENSITIVITY = (
     Row("alpha 0.5", {"alpha": 0.5}),
     Row("alpha 2", {"alpha": 2.0}),
@@ -69,7 +76,12 @@ SENSITIVITY = (
     Row("4 heads", {"heads": 4}),
     Row("S 20", {"short": 20}),
 )
-GROUPS = {"mechanisms": ROWS, "sensitivity": (ROWS[0], *SENSITIVITY), "all": (*ROWS, *SENSITIVITY)}
+GROUPS = {
+    "mechanisms": ROWS,
+    "seminar": (ROWS[0], *SEMINAR),
+    "sensitivity": (ROWS[0], *SENSITIVITY),
+    "all": (*ROWS, *SEMINAR, *SENSITIVITY),
+}
 
 
 class UnknownRow(ValueError):
