@@ -20,7 +20,7 @@ def add_to(app: typer.Typer) -> None:
 
 def ablate(
     data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")],
-    rows: Annotated[str, typer.Option(help="Of `mechanisms`, `seminar`, `sensitivity`, `all` and names of rows, by commas.")] = "mechanisms",
+    rows: Annotated[str, typer.Option(help="`mechanisms`, `seminar`, `sensitivity`, `all`, names of rows; by commas.")] = "mechanisms",
     products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each row, each of another seed.")] = 3,
     holdout: Annotated[float, typer.Option(min=0.001, max=0.5, help="Share of events held out; of the rest as much is asked for.")] = 0.1,
