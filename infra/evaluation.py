@@ -21,6 +21,7 @@ from infra.training import ShopPlan, shop_history
 from models.bundle import Manifest, load
 from models.config import Config
 from models.evaluation.cascaded import Cascade
+from models.evaluation.coded import CodeRecall, code_recall
 from models.evaluation.contenders import SIMPLE
 from models.evaluation.questions import own_items, users_asked
 from models.evaluation.report import CASCADE, Asked, Report, evaluate
@@ -100,6 +101,7 @@ class Outcome(msgspec.Struct, frozen=True):
     max_users: int | None
     test_users: int | None
     costs: dict[str, Cost]
+    codes: list[CodeRecall]
     seconds: float
     peak_bytes: int
     commit: str
@@ -123,7 +125,8 @@ def run(plan: Plan, phase: Phase) -> Outcome:
         raise NothingToLearn("no event is held out: ask for a larger --holdout, an earlier --cut, or --split users")
     seeds = list(range(plan.seed, plan.seed + plan.seeds)) if plan.bundle is None else [plan.seed]
     costs: dict[str, Cost] = {}
-    report = _report(plan, loaded, split, rivals, seeds, costs, phase)
+    codes: list[CodeRecall] = []
+    report = _report(plan, loaded, split, rivals, seeds, costs, codes, phase)
     return Outcome(
         data=loaded.name,
         report=report,
@@ -134,6 +137,7 @@ def run(plan: Plan, phase: Phase) -> Outcome:
         max_users=plan.max_users,
         test_users=plan.test_users,
         costs=costs,
+        codes=codes,
         seconds=round(perf_counter() - began, 1),
         peak_bytes=peak_bytes(),
         commit=commit(),
@@ -213,7 +217,14 @@ def peak_bytes() -> int:
 
 
 def _report(
-    plan: Plan, loaded: Loaded, split: Split, rivals: Sequence[str], seeds: Sequence[int], costs: dict[str, Cost], phase: Phase
+    plan: Plan,
+    loaded: Loaded,
+    split: Split,
+    rivals: Sequence[str],
+    seeds: Sequence[int],
+    costs: dict[str, Cost],
+    codes: list[CodeRecall],
+    phase: Phase,
 ) -> Report:
     catalogue = catalogue_for(loaded, split)
     ids = [item.item_id for item in catalogue]
@@ -225,6 +236,8 @@ def _report(
         *_cascades(plan, loaded.name, split, Offered(catalogue, own), seeds, costs, phase),
         *simple(split, plan.baselines, plan.seed),
     ]
+    cascades = [entry.contender for entry in entries if isinstance(entry.contender, Cascade)]
+    codes += [found for cascade in cascades if (found := code_recall(cascade.bundle, split.known, users)) is not None]
     entries += _rivals(plan, rivals, split, catalogue, seeds, costs, phase)
     most = len(users) if split.whole else len(users) * plan.config.test_per_user
     with phase("asking") as tell:

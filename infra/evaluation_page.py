@@ -39,6 +39,14 @@ def section(outcome: Outcome, command: str) -> str:
         "",
         markdown(outcome.report),
     ]
+    if outcome.codes:
+        heads = ("histories", "events each", "codes alone", "codes and re-rank", "share of the attention that these hold", "best possible")
+        cells = [
+            (str(c.histories), f"{c.events:.0f}", f"{c.alone:.3f}", f"{c.reranked:.3f}", f"{c.weight:.3f}", f"{c.most:.3f}")
+            for c in outcome.codes
+        ]
+        told += ["", f"**Codes beside vectors**: the best {outcome.codes[0].kept} of a lifelong history, a row a seed", ""]
+        told += table(heads, cells)
     if outcome.costs:
         rows = [(name, f"{cost.seconds / cost.seeds:.0f}") for name, cost in outcome.costs.items()]
         told += ["", "**Training**", "", *table(("", "seconds a seed"), rows)]

@@ -7,6 +7,7 @@ import numpy as np
 
 from features.events import Item
 from features.rows import CategoryRow, UserRow
+from models.bundle import Bundle
 from models.evaluation.contenders import Answer
 from models.evaluation.questions import Question
 from models.index import ItemIndex, Sizes
@@ -52,6 +53,11 @@ class Cascade:
         exact = Sizes(exact=max(1, len(ids)))
         parts = None if recommender.fused else recommender.item_parts([*kept, *new])
         self._view = ItemIndex(recommender.bundle.codebook, vectors, ids, categories, parts=parts, sizes=exact).look()
+
+    @property
+    def bundle(self) -> Bundle:
+        """What it serves from."""
+        return self._recommender.bundle
 
     def answer(self, asked: Sequence[Question], k: int) -> list[Answer]:
         """As promised by `Contender`."""
