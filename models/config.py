@@ -66,9 +66,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     category_source: Literal["gated", "pointer", "generator"] = "gated"  # what names them
     popular: int = 200
 
-    seminar: SeminarConfig = SeminarConfig()  # SEMINAR's, but for dim and heads, which are those above
+    seminar: SeminarConfig = SeminarConfig()  # SEMINAR's, but for dim, heads and per_user, which are those above
 
     @property
     def search_unit(self) -> SeminarConfig:
-        """SEMINAR's configuration with the dimension and the heads of this one."""
-        return msgspec.structs.replace(self.seminar, dim=self.dim, heads=self.heads)
+        """SEMINAR's configuration with the dimension, the heads and the baskets of a user of this one."""
+        return msgspec.structs.replace(self.seminar, dim=self.dim, heads=self.heads, per_user=self.per_user)
