@@ -66,9 +66,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     category_source: Literal["gated", "pointer", "generator"] = "gated"  # what names them
     popular: int = 200
 
-    seminar: SeminarConfig = SeminarConfig()  # SEMINAR's, but for dim, heads and per_user, which are those above
+    seminar: SeminarConfig = SeminarConfig()  # SEMINAR's, but for dim, heads, per_user and per_basket, which are those above
 
     @property
     def search_unit(self) -> SeminarConfig:
-        """SEMINAR's configuration with the dimension, the heads and the baskets of a user of this one."""
-        return msgspec.structs.replace(self.seminar, dim=self.dim, heads=self.heads, per_user=self.per_user)
+        """SEMINAR's configuration with what this one says too."""
+        shared = {name: getattr(self, name) for name in ("dim", "heads", "per_user", "per_basket")}
+        return msgspec.structs.replace(self.seminar, **shared)

@@ -33,6 +33,7 @@ class SeminarConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     item_dropout: float = 0.15  # share of items whose id is hidden, so that content learns to stand alone
     word_dropout: float = 0.1  # share of hashed ids that are hidden
     per_user: int = 40  # baskets of one user that become examples
+    per_basket: int = 4  # items of a basket that do
 
     pretraining: bool = True  # False: the same number of passes, all of them fine-tuning from random weights
     queries: bool = True  # False: every query is masked

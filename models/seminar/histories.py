@@ -35,9 +35,10 @@ class Batch(NamedTuple):
 
 
 class Histories(NamedTuple):
-    """E examples, their steps laid end to end."""
+    """E examples and the steps that they read, which examples of one moment share."""
 
-    start: np.ndarray  # (E + 1,) int64
+    start: np.ndarray  # (E,) int64, the first step of each
+    size: np.ndarray  # (E,) int64, how many
     item: np.ndarray  # (steps,) int32
     text: np.ndarray  # (steps,) int32
     target: np.ndarray  # (E,) int64
@@ -46,7 +47,7 @@ class Histories(NamedTuple):
 
     def batch(self, at: np.ndarray) -> Batch:
         """The examples at the given positions, their histories as wide as the longest of them and one at least."""
-        sizes = self.start[at + 1] - self.start[at]  # (E,)
+        sizes = self.size[at]  # (E,)
         width = max(1, int(sizes.max(initial=0)))
         column = np.arange(width)
         here = column < sizes[:, None]  # (E, L)
@@ -57,7 +58,7 @@ class Histories(NamedTuple):
 
 def lifelong(row: UserRow, categories: Mapping[str, CategoryRow], length: int) -> list[Step]:
     """The newest `length` steps of a user, oldest first."""
-    events = [event for category in categories.values() for event in category.events]
+    events = [event for category in categories.values() for event in category.events[-length:]]
     told = {event.pair.id for event in events if event.pair is not None}
     steps = [Step(event.ts, event.id, event.item, event.pair.text if event.pair else "") for event in events]
     steps += [Step(query.ts, query.id, None, query.text) for query in row.queries if query.id not in told]
@@ -65,24 +66,23 @@ def lifelong(row: UserRow, categories: Mapping[str, CategoryRow], length: int) -
 
 
 def build(moments: Iterable[Moment], positions: Mapping[str, int], config: SeminarConfig) -> tuple[Histories, np.ndarray]:
-    """An example for each distinct item of each moment's basket that the catalogue has; and the number of the moment of each (E,)."""
+    """Examples of each moment: `per_basket` distinct items of its basket that the catalogue has; and the number (E,) of each one's moment."""
     texts: dict[str, int] = {}
-    starts, items, numbers, targets, asked, whose = [0], [], [], [], [], []
+    parts, examples, laid = [np.empty((2, 0), np.int32)], [], 0
     for number, moment in enumerate(moments):
+        basket = [event for event in {event.item: event for event in moment.basket}.values() if event.item in positions]
+        if not basket:
+            continue
         steps = lifelong(moment.row, moment.categories, config.length)
-        for event in {event.item: event for event in moment.basket}.values():
-            if event.item not in positions:
-                continue
-            items += [positions.get(step.item, NONE) if step.item is not None else NONE for step in steps]
-            numbers += [_number(texts, step.text) for step in steps]
+        items = [positions.get(step.item, NONE) if step.item is not None else NONE for step in steps]
+        parts.append(np.array([items, [_number(texts, step.text) for step in steps]], np.int32))
+        for event in basket[: config.per_basket]:
             followed = pair(event, moment.row.queries).pair
-            starts.append(len(items))
-            targets.append(positions[event.item])
-            asked.append(_number(texts, followed.text if followed else ""))
-            whose.append(number)
-    words = query_words(list(texts), config)
-    arrays = np.array(starts, np.int64), np.array(items, np.int32), np.array(numbers, np.int32)
-    return Histories(*arrays, np.array(targets, np.int64), np.array(asked, np.int64), words), np.array(whose, np.int64)
+            examples.append((laid, len(steps), positions[event.item], _number(texts, followed.text if followed else ""), number))
+        laid += len(steps)
+    item, text = np.concatenate(parts, axis=1)
+    start, size, target, asked, whose = np.array(examples, np.int64).reshape(-1, 5).T.copy()
+    return Histories(start, size, item, text, target, asked, query_words(list(texts), config)), whose
 
 
 def _number(texts: dict[str, int], text: str) -> int:

@@ -210,7 +210,5 @@ def _clicks(done: Mapping[str, Deeds], positions: Mapping[str, int], cut_ms: int
 
 def _only(histories: Histories, kept: np.ndarray) -> Histories:
     """The examples at the given positions."""
-    ends = np.cumsum([0, *(histories.start[kept + 1] - histories.start[kept])])
-    flat = np.concatenate([np.arange(histories.start[n], histories.start[n + 1]) for n in kept.tolist()])
-    item, text = (array[flat.astype(np.int64)] for array in (histories.item, histories.text))
-    return Histories(ends, item, text, histories.target[kept], histories.asked[kept], histories.words)
+    start, size, target, asked = (array[kept] for array in (histories.start, histories.size, histories.target, histories.asked))
+    return histories._replace(start=start, size=size, target=target, asked=asked)

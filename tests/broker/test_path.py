@@ -29,7 +29,7 @@ from tests.broker.system import differing, running, wait_for
 DATA = Path(__file__).resolve().parents[2].parent / "shared/data/taobao_users.parquet"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 USERS, EVENTS = 996, 101_489
-SMALL = Config(dim=16, epochs=1, per_user=2, holdout=0.0, short=16, long=16, touched=32, subspaces=4, pool_negatives=128)
+SMALL = Config(dim=16, epochs=1, per_user=2, holdout=0.0, short=16, long=16, touched=32, subspaces=4, pool_negatives=128, pretraining=False)
 
 pytestmark = [pytest.mark.broker, pytest.mark.data, pytest.mark.timeout(600)]
 
