@@ -66,7 +66,7 @@ def lifelong(row: UserRow, categories: Mapping[str, CategoryRow], length: int) -
 
 
 def build(moments: Iterable[Moment], positions: Mapping[str, int], config: SeminarConfig) -> tuple[Histories, np.ndarray]:
-    """Examples of each moment: `per_basket` distinct items of its basket that the catalogue has; and the number (E,) of each one's moment."""
+    """Examples of each moment: `per_basket` items of its basket that the catalogue has; and the number of the moment of each (E,)."""
     texts: dict[str, int] = {}
     parts, examples, laid = [np.empty((2, 0), np.int32)], [], 0
     for number, moment in enumerate(moments):
