@@ -196,7 +196,7 @@ def split_of(plan: Plan, done: Mapping[str, Deeds]) -> Split:
 
 def refuse_seen(manifest: Manifest, name: str, split: Split) -> None:
     """Raise SeenInTraining where a bundle has learnt from what the split holds out of the data called `name`."""
-    if manifest.data != name:
+    if name not in (manifest.data, *manifest.earlier):
         return
     instead = "leave --bundle out, and one is trained on what may be seen"
     if split.whole:

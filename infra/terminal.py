@@ -48,6 +48,17 @@ def when(ts_ms: int) -> str:
         return str(ts_ms)
 
 
+def moment_ms(told: str, option: str) -> int:
+    """Milliseconds since the epoch that an option tells, in digits or as an ISO time; without a zone it is UTC."""
+    if told.isdigit():
+        return int(told)
+    try:
+        moment = datetime.fromisoformat(told)
+    except ValueError:
+        raise typer.BadParameter("write 2017-12-02, 2017-12-02T10:00 or milliseconds since the epoch", param_hint=option) from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """A progress bar on stderr, moved by calling it with (done, in all); a line every tenth where stderr is no terminal."""

@@ -10,7 +10,7 @@ from features import sources
 from features.events import Event, Item
 from infra.clock import wall_ms
 from infra.training_log import TrainingLog
-from models.bundle import Manifest, save
+from models.bundle import Bundle, Manifest, save
 from models.codes.modalities import choose
 from models.config import Config
 from models.fitting import Checkpoints, Ranks, Run
@@ -77,19 +77,21 @@ def train_bundle(
     every_s: float = 60.0,
     log: Path | None = None,
     ranks: Ranks | None = None,
+    parent: Bundle | None = None,
 ) -> Manifest:
     """Train, write the bundle to `out` (one that stood there is replaced), give its manifest with the metrics.
 
     A training that is kept in the directory `checkpoints`, anew after `every_s` seconds, goes on from there where it was broken
     off. `log` gets a row a step. Of several processes (`ranks`) all are given the same; only the one that leads tells, logs,
-    writes and has metrics.
+    writes and has metrics. With a `parent` that bundle is gone on from, on what is newer than what it learnt from.
 
     Raises:
-        CheckpointRefused: the directory holds another training. RanksDiffer: the processes are not given the same.
+        CheckpointRefused: the directory holds another training. RanksDiffer: the processes are not given the same. CannotTune: the
+        parent cannot be gone on from.
     """
     ranks = ranks or Ranks()
-    kept = Checkpoints(checkpoints, {"seed": str(seed), "data": history.name}, every_s) if checkpoints else None
-
+    about = {"seed": str(seed), "data": history.name} | ({"parent": parent.generation} if parent else {})
+    kept = Checkpoints(checkpoints, about, every_s) if checkpoints else None
     created = datetime.now(UTC).isoformat(timespec="seconds")
     with TrainingLog(log) if log and ranks.leads else nullcontext() as written:
 
@@ -109,6 +111,7 @@ def train_bundle(
             created=created,
             device=device,
             run=Run(kept, ranks),
+            parent=parent,
         )
     if ranks.leads:
         save(bundle, out)

@@ -41,7 +41,9 @@ class BundleMismatch(ValueError):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a bundle is. `files` holds the checksum of each file; `metrics` are those of the held-out events.
 
-    Events of `data` before `cut_ms` were learnt from; None where a bundle of an older version does not say.
+    Events of `data` before `cut_ms` were learnt from; None where a bundle of an older version does not say. One that goes on
+    from a bundle names that generation, its `parent`, and `earlier` data that those before it learnt from. `steps` are all
+    that its towers went through.
     """
 
     format: int = FORMAT
@@ -58,6 +60,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     created: str
     cut_ms: int | None = None
+    parent: str | None = None
+    earlier: tuple[str, ...] = ()
+    steps: int = 0
     metrics: dict[str, dict[str, float]] = {}
     files: dict[str, str] = {}
 

@@ -39,6 +39,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     batch: int = 256
     run: int = 8  # examples of one category that stand together in a batch: they share negatives
     learning_rate: float = 4e-3
+    tuning_rate: float = 1e-3  # learning rate of a training that goes on from a bundle (models.tuning)
     temperature: float = 0.07
     per_user: int = 40  # moments of one user that become examples
     per_basket: int = 4

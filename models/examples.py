@@ -43,12 +43,12 @@ class Examples(NamedTuple):
             yield shuffled[start : start + config.batch]
 
 
-def build(done: Mapping[str, Deeds], positions: Positions, config: Config, until_ts: int) -> Examples | None:
-    """Examples from all baskets before `until_ts` (ms); None where there are none."""
+def build(done: Mapping[str, Deeds], positions: Positions, config: Config, until_ts: int, from_ts: int = 0) -> Examples | None:
+    """Examples from all baskets from `from_ts` on, before `until_ts` (ms); None where there are none."""
     texts = Texts(config.search_unit)
     parts: list[tuple[Tokens, Tokens, TouchedTokens, np.ndarray, np.ndarray]] = []
     chunk: list[tuple[Moment, Behaviour]] = []
-    for moment in moments(dict(done), until_ts=until_ts, per_user=config.per_user):
+    for moment in moments(dict(done), from_ts=from_ts, until_ts=until_ts, per_user=config.per_user):
         chunk += [(moment, event) for event in _targets(moment.basket, config.per_basket)]
         if len(chunk) >= CHUNK:
             parts.append(_encode(chunk, positions, texts, config))

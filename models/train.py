@@ -41,6 +41,7 @@ from models.seminar.histories import build as histories_of
 from models.seminar.model import Seminar
 from models.seminar.pretrain import hide
 from models.seminar.pretrain import learn as teach
+from models.tuning import begin_new, new_since, take_over
 from models.ulim.loss import Drawn, Pool, allow, sampled_softmax
 from models.ulim.network import Network
 from models.vocabulary import Vocabulary
@@ -56,6 +57,7 @@ class Prepared(NamedTuple):
     widths: Widths
     contents: Contents  # of the V items
     category: np.ndarray  # (V,) rows of the vocabulary
+    parent: Bundle | None  # that is gone on from
 
 
 def train(
@@ -69,20 +71,24 @@ def train(
     created: str = "",
     device: str = "cpu",
     run: Run | None = None,
+    parent: Bundle | None = None,
 ) -> Bundle:
     """Learn from the events before the cut, evaluate on those after it (`bundle.manifest.metrics`), give the bundle.
 
     Of several processes (`run`) only the one that leads evaluates; the others' bundles have no metrics.
     Popular items of the bundle, which serve where the model cannot, are those of all events. Items that came after the cut are
     in the bundle, but not among what the evaluation can find: that they are there may tell what was wanted.
+    With a `parent`, what that learnt from is history alone, and the last share of what is newer is held out.
 
     Raises:
-        NothingToLearn: there is no event before the cut.
+        NothingToLearn: there is no event before the cut. CannotTune: as `learn` says.
     """
     progress(Progress("reading history", 0, 1, 0.0))
-    split = temporal(deeds(events), config.holdout, config.cut_ms)
+    done = deeds(events)
+    split = temporal(done, config.holdout, config.cut_ms, new_since(parent, done) if parent else 0)
     catalogue = catalogue_of(items, split.known, split.cut_ms)
-    bundle = learn(split.known, catalogue, config, seed, progress, cut_ms=split.cut_ms, data=data, created=created, device=device, run=run)
+    to = {"data": data, "created": created, "device": device}
+    bundle = learn(split.known, catalogue, config, seed, progress, cut_ms=split.cut_ms, run=run, parent=parent, **to)
     if run is not None and not run.ranks.leads:
         return bundle
     progress(Progress("evaluating", 1, 1, 0.0))
@@ -104,33 +110,41 @@ def learn(
     created: str = "",
     device: str = "cpu",
     run: Run | None = None,
+    parent: Bundle | None = None,
 ) -> Bundle:
     """A bundle learnt from what users did before `cut_ms`, and from nothing else; its manifest has no metrics.
 
     `items` is the catalogue; items that only known events tell of are added. `created` and `data` go into the manifest as
     they are. The same input and seed give the same bundle on one machine and thread count, whatever the order of items.
+    With a `parent` its weights are gone on from, on what came after it (models.tuning); it is left as it is.
 
     Raises:
-        NothingToLearn: there is no event before the cut. UnknownModality: `config.coded` names none.
+        NothingToLearn: there is no event before the cut. UnknownModality: `config.coded` names none. CannotTune: nothing is new
+        to the parent, or its weights are not those of this configuration.
     """
     choose(config.coded)
     torch.manual_seed(seed)
-    prepared = _prepare(known, items, config, cut_ms)
+    prepared = _prepare(known, items, config, cut_ms, parent)
     vocabulary = prepared.vocabulary
     positions = Positions({item.item_id: at for at, item in enumerate(prepared.catalogue)}, vocabulary)
-    examples = build(prepared.done, positions, config, prepared.cut_ms)
+    new_ms = new_since(parent, known) if parent else 0
+    examples = build(prepared.done, positions, config, prepared.cut_ms, new_ms)
     if examples is None:
         raise NothingToLearn("there is no event to learn from: give a longer history or a later cut")
     network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.widths).to(device)
-    if config.pretraining:
+    if parent is not None:
+        take_over(network, parent.network)
+        begin_new(network.psu, prepared.contents, parent.vocabulary.item_rows)
+    elif config.pretraining:
         _pretrain(network, prepared, config, seed, progress, run)
-    _fit(network, examples, prepared, config, seed, progress, run)
+    rates = config if parent is None else msgspec.structs.replace(config, learning_rate=config.tuning_rate)
+    steps = _fit(network, examples, prepared, rates, seed, progress, run)
     if network.rescorer is not None:
         table = prepared.contents.join(strangers(vocabulary, config.search_unit, prepared.widths))
-        learning = Learning(network.rescorer, _vectors(network, table), prepared.category, config)
+        learning = Learning(network.rescorer, _vectors(network, table), prepared.category, rates)
         since = rescoring.first_seen(prepared.catalogue, prepared.done)
-        learning.fit(rescoring.build(prepared.done, positions, since, config, prepared.cut_ms), seed, progress, run)
-    return _bundle(network, prepared, config, seed, data, created)
+        learning.fit(rescoring.build(prepared.done, positions, since, config, prepared.cut_ms, new_ms), seed, progress, run)
+    return _bundle(network, prepared, config, seed, data, created, steps)
 
 
 def _pretrain(
@@ -205,13 +219,15 @@ def _fit(
     seed: int,
     progress: Callable[[Progress], None],
     run: Run | None,
-) -> None:
+) -> int:
+    """Learn; gives the number of steps."""
     rng = np.random.default_rng(seed)
     table = prepared.contents.join(strangers(prepared.vocabulary, config.search_unit, prepared.widths))
     pool = Pool(prepared.category, examples.item)
-    counts = np.bincount(examples.category, minlength=len(network.popularity)) + 1.0
-    with torch.no_grad():
-        network.popularity.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+    if prepared.parent is None:
+        counts = np.bincount(examples.category, minlength=len(network.popularity)) + 1.0
+        with torch.no_grad():
+            network.popularity.copy_(torch.from_numpy(np.log(counts / counts.sum())))
 
     def loss(batch: np.ndarray, rng: np.random.Generator) -> Tensor:
         drawn = pool.draw(examples.item[batch], config.category_negatives, config.pool_negatives, rng)
@@ -228,19 +244,21 @@ def _fit(
         learnt_from=(*examples.arrays, *table),
     )
     fit(network, phase, rng, progress, run)
+    return phase.steps
 
 
 def _local(tokens: Tokens, item: np.ndarray, text: np.ndarray) -> Tokens:
     return tokens._replace(item=item.reshape(tokens.item.shape), text=text.reshape(tokens.text.shape))
 
 
-def _prepare(done: Mapping[str, Deeds], items: Iterable[Item], config: Config, cut_ms: int) -> Prepared:
+def _prepare(done: Mapping[str, Deeds], items: Iterable[Item], config: Config, cut_ms: int, parent: Bundle | None) -> Prepared:
     catalogue = catalogue_of(items, done, cut_ms)
     seen = {event.item for deed in done.values() for event in deed.events if event.ts < cut_ms}
-    vocabulary = Vocabulary.of((item.category_id for item in catalogue), seen)
-    widths = Widths.of(catalogue)
+    vocabulary = (parent.vocabulary if parent else Vocabulary.of((), ())).grown((item.category_id for item in catalogue), seen)
+    widths = parent.manifest.widths if parent else Widths.of(catalogue)
     category = np.array([vocabulary.category(item.category_id) for item in catalogue], np.int64)
-    return Prepared(done, cut_ms, catalogue, vocabulary, widths, contents(catalogue, vocabulary, config.search_unit, widths), category)
+    shown = contents(catalogue, vocabulary, config.search_unit, widths)
+    return Prepared(done, cut_ms, catalogue, vocabulary, widths, shown, category, parent)
 
 
 def catalogue_of(items: Iterable[Item], done: Mapping[str, Deeds], cut_ms: int) -> list[Item]:
@@ -269,13 +287,13 @@ def _chunks(items: Contents) -> Iterator[Contents]:
 
 
 @torch.inference_mode()
-def _bundle(network: Network, prepared: Prepared, config: Config, seed: int, data: str, created: str) -> Bundle:
-    catalogue = prepared.catalogue
+def _bundle(network: Network, prepared: Prepared, config: Config, seed: int, data: str, created: str, steps: int) -> Bundle:
+    parent, catalogue = prepared.parent, prepared.catalogue
     vectors = _vectors(network, prepared.contents).cpu().numpy()  # (V, d)
     wide = () if only_fused(config.coded) else [network.coded(chunk, config.coded) for chunk in _chunks(prepared.contents)]
     parts = np.concatenate(wide) if wide else None  # (V, D)
     coded = vectors if parts is None else parts
-    codebook = Codebook.train(coded, config.subspaces * len(config.coded), seed)
+    codebook = Codebook.train(coded, config.subspaces * len(config.coded), seed, start=parent.codebook if parent else None)
     manifest = Manifest(
         schema=schema_hash(),
         generation=fingerprint(network),
@@ -290,6 +308,9 @@ def _bundle(network: Network, prepared: Prepared, config: Config, seed: int, dat
         seed=seed,
         created=created,
         cut_ms=prepared.cut_ms,
+        parent=parent.generation if parent else None,
+        earlier=tuple(sorted({*parent.manifest.earlier, parent.manifest.data})) if parent else (),
+        steps=steps + (parent.manifest.steps if parent else 0),
     )
     ids, categories = [item.item_id for item in catalogue], [item.category_id for item in catalogue]
     items = ItemTable(ids, categories, [item.title for item in catalogue], vectors, codebook.encode(coded), parts)

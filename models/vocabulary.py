@@ -21,6 +21,11 @@ class Vocabulary:
         """The vocabulary of distinct ids, in sorted order: the same for the same sets."""
         return cls(sorted(set(categories)), sorted(set(items)))
 
+    def grown(self, categories: Iterable[str], items: Iterable[str]) -> "Vocabulary":
+        """These ids in their rows, then the new ones of the given in sorted order."""
+        new_categories, new_items = set(categories) - set(self.categories), set(items) - set(self.items)
+        return Vocabulary((*self.categories, *sorted(new_categories)), (*self.items, *sorted(new_items)))
+
     @property
     def category_rows(self) -> int:
         """Rows of a table of categories, those of padding and the unknown among them."""

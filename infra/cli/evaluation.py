@@ -2,14 +2,13 @@
 
 import shlex
 import sys
-from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.terminal import AsJson, print_json, progress, say
+from infra.terminal import AsJson, moment_ms, print_json, progress, say
 
 if TYPE_CHECKING:
     from infra.evaluation import Outcome
@@ -61,7 +60,11 @@ def evaluate(
     chosen = _baselines(baselines)
     usual = config_of(epochs, dim)
     config = msgspec.structs.replace(
-        usual, holdout=holdout, cut_ms=_moment(cut), per_user=depth or usual.per_user, test_per_user=per_user or usual.test_per_user
+        usual,
+        holdout=holdout,
+        cut_ms=None if cut is None else moment_ms(cut, "--cut"),
+        per_user=depth or usual.per_user,
+        test_per_user=per_user or usual.test_per_user,
     )
     plan = Plan(
         data=data,
@@ -99,17 +102,6 @@ def _baselines(asked: str) -> tuple[str, ...]:
             raise typer.BadParameter(f"{name!r} is none of {', '.join((*groups, *SIMPLE, *NAMES))}", param_hint="--baselines")
         names += groups.get(name, (name,))
     return tuple(dict.fromkeys(names))
-
-
-def _moment(told: str | None) -> int | None:
-    """Milliseconds since the epoch, of digits or an ISO time; without a zone it is UTC."""
-    if told is None or told.isdigit():
-        return None if told is None else int(told)
-    try:
-        moment = datetime.fromisoformat(told)
-    except ValueError:
-        raise typer.BadParameter("write 2017-12-02, 2017-12-02T10:00 or milliseconds since the epoch", param_hint="--cut") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _command(outcome: "Outcome") -> str:

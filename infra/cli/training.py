@@ -1,13 +1,17 @@
 """Commands that train, and show how a training went."""
 
+from collections.abc import Mapping
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.terminal import AsJson, print_json, progress, say
+from infra.terminal import AsJson, moment_ms, print_json, progress, say
+
+if TYPE_CHECKING:
+    from models.bundle import Bundle
+    from models.config import Config
 
 
 def add_to(app: typer.Typer) -> None:
@@ -22,7 +26,17 @@ def train(
     products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
     dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
-    coded: Annotated[str, typer.Option(help="What item codes stand for, by commas: fused, id, text, image, attributes.")] = "fused",
+    coded: Annotated[
+        str | None, typer.Option(help="What item codes stand for, by commas: fused, id, text, image, attributes. Else fused.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=1e-6, max=1, help="Highest learning rate. Else 0.004, with --from 0.001.")
+    ] = None,
+    cut: Annotated[str | None, typer.Option(help="Hold out what is newer: ISO time (UTC) or ms. Else the newest tenth.")] = None,
+    parent: Annotated[
+        Path | None,
+        typer.Option("--from", exists=True, file_okay=False, help="Go on from this bundle, on what is newer than what it learnt."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
     users: Annotated[int, typer.Option(min=1, help="Users of the simulated shop.")] = 300,
     items: Annotated[int, typer.Option(min=1, help="Items of the simulated shop.")] = 2000,
@@ -41,26 +55,30 @@ def train(
 ) -> None:
     """Train a bundle on events replayed through the row code, print how it does on the held-out ones.
 
+    With --from the bundle's weights are gone on from: what it learnt from is history, newer events are learnt.
     Under `torchrun --no-python` several processes train one bundle together.
     """
     import msgspec
 
     from infra.settings import load_settings
-    from infra.training import ShopPlan, config_of, file_history, shop_history, train_bundle
+    from infra.training import ShopPlan, file_history, shop_history, train_bundle
     from infra.training_plot import write_plot
     from infra.wiring import choose_device
-    from models.codes.modalities import UnknownModality
+    from models.codes.modalities import UnknownModality, choose
     from models.evaluation.table import lines
     from models.fitting import CheckpointRefused, joined
+    from models.tuning import CannotTune
 
     settings = load_settings()
+    asked: dict[str, Any] = {"epochs": epochs, "dim": dim, "tuning_rate" if parent else "learning_rate": learning_rate}
     try:
-        config = config_of(epochs, dim, [name.strip() for name in coded.split(",")])
+        asked |= {"cut_ms": cut and moment_ms(cut, "--cut"), "coded": coded and choose([name.strip() for name in coded.split(",")])}
     except UnknownModality as error:
         raise typer.BadParameter(str(error), param_hint="--coded") from error
+    old, config = _configured(parent, {name: value for name, value in asked.items() if value is not None})
     target = out or settings.bundle_path
     log = log or (plot and plot.with_suffix(".csv"))
-    plan = ShopPlan(users, items, categories, days, seed, _moment_ms(until))
+    plan = ShopPlan(users, items, categories, days, seed, moment_ms(until, "--until") if until else 0)
     with joined(choose_device(settings)) as (ranks, device):
         if data == "shop" and until is None and (checkpoints is not None or ranks.size > 1):
             hint = "several processes" if checkpoints is None else "--checkpoints"
@@ -79,7 +97,10 @@ def train(
                     every_s=every,
                     log=log,
                     ranks=ranks,
+                    parent=old,
                 )
+        except CannotTune as error:
+            raise typer.BadParameter(str(error), param_hint="--from") from error
         except CheckpointRefused as error:
             raise typer.BadParameter(str(error), param_hint="--checkpoints") from error
     if not ranks.leads:
@@ -91,6 +112,21 @@ def train(
         return
     print(lines(manifest.metrics))
     say(f"bundle {manifest.generation} of {manifest.items:,} items in {manifest.categories:,} categories is in {target}")
+
+
+def _configured(parent: Path | None, asked: Mapping[str, Any]) -> "tuple[Bundle | None, Config]":
+    """The bundle that is gone on from, and the configuration: its own or the usual one, with what is asked for."""
+    from models.bundle import BundleMismatch, load
+    from models.config import Config
+    from models.tuning import CannotTune, config_for
+
+    if parent is None:
+        return None, Config(**asked)
+    try:
+        bundle = load(parent)
+        return bundle, config_for(bundle, asked)
+    except (BundleMismatch, CannotTune) as error:
+        raise typer.BadParameter(str(error), param_hint="--from") from error
 
 
 def _untold(done: int, total: int) -> None:
@@ -105,14 +141,3 @@ def plot_logs(
     from infra.training_plot import write_plot
 
     say(f"the loss is drawn in {write_plot(logs, out)}")
-
-
-def _moment_ms(until: str | None) -> int:
-    """A time as milliseconds of the epoch, 0 for none."""
-    if until is None:
-        return 0
-    try:
-        moment = datetime.fromisoformat(until)
-    except ValueError as error:
-        raise typer.BadParameter(f"{until} is no ISO time, such as 2026-01-31T12:00", param_hint="--until") from error
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)

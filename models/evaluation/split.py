@@ -39,14 +39,14 @@ class Split(NamedTuple):
     cut_ms: int
 
 
-def temporal(done: Mapping[str, Deeds], holdout: float = 0.1, cut_ms: int | None = None) -> Split:
-    """What happened at or after the cut is held out: `cut_ms`, else the newest `holdout` share of events; nothing for 0.
+def temporal(done: Mapping[str, Deeds], holdout: float = 0.1, cut_ms: int | None = None, since_ms: int = 0) -> Split:
+    """What happened at or after the cut is held out: `cut_ms`, else the newest `holdout` share of events since `since_ms`; nothing for 0.
 
     Raises:
         NothingToLearn: no event lies before the cut.
     """
     if cut_ms is None:
-        cut_ms = _cut(done, holdout)
+        cut_ms = _cut(done, holdout, since_ms)
     known = {user: before(deeds, cut_ms) for user, deeds in done.items()}
     known = {user: deeds for user, deeds in known.items() if deeds.events}
     if not known:
@@ -102,8 +102,8 @@ def known_at(items: Iterable[Item], cut_ms: int) -> list[Item]:
     return list(states.values())
 
 
-def _cut(done: Mapping[str, Deeds], holdout: float) -> int:
-    times = np.sort([event.ts for deeds in done.values() for event in deeds.events])
+def _cut(done: Mapping[str, Deeds], holdout: float, since_ms: int) -> int:
+    times = np.sort([event.ts for deeds in done.values() for event in deeds.events if event.ts >= since_ms])
     if not len(times):
         raise NothingToLearn("there is no click and no order to learn from: give a history with some")
     if holdout <= 0:

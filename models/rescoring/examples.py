@@ -44,8 +44,8 @@ def first_seen(catalogue: Sequence[Item], done: Mapping[str, Deeds]) -> np.ndarr
     return np.array([first[item.item_id] for item in catalogue], np.int64)
 
 
-def build(done: Mapping[str, Deeds], positions: Positions, since: np.ndarray, config: Config, until_ts: int) -> Examples:
-    """Examples from the baskets before `until_ts` (ms): their items that were known before, `since` (V,) ms.
+def build(done: Mapping[str, Deeds], positions: Positions, since: np.ndarray, config: Config, until_ts: int, from_ts: int = 0) -> Examples:
+    """Examples from the baskets from `from_ts` on, before `until_ts` (ms): their items that were known before, `since` (V,) ms.
 
     Without that, all targets could be found at their moment, as the catalogue is made of what was wanted until the cut. Serving
     is asked by users of whom many want what nobody wanted before, and own items would be held too low beside others.
@@ -57,7 +57,7 @@ def build(done: Mapping[str, Deeds], positions: Positions, since: np.ndarray, co
     target: list[int] = []
     category: list[int] = []
     read = []
-    for count, at in enumerate(moments(dict(done), until_ts=until_ts, per_user=config.per_user)):
+    for count, at in enumerate(moments(dict(done), from_ts=from_ts, until_ts=until_ts, per_user=config.per_user)):
         chosen = list({event.item: event for event in at.basket}.values())[: config.per_basket]
         item, number, row = numbers.of([event.item for event in chosen], [event.category for event in chosen])
         known = (number >= 0) & (since[item.clip(max=len(since) - 1)] < at.ts)

@@ -13,9 +13,9 @@ from infra.training_log import HEAD, TrainingLog, read_log
 from models.bundle import load
 from models.train import Progress
 
-SMALL = ("--users", "40", "--items", "120", "--categories", "6", "--days", "20", "--dim", "16", "--epochs", "40")
+SMALL = ("--users", "40", "--items", "120", "--categories", "6", "--days", "20", "--dim", "16", "--epochs", "16")
 COMMAND = (sys.executable, "-m", "infra.cli", "train", *SMALL, "--until", "2026-01-31T12:00", "--json")
-LIMIT_S = 120
+LIMIT_S = 240
 
 
 def started(folder, name, *more):

@@ -31,10 +31,11 @@ def test_two_processes_train_one_bundle(tmp_path):
     bundle = load(out)
     assert bundle.generation == told["generation"]
     assert told["metrics"]["cascade"]["recall@50"] > told["metrics"]["most popular"]["recall@50"] > 0
-    rows = read_log(log)
-    assert [int(row[1]) for row in rows] == [*range(1, int(rows[0][2]) + 1)]
-    assert float(rows[-1][3]) < float(rows[0][3])
-    assert [path.name for path in kept.iterdir()] == ["1-training.safetensors"]
+    for phase in ("pretraining", "training"):
+        rows = [row for row in read_log(log) if row[0] == phase]
+        assert [int(row[1]) for row in rows] == [*range(1, int(rows[0][2]) + 1)]
+        assert float(rows[-1][3]) < float(rows[0][3])
+    assert sorted(path.name for path in kept.iterdir()) == ["1-pretraining.safetensors", "2-training.safetensors"]
     assert done.stderr.count("training: 0") <= 1
 
 
