@@ -54,7 +54,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     query: float = 0.5  # live queries, whole pool (not in ULIM: what SEMINAR's relevance objective is to its own space)
 
     rescore: Literal["none", "repeats", "attention"] = "none"  # what scores the merged candidates anew: attention is beside repeats
-    rescore_length: int = 64  # newest events that a candidate is compared with
+    rescore_length: int = 128  # newest events that a candidate is compared with
     rescore_categories: int = 0  # beside the row of the user they come from the rows of so many categories, those touched last
     rescore_searched: int = 32  # of them the GSU keeps so many for the ESU
     rescore_negatives: int = 128  # sampled for each example, beside the user's own items
