@@ -24,7 +24,7 @@ class SeminarConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     alignment: float = 0.3  # 0: without alignment
     relevance: float = 1.0
     negatives: int = 64  # items sampled for a batch of next pairs
-    positions: int = 512  # positions of a batch that the relevance objective reads
+    positions: int = 512  # of a batch: positions that the relevance objective reads, items that are aligned
 
     epochs: int = 2  # passes of pretraining
     tuning: int = 2  # passes of fine-tuning on the next pair alone

@@ -143,7 +143,8 @@ def joint_loss(
         log_q = torch.from_numpy(np.append(0.0, drawn.log_q)).float().to(to).expand(len(candidates), -1)  # (B, C)
         loss = loss + config.next_weight * next_pair(model.logits(items, queries, steps, pairs), torch.from_numpy(allowed).to(to), log_q)
     if config.alignment:
-        loss = loss + config.alignment * alignment(items, config.temperature)
+        some = torch.from_numpy(rng.permutation(len(used))[: config.positions]).to(model.psu.device)  # all with all: a batch has thousands
+        loss = loss + config.alignment * alignment(items.take(some), config.temperature)
     if config.relevance and config.queries:
         both = np.concatenate([np.stack([text.ravel(), item.ravel()], 1), np.stack([asked, chosen[:, 0]], 1)])  # (n, 2)
         loss = loss + config.relevance * position_relevance(items, queries, both, config, rng)

@@ -31,6 +31,10 @@ class Items(NamedTuple):
         """e_item (n, d)."""
         return (self.gates.unsqueeze(-1) * self.modalities).sum(1)  # (n, d)
 
+    def take(self, at: Tensor) -> "Items":
+        """The items at the given positions (m,)."""
+        return Items(self.modalities[at], self.gates[at], self.present[at])
+
     @property
     def here(self) -> Tensor:
         """Which items are anything at all (n,) bool."""

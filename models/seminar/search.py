@@ -31,7 +31,8 @@ class Spaces(nn.Module):
 
     def items(self, items: Items) -> Tensor:
         """Sum over m of g_m G_m e_m: (n, d)."""
-        return torch.einsum("nm,nmd,mde->ne", items.gates, items.modalities, self.modalities)
+        weighed = items.gates.unsqueeze(-1) * items.modalities  # (n, M, d)
+        return weighed.flatten(1) @ self.modalities.flatten(0, 1)  # (n, d)
 
     def query(self, queries: Tensor) -> Tensor:
         """G_q q: (..., d)."""
