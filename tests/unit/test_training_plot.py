@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections import Counter
 from xml.etree import ElementTree
 
 import pytest
@@ -95,7 +96,10 @@ def test_the_command_draws_while_it_trains_and_from_a_table_that_is_there(tmp_pa
     assert done.returncode == 0, done.stderr
     rows = read_log(tmp_path / "loss.csv")
     picture = (tmp_path / "loss.svg").read_text()
-    assert len(drawn(ElementTree.fromstring(picture), 0, COLOURS[0])) == len(rows) > 1
+    panels = [drawn(ElementTree.fromstring(picture), panel, COLOURS[0]) for panel in (0, 1)]
+    steps = Counter(row[0] for row in rows)
+    assert [len(points) for points in panels] == [steps["pretraining"], steps["training"]]
+    assert min(steps.values()) > 1
     done = everlong("plot", str(tmp_path / "loss.csv"), "--out", str(tmp_path / "loss-again" / "loss.svg"))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "loss-again" / "loss.svg").read_text() == picture
