@@ -179,12 +179,14 @@ def losses(
 ) -> Tensor:
     """The joint loss of a batch of examples, a scalar. `table` holds the contents of all V + N positions."""
     short, long = examples.short.take(batch), examples.long.take(batch)
-    used, inverse = np.unique(np.concatenate([short.item.ravel(), long.item.ravel(), drawn.position]), return_inverse=True)
+    used, places = np.unique(np.concatenate([short.item.ravel(), long.item.ravel(), drawn.position]), return_inverse=True)
     shown = hide(table.take(used), config.seminar.item_dropout, rng)
     vectors = network.items(shown)  # (U, d)
     read = network.table(vectors, shown.item)
-    at_short, at_long, at_drawn = np.split(inverse, np.cumsum([short.item.size, long.item.size]))
-    texts, numbers = np.unique(np.concatenate([short.text.ravel(), long.text.ravel()]), return_inverse=True)
+    at_short, at_long, at_drawn = np.split(places, np.cumsum([short.item.size, long.item.size]))
+    told = np.concatenate([[0], short.text.ravel(), long.text.ravel()])  # 0, no text, is 0 among those of the batch too
+    texts, inverse = np.unique(told, return_inverse=True)
+    numbers = inverse[1:]
     said = network.texts(trim(examples.words[texts]))  # (texts, d)
     short = _local(short, at_short, numbers[: short.text.size])
     long = _local(long, at_long, numbers[short.text.size :])
