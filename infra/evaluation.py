@@ -29,9 +29,10 @@ from models.evaluation.simple import simple
 from models.evaluation.split import NothingToLearn, Split, by_users, known_at, temporal
 from models.evaluation.tally import Entry
 from models.evaluation.trained import Trained, rival_history
+from models.prepared import catalogue_of
 from models.recommender import Recommender
 from models.rivals import NAMES, Budget, open_rival
-from models.train import Progress, catalogue_of, learn
+from models.train import Progress, learn
 
 SHOP = "shop"
 SHOP_ENDS_MS = 1_760_000_000_000

@@ -5,10 +5,9 @@ weight 1 (it searches the whole pool, so it must learn to tell categories apart)
 rare categories filled up with negatives sampled from the catalogue. Category losses see no candidate of another category.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -17,10 +16,9 @@ from torch import Tensor
 
 from features.events import Event, Item
 from features.history import Deeds, deeds, moments
-from features.table import schema_hash
-from models.bundle import Bundle, ItemTable, Manifest, fingerprint
-from models.codes.codebook import Codebook
-from models.codes.modalities import choose, only_fused
+from models.bundle import Bundle
+from models.bundling import bundle_of, item_vectors
+from models.codes.modalities import choose
 from models.config import Config
 from models.evaluation import NothingToLearn, Split, compact, evaluate, temporal
 from models.evaluation.cascaded import Cascade
@@ -32,32 +30,19 @@ from models.evaluation.tally import Entry
 from models.examples import Examples, build
 from models.fitting import Phase, Run, fit
 from models.fitting import Progress as Progress
-from models.inputs import QUERY, Positions, Tokens, ends_with
-from models.recommender import CHUNK, Recommender
+from models.inputs import Positions
+from models.prepared import Prepared, catalogue_of, prepare
+from models.recommender import Recommender
 from models.rescoring import examples as rescoring
 from models.rescoring.learning import Learning
-from models.seminar.contents import Contents, Widths, contents, strangers, trim
+from models.seminar.contents import strangers
 from models.seminar.histories import build as histories_of
 from models.seminar.model import Seminar
-from models.seminar.pretrain import hide
 from models.seminar.pretrain import learn as teach
 from models.tuning import begin_new, new_since, take_over
-from models.ulim.loss import Drawn, Pool, allow, sampled_softmax
+from models.ulim.joint_loss import joint_loss
+from models.ulim.loss import Pool
 from models.ulim.network import Network
-from models.vocabulary import Vocabulary
-
-
-class Prepared(NamedTuple):
-    """What is read once from events and catalogue: who did what, the cut (ms), items and their arrays."""
-
-    done: Mapping[str, Deeds]
-    cut_ms: int
-    catalogue: list[Item]
-    vocabulary: Vocabulary
-    widths: Widths
-    contents: Contents  # of the V items
-    category: np.ndarray  # (V,) rows of the vocabulary
-    parent: Bundle | None  # that is gone on from
 
 
 def train(
@@ -124,7 +109,7 @@ def learn(
     """
     choose(config.coded)
     torch.manual_seed(seed)
-    prepared = _prepare(known, items, config, cut_ms, parent)
+    prepared = prepare(known, items, config, cut_ms, parent)
     vocabulary = prepared.vocabulary
     positions = Positions({item.item_id: at for at, item in enumerate(prepared.catalogue)}, vocabulary)
     new_ms = new_since(parent, known) if parent else 0
@@ -141,10 +126,10 @@ def learn(
     steps = _fit(network, examples, prepared, rates, seed, progress, run)
     if network.rescorer is not None:
         table = prepared.contents.join(strangers(vocabulary, config.search_unit, prepared.widths))
-        learning = Learning(network.rescorer, _vectors(network, table), prepared.category, rates)
+        learning = Learning(network.rescorer, item_vectors(network, table), prepared.category, rates)
         since = rescoring.first_seen(prepared.catalogue, prepared.done)
         learning.fit(rescoring.build(prepared.done, positions, since, config, prepared.cut_ms, new_ms), seed, progress, run)
-    return _bundle(network, prepared, config, seed, data, created, steps)
+    return bundle_of(network, prepared, config, seed, data, created, steps)
 
 
 def _pretrain(
@@ -168,51 +153,6 @@ def _evaluated(bundle: Bundle, catalogue: list[Item], split: Split, asked: Asked
     return evaluate(split, [Entry(CASCADE, asked.seed, cascade), *simple(split)], ids, asked)
 
 
-def losses(
-    network: Network,
-    examples: Examples,
-    batch: np.ndarray,
-    drawn: Drawn,
-    table: Contents,
-    config: Config,
-    rng: np.random.Generator,
-) -> Tensor:
-    """The joint loss of a batch of examples, a scalar. `table` holds the contents of all V + N positions."""
-    short, long = examples.short.take(batch), examples.long.take(batch)
-    used, places = np.unique(np.concatenate([short.item.ravel(), long.item.ravel(), drawn.position]), return_inverse=True)
-    shown = hide(table.take(used), config.seminar.item_dropout, rng)
-    vectors = network.items(shown)  # (U, d)
-    read = network.table(vectors, shown.item)
-    at_short, at_long, at_drawn = np.split(places, np.cumsum([short.item.size, long.item.size]))
-    told = np.concatenate([[0], short.text.ravel(), long.text.ravel()])  # 0, no text, is 0 among those of the batch too
-    texts, inverse = np.unique(told, return_inverse=True)
-    numbers = inverse[1:]
-    said = network.texts(trim(examples.words[texts]))  # (texts, d)
-    short = _local(short, at_short, numbers[: short.text.size])
-    long = _local(long, at_long, numbers[short.text.size :])
-    state = network.users(read, short, examples.touched.take(batch), said)
-    category = torch.from_numpy(examples.category[batch]).to(network.device)  # (B,)
-    interest = network.long(read, long, said, state.pooled, state.profile, category)  # (B, d)
-    chance = network.next_category(state).mixed.gather(1, category[:, None])  # (B, 1)
-    to = network.device
-    candidates = vectors[torch.from_numpy(at_drawn).to(to)]  # (C, d)
-    position, own = (torch.from_numpy(array).to(to) for array in (drawn.position, drawn.category))  # (C,), (C,)
-    q_category, q_pool = (torch.from_numpy(q).float().to(to) for q in (drawn.log_q_category, drawn.log_q_pool))
-    target = position[: len(batch)]  # (B,)
-    same = allow(target, position, own[: len(batch), None] == own[None, :])  # (B, C)
-    pool = allow(target, position, torch.from_numpy(drawn.pooled).to(to))  # (B, C)
-    live = torch.from_numpy(ends_with(QUERY, short)).to(to)  # (B,): the text of the query that the target may follow, or 0
-    live_query, is_live = said[live], (live > 0).float()  # (B, d), (B,)
-    asked = (same, q_category) if config.long_negatives == "category" else (pool, q_pool)
-    return (
-        config.alpha * sampled_softmax(interest, candidates, *asked, config.temperature, config.log_q)
-        + config.beta * sampled_softmax(state.vectors, candidates, same, q_category, config.temperature, config.log_q)
-        + config.pool * sampled_softmax(state.vectors, candidates, pool, q_pool, config.temperature, config.log_q)
-        + config.query * sampled_softmax(live_query, candidates, pool, q_pool, config.temperature, config.log_q, is_live)
-        - config.gamma * chance.clamp(min=1e-9).log().mean()
-    )
-
-
 def _fit(
     network: Network,
     examples: Examples,
@@ -233,7 +173,7 @@ def _fit(
 
     def loss(batch: np.ndarray, rng: np.random.Generator) -> Tensor:
         drawn = pool.draw(examples.item[batch], config.category_negatives, config.pool_negatives, rng)
-        return losses(network, examples, batch, drawn, table, config, rng)
+        return joint_loss(network, examples, batch, drawn, table, config, rng)
 
     phase = Phase(
         "training",
@@ -247,73 +187,3 @@ def _fit(
     )
     fit(network, phase, rng, progress, run)
     return phase.steps
-
-
-def _local(tokens: Tokens, item: np.ndarray, text: np.ndarray) -> Tokens:
-    return tokens._replace(item=item.reshape(tokens.item.shape), text=text.reshape(tokens.text.shape))
-
-
-def _prepare(done: Mapping[str, Deeds], items: Iterable[Item], config: Config, cut_ms: int, parent: Bundle | None) -> Prepared:
-    catalogue = catalogue_of(items, done, cut_ms)
-    seen = {event.item for deed in done.values() for event in deed.events if event.ts < cut_ms}
-    vocabulary = (parent.vocabulary if parent else Vocabulary.of((), ())).grown((item.category_id for item in catalogue), seen)
-    widths = parent.manifest.widths if parent else Widths.of(catalogue)
-    category = np.array([vocabulary.category(item.category_id) for item in catalogue], np.int64)
-    shown = contents(catalogue, vocabulary, config.search_unit, widths)
-    return Prepared(done, cut_ms, catalogue, vocabulary, widths, shown, category, parent)
-
-
-def catalogue_of(items: Iterable[Item], done: Mapping[str, Deeds], cut_ms: int) -> list[Item]:
-    """The newest state of each item that is not deleted, and of each that only events before the cut tell of; by id."""
-    newest: dict[str, Item] = {}
-    for item in items:
-        if item.item_id not in newest or item.ts >= newest[item.item_id].ts:
-            newest[item.item_id] = item
-    told: dict[str, Item] = {}
-    for deed in done.values():
-        for event in deed.events:
-            if event.ts < cut_ms and event.item not in newest and (event.item not in told or event.ts > told[event.item].ts):
-                told[event.item] = Item(item_id=event.item, category_id=event.category, title="", ts=event.ts)
-    return [item for _, item in sorted((newest | told).items()) if not item.deleted]
-
-
-@torch.no_grad()
-def _vectors(network: Network, items: Contents) -> Tensor:
-    """The vectors (n, d) of items, as bundles hold them."""
-    return torch.cat([network.items(chunk) for chunk in _chunks(items)])
-
-
-def _chunks(items: Contents) -> Iterator[Contents]:
-    count = len(items.item)
-    return (items.take(np.arange(start, min(start + CHUNK, count))) for start in range(0, count, CHUNK))
-
-
-@torch.inference_mode()
-def _bundle(network: Network, prepared: Prepared, config: Config, seed: int, data: str, created: str, steps: int) -> Bundle:
-    parent, catalogue = prepared.parent, prepared.catalogue
-    vectors = _vectors(network, prepared.contents).cpu().numpy()  # (V, d)
-    wide = () if only_fused(config.coded) else [network.coded(chunk, config.coded) for chunk in _chunks(prepared.contents)]
-    parts = np.concatenate(wide) if wide else None  # (V, D)
-    coded = vectors if parts is None else parts
-    codebook = Codebook.train(coded, config.subspaces * len(config.coded), seed, start=parent.codebook if parent else None)
-    manifest = Manifest(
-        schema=schema_hash(),
-        generation=fingerprint(network),
-        codebook=codebook.generation,
-        dim=config.dim,
-        subspaces=codebook.subspaces,
-        categories=len(prepared.vocabulary.categories),
-        items=len(catalogue),
-        widths=prepared.widths,
-        config=config,
-        data=data,
-        seed=seed,
-        created=created,
-        cut_ms=prepared.cut_ms,
-        parent=parent.generation if parent else None,
-        earlier=tuple(sorted({*parent.manifest.earlier, parent.manifest.data})) if parent else (),
-        steps=steps + (parent.manifest.steps if parent else 0),
-    )
-    ids, categories = [item.item_id for item in catalogue], [item.category_id for item in catalogue]
-    items = ItemTable(ids, categories, [item.title for item in catalogue], vectors, codebook.encode(coded), parts)
-    return Bundle(manifest, network, prepared.vocabulary, items, codebook, popularity(prepared.done, prepared.cut_ms, config.popular))

@@ -10,8 +10,9 @@ from features.events import Click, Item, Order
 from features.history import Timeline, deeds
 from features.rows import Behaviour, CategoryRow, Search, Touched, UserRow
 from models.bundle import FILES, MANIFEST, BundleMismatch, load, save
+from models.evaluation import NothingToLearn
 from models.recommender import Recommender
-from models.train import NothingToLearn, train
+from models.train import train
 from tests.tiny_bundle import CONFIG, MINUTE, shop
 
 

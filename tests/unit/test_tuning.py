@@ -19,12 +19,12 @@ from features import sources
 from features.history import deeds, moments
 from infra.cli import make_app
 from infra.training_log import read_log
-from models.bundle import MANIFEST, load, save
+from models.bundle import MANIFEST, fingerprint, load, save
 from models.codes.codebook import Codebook
 from models.examples import build
 from models.inputs import Positions
 from models.seminar.contents import contents
-from models.train import fingerprint, learn, train
+from models.train import learn, train
 from models.tuning import CannotTune, begin_new, codes_changed, config_for, take_over
 from models.ulim.network import Network
 from models.vocabulary import FIRST, UNKNOWN, Vocabulary
