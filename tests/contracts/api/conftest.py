@@ -54,6 +54,7 @@ def store(valkey: str) -> Iterator[OnlineStore]:
         Candidate("hat-2", 0.7, "hats", "category_popular"),
         Candidate("nowhere", 0.6, "misc", "popular"),
         Candidate("shoe-2", 2.5, "shoes", "repeat"),
+        Candidate("boot-1", 0.5, "shoes", "query"),
     ]
     answer = CandidatesRow(candidates=found, level="full", generation="g1", event_ts=NOW - 40_000, published_ts=NOW - 39_900)
     rows.append((Key("user_candidates", ("ann",)), pack(answer)))

@@ -21,7 +21,7 @@ def test_candidates_of_a_user(api):
     answer = api.get("/v1/users/ann/candidates").json()
     assert (answer["user"], answer["level"], answer["generation"]) == ("ann", "full", "g1")
     assert (answer["event_ts"], answer["published_ts"]) == (NOW - 40_000, NOW - 39_900)
-    assert [one["item_id"] for one in answer["candidates"]] == ["shoe-3", "a/b c?", "hat-2", "nowhere", "shoe-2"]
+    assert [one["item_id"] for one in answer["candidates"]] == ["shoe-3", "a/b c?", "hat-2", "nowhere", "shoe-2", "boot-1"]
     assert answer["candidates"][0] == {"item_id": "shoe-3", "score": 0.9, "category_id": "shoes", "path": "category"}
 
 
@@ -30,7 +30,7 @@ def test_candidates_of_a_user(api):
     [
         ("k=2", ["shoe-3", "a/b c?"]),
         ("exclude=shoe-3&exclude=nowhere&k=1", ["a/b c?"]),
-        ("exclude=shoe-3,nowhere", ["a/b c?", "hat-2", "shoe-2"]),
+        ("exclude=shoe-3,nowhere", ["a/b c?", "hat-2", "shoe-2", "boot-1"]),
         ("category=hats", ["a/b c?", "hat-2"]),
         ("category=hats&exclude=hat-2&k=9", ["a/b c?"]),
     ],
@@ -41,7 +41,7 @@ def test_candidates_can_be_cut_and_filtered(api, query, items):
 
 def test_candidates_with_titles(api):
     titles = [one["title"] for one in api.get("/v1/users/ann/candidates?titles=true").json()["candidates"]]
-    assert titles == [MARKUP, "Odd hat", "Top hat", "", "Blue shoe"]
+    assert titles == [MARKUP, "Odd hat", "Top hat", "", "Blue shoe", ""]
 
 
 @pytest.mark.parametrize("query", ["k=0", "k=1001", "k=many"])
@@ -98,6 +98,11 @@ def test_why_of_an_item_that_the_user_had_shows_what_they_did_to_it(api):
     why = api.get("/v1/users/ann/why/shoe-2").json()
     assert (why["path"], why["category_id"], why["because"][:25]) == ("repeat", "shoes", "This user had it before: ")
     assert [(event["item_id"], event["kind"]) for event in why["events"]] == [("shoe-2", "cart")]
+
+
+def test_why_of_an_item_that_a_search_found_names_the_words(api):
+    why = api.get("/v1/users/ann/why/boot-1").json()
+    assert (why["path"], why["because"][:14], why["queries"], why["events"]) == ("query", "Near the words", ["red shoes"], [])
 
 
 def test_why_of_an_item_that_is_no_candidate(api):
