@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from features import sources
 from features.events import Refusal
 from infra.clock import wall_ms
@@ -68,8 +70,9 @@ def _ensure_bundle(settings: Settings, path: Path, products: Path | None) -> Non
         return
     say(f"there is no bundle in {settings.bundle_path}: training one on {path.name} first")
     history = file_history(path, products)
+    quick = msgspec.structs.replace(config_of(1), pretraining=False)
     with progress("training") as tell:
-        train_bundle(history, settings.bundle_path, config=config_of(1), seed=0, device=choose_device(settings), tell=tell)
+        train_bundle(history, settings.bundle_path, config=quick, seed=0, device=choose_device(settings), tell=tell)
 
 
 async def _apply(
