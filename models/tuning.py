@@ -102,13 +102,3 @@ def _new(rows: Tensor, more: int) -> Tensor:
         return rows[UNKNOWN].expand(more)
     known = rows[UNKNOWN:]
     return known.mean(0) + torch.randn(more, *rows.shape[1:]) * known.std() * NOISE
-
-
-def codes_changed(parent: Bundle, bundle: Bundle) -> float:
-    """Share of the bytes of codes that differ, of the items that both have."""
-    before = {item: at for at, item in enumerate(parent.items.ids)}
-    pairs = [(before[item], at) for at, item in enumerate(bundle.items.ids) if item in before]
-    if not pairs:
-        return 0.0
-    old, new = np.array(pairs).T
-    return float((parent.items.codes[old] != bundle.items.codes[new]).mean())
