@@ -18,7 +18,7 @@ from models.codes.modalities import only_fused
 from models.config import Config
 from models.directories import replaced
 from models.index import ItemIndex
-from models.retrieval.cascade import Popular
+from models.retrieval.popular import Popular
 from models.seminar.contents import Widths
 from models.ulim.network import Network
 from models.vocabulary import Vocabulary

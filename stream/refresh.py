@@ -4,8 +4,9 @@ It knows no Kafka. Steps: 1 coalesce requests by user, 2 read `user` and `user_i
 categories and read the `user_category` rows of those whose interest is to be computed, and of the re-scorer, 4 towers,
 5 search, merge and re-score, 6 one versioned write; then the agent: 7 publish, 8 acknowledge. All steps may be repeated.
 
-The ladder, when something is lost: full; short (the short interest, a live search and the user's own items, where the backlog exceeds the
-budget); category_popular (no model: popular in the user's categories); popular. The level is in the answer and in a metric.
+The ladder, when something is lost: full; short (the short interest, a live search and the user's own items, where the backlog
+exceeds the budget); category_popular (no model: the user's own items and popular ones of their categories); popular. The level is
+in the answer and in a metric.
 """
 
 from collections import Counter
@@ -25,7 +26,8 @@ from models.index import ItemIndex, View, Where
 from models.recommender import Recommender, ShortState
 from models.rescoring.order import depth
 from models.retrieval import asked, own
-from models.retrieval.cascade import Popular, popular_candidates, retrieve, retrieve_short
+from models.retrieval.cascade import listed, retrieve, retrieve_short
+from models.retrieval.popular import Popular, popular_candidates
 from models.retrieval.quotas import Extra
 from stream.messages import CandidateSet, PublishedCandidate, RefreshRequest
 
@@ -124,10 +126,10 @@ class Refresh:
         except (RuntimeError, FloatingPointError) as error:  # torch's errors, a lost GPU among them
             failure = f"{type(error).__name__}: {error}"
             answers = [NOTHING] * len(users)
-        answers = [
-            answer if answer.candidates else self._popular(serving.popular, view, user)
-            for user, answer in zip(users, answers, strict=True)
-        ]
+        lost = iter(
+            self._popular(serving.popular, view, [user for user, answer in zip(users, answers, strict=True) if not answer.candidates])
+        )
+        answers = [answer if answer.candidates else next(lost) for answer in answers]
         sets = self._write(serving, users, answers)  # 6
         levels = Counter(found.level for found, _ in sets)
         return RefreshOutcome(sets, levels, computed.new, computed.reused, failure)
@@ -181,20 +183,23 @@ class Refresh:
         extras = self._extras(recommender, view, users, excluded, limit)
         found = retrieve_short(view, state.vectors, excluded, limit, self._where, extras)
         return [
-            Answer(candidates if user.known else [], "short", without_touched(user))
-            for user, candidates in zip(users, found, strict=True)
+            Answer(candidates if user.known else [], "short", without_touched(user)) for user, candidates in zip(users, found, strict=True)
         ]
 
-    def _popular(self, popular: Popular, view: View, user: User) -> Answer:
-        categories = [(touched.category, float(touched.count)) for touched in user.row.categories]
-        limit, [exclude] = self._limits.candidates, self._excluded([user])
-        candidates = popular_candidates(popular, categories, limit=limit, exclude=exclude, view=view, where=self._where)
-        level = "category_popular" if any(candidate.path == "category_popular" for candidate in candidates) else "popular"
-        return Answer(candidates, level, without_touched(user))
+    def _popular(self, popular: Popular, view: View, users: Sequence[User]) -> list[Answer]:
+        limit, excluded = self._limits.candidates, self._excluded(users)
+        again = own.repeated(view, [user.row for user in users], excluded, limit, self._where, self._limits.repeat_share)
+        answers = []
+        for user, mine, exclude in zip(users, listed(view, again), excluded, strict=True):
+            categories = [(touched.category, float(touched.count)) for touched in user.row.categories]
+            found = popular_candidates(
+                popular, categories, limit=limit, exclude=exclude, view=view, where=self._where, own=mine, own_share=again.share
+            )
+            level = "popular" if all(candidate.path == "popular" for candidate in found) else "category_popular"
+            answers.append(Answer(found, level, without_touched(user)))
+        return answers
 
-    def _extras(
-        self, recommender: Recommender, view: View, users: Sequence[User], excluded: Sequence[set[str]], limit: int
-    ) -> list[Extra]:
+    def _extras(self, recommender: Recommender, view: View, users: Sequence[User], excluded: Sequence[set[str]], limit: int) -> list[Extra]:
         """The lists beside the searches."""
         rows, limits, extras = [user.row for user in users], self._limits, []
         if limits.repeat_share:

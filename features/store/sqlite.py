@@ -53,9 +53,7 @@ class SqliteStore:
         self._lock = Lock()
         with self._translated():
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._connection = sqlite3.connect(
-                self._path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False
-            )
+            self._connection = sqlite3.connect(self._path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
             self._prepare()
 
     def __repr__(self) -> str:
@@ -66,9 +64,7 @@ class SqliteStore:
         places = [(key.view, entity_key(key.view, key.entities)) for key in keys]
         with self._lock, self._translated():
             values = self._values(places, (APPLIED, PACKED))
-        return [
-            stored_of(values.get((*place, APPLIED), (None, 0))[0], *values.get((*place, PACKED), (None, 0))) for place in places
-        ]
+        return [stored_of(values.get((*place, APPLIED), (None, 0))[0], *values.get((*place, PACKED), (None, 0))) for place in places]
 
     def write(self, rows: Sequence[tuple[Key, Stored]]) -> list[bool]:
         """See `OnlineStore.write`."""

@@ -23,7 +23,7 @@ from infra.metrics import Metrics
 from infra.settings import Settings
 from infra.wiring import PROBE, connection, open_online_store
 from models.bundle import POPULAR, BundleMismatch, read_manifest
-from models.retrieval.cascade import Popular
+from models.retrieval.popular import Popular
 from stream.connection import Connection
 from stream.outbound import Outbound, PublishFailed
 from stream.topics import CANDIDATES, prefixed

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from features.history import Deeds
 from models.evaluation.questions import Question
-from models.retrieval.cascade import Popular, popular_candidates
+from models.retrieval.popular import Popular, popular_candidates
 
 POPULAR_DEPTH = 2000
 SIMPLE = ("most popular", "popular in categories", "seen before", "seen often", "item-kNN")

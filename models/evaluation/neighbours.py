@@ -13,7 +13,7 @@ from features.history import Deeds
 from features.rows import Behaviour
 from models.evaluation.contenders import Answer, filled, unseen
 from models.evaluation.questions import Question
-from models.retrieval.cascade import Popular
+from models.retrieval.popular import Popular
 
 SHRINK = 10.0
 NEIGHBOURS = 200

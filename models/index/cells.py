@@ -86,5 +86,3 @@ def joining(cells: Cells, categories: Numbers, vectors: Floats) -> NDArray[np.in
         first, last = cells.first[category], cells.first[category + 1]
         found[rows] = first + nearest(vectors[rows], cells.centroids[first:last])
     return found
-
-

@@ -51,9 +51,7 @@ def search(rows: Rows, ranges: Ranges, k: int, sieve: Sieve, struck: Struck | No
     return found
 
 
-def _compare(
-    found: Found, rows: Rows, ranges: Ranges, chosen: Order, sieve: Sieve, struck: Struck | None, ids: Ids
-) -> None:
+def _compare(found: Found, rows: Rows, ranges: Ranges, chosen: Order, sieve: Sieve, struck: Struck | None, ids: Ids) -> None:
     """Fill in what the chosen queries find, which are in the order of their ranges."""
     low, high = ranges.low[chosen], ranges.high[chosen]
     queries, hidden = ranges.queries[chosen], sieve.visible(low, high) < high - low
@@ -72,9 +70,7 @@ def _compare(
     found.numbers[chosen], found.scores[chosen] = hits.numbers, hits.scores
 
 
-def _compare_few(
-    found: Found, rows: Rows, ranges: Ranges, chosen: Order, sieve: Sieve, struck: Struck | None, ids: Ids
-) -> None:
+def _compare_few(found: Found, rows: Rows, ranges: Ranges, chosen: Order, sieve: Sieve, struck: Struck | None, ids: Ids) -> None:
     """The same where few of the rows of a range may be returned: those are gathered, as rows of their own."""
     for start, end in _equal(ranges.low[chosen]):
         own = chosen[start:end]

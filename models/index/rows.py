@@ -46,8 +46,7 @@ def gather(first: Rows, second: Rows | None, order: Order) -> Rows:
         return picked(getattr(first, name), None if second is None else getattr(second, name), order)
 
     codes = {
-        generation: picked(codes, None if second is None else second.codes[generation], order)
-        for generation, codes in first.codes.items()
+        generation: picked(codes, None if second is None else second.codes[generation], order) for generation, codes in first.codes.items()
     }
     parts = None if first.parts is None else pick("parts")
     return Rows(pick("numbers"), pick("categories"), pick("vectors"), pick("prices"), pick("available"), codes, parts)

@@ -66,9 +66,7 @@ def save(stored: Stored, directory: Path, items: Ids, categories: Ids) -> None:
             NAMES: _write(staging / NAMES, _names(items, categories, rows.numbers)),
             EXTRA: _write(staging / EXTRA, stored.extra),
         }
-        manifest = Manifest(
-            items=rows.n, dim=rows.vectors.shape[1], generation=stored.generation, held=list(stored.codebooks), files=files
-        )
+        manifest = Manifest(items=rows.n, dim=rows.vectors.shape[1], generation=stored.generation, held=list(stored.codebooks), files=files)
         _write(staging / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
 
 

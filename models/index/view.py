@@ -96,9 +96,7 @@ class View:
     def codes(self, numbers: Numbers) -> Codes:
         """The codes (n, P) of items under `codebook`, zeros for those that are not here."""
         rows, fresh = self._snapshot.find(numbers)
-        return _either(
-            rows, fresh, self._snapshot.base.rows.codes[self.generation], self._snapshot.segment.rows.codes[self.generation], 0
-        )
+        return _either(rows, fresh, self._snapshot.base.rows.codes[self.generation], self._snapshot.segment.rows.codes[self.generation], 0)
 
     def hits(self, found: Found) -> list[list[tuple[str, float]]]:
         """Hits as (item, score), for people and tests."""

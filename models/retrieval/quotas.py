@@ -54,7 +54,12 @@ class Extra(NamedTuple):
     @property
     def weight(self) -> float:
         """Its weight beside the searches, which weigh 1 together."""
-        return self.share / (1 - self.share)
+        return beside(self.share)
+
+
+def beside(share: float) -> float:
+    """The weight of a list that has `share` of the places beside lists that weigh 1 together."""
+    return share / (1 - share)
 
 
 def weights(probabilities: Sequence[float], share: float = 1 - SHORT_SHARE, even: float = EVEN_SHARE) -> list[float]:

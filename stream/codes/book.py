@@ -146,9 +146,7 @@ class Step(NamedTuple):
     generation: str
 
 
-def next_step(
-    book: Book, bundle: str, own: str, held: Collection[str], serving: str, passed: Callable[[Generation], bool]
-) -> Step | None:
+def next_step(book: Book, bundle: str, own: str, held: Collection[str], serving: str, passed: Callable[[Generation], bool]) -> Step | None:
     """The next step of an index that holds codes of `held` and serves those of `serving`; None: all is as it should be.
 
     `passed` says whether the worker has read all changed codes of a complete generation. Never more than two are held, what

@@ -133,9 +133,7 @@ class Keeping:
 class _Outside:
     """The world of a keeper of one bundle: see stream.codes.keeper.Outside."""
 
-    def __init__(
-        self, connection: Connection, topics: Topics, duty: Duty, observer: Observer, stopping: Event, bundle: Bundle
-    ) -> None:
+    def __init__(self, connection: Connection, topics: Topics, duty: Duty, observer: Observer, stopping: Event, bundle: Bundle) -> None:
         self._connection, self._topics, self._duty, self._observer = connection, topics, duty, observer
         self._stopping, self._bundle = stopping, bundle
         self.publish = duty.publish

@@ -31,9 +31,7 @@ class Shop:
     events to the same calls; only `new_item` changes a shop.
     """
 
-    def __init__(
-        self, seed: int = 0, users: int = 300, items: int = 2_000, categories: int = 40, events_per_day: float = 2.0
-    ) -> None:
+    def __init__(self, seed: int = 0, users: int = 300, items: int = 2_000, categories: int = 40, events_per_day: float = 2.0) -> None:
         self._seed, self._events_per_day = seed, events_per_day
         self._world = World(seed, users, items, categories)
 

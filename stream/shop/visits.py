@@ -129,9 +129,7 @@ class Session:
         identity = self._event_id(ts)
         self._query, self._searched = (identity, frozenset(shown)), True
         self._left += 1  # a query leads to at least one click
-        return Query(
-            event_id=identity, user_id=self._visitor.name, query_id=identity, text=" ".join(shown), ts=ts, session_id=self._id
-        )
+        return Query(event_id=identity, user_id=self._visitor.name, query_id=identity, text=" ".join(shown), ts=ts, session_id=self._id)
 
     def _order(self, ts: int) -> Order:
         items = [self._visitor.world.items[number] for number in dict.fromkeys(self._cart)]

@@ -116,7 +116,7 @@ def test_the_rows_of_a_whole_file_are_the_offline_ones_and_sending_it_again_chan
         took["all_s"] = time.monotonic() - began
         assert levels["category_popular"] == 0
     record_property("took", took)
-    print(f"{rows} rows; {({name: round(seconds, 1) for name, seconds in took.items()})}; sets by level {dict(levels)}")
+    print(f"{rows} rows; { ({name: round(seconds, 1) for name, seconds in took.items()}) }; sets by level {dict(levels)}")
 
 
 def test_orders_a_whole_file_ahead_of_clicks_give_the_same_rows(kafka, prefix, events, tmp_path):

@@ -78,9 +78,7 @@ def test_ten_kills_of_a_worker_under_a_live_stream_lose_nothing_and_count_nothin
                 victim = chance.randrange(2)
                 workers[victim].kill()
                 upto = ends(kafka, prefix)
-                take_over_s.append(
-                    wait_for(lambda upto=upto: lag(kafka, group, upto) == 0, 60, "the take-over", workers[1 - victim].log)
-                )
+                take_over_s.append(wait_for(lambda upto=upto: lag(kafka, group, upto) == 0, 60, "the take-over", workers[1 - victim].log))
                 workers[victim].start()
                 wait_for(lambda port=ports[victim]: ready(port), 60, "the restarted worker", workers[victim].log)
             publisher.stopping.set()

@@ -3,11 +3,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features.outcomes import Candidate
 from models.codes.codebook import Codebook
 from models.index import Delete, Found, ItemIndex, Upsert, Where
 from models.references import merge as reference_merge
 from models.references import search as reference_search
-from models.retrieval.cascade import Popular, popular_candidates, retrieve, retrieve_short
+from models.retrieval.cascade import retrieve, retrieve_short
+from models.retrieval.popular import Popular, popular_candidates
 from models.retrieval.quotas import DEPTHS, SHORT_SHARE, Extra, Lists, choose, weights
 
 ITEMS = [f"i{number * 7 % 30:02d}" for number in range(30)]  # their order by id is not that by number
@@ -36,9 +38,7 @@ def merged(batch, limit):
     lists = Lists(numbers, np.array([user for user, _ in rows], np.int64), np.array(weight))
     places = choose(lists, len(batch), limit, lambda found: [ITEMS[number] for number in found.tolist()])
     start = np.searchsorted(lists.user, np.arange(len(batch)))
-    return [
-        [(ITEMS[numbers.ravel()[at]], int(at // 12 - start[user])) for at in row if at >= 0] for user, row in enumerate(places)
-    ]
+    return [[(ITEMS[numbers.ravel()[at]], int(at // 12 - start[user])) for at in row if at >= 0] for user, row in enumerate(places)]
 
 
 def slowly(chosen, short, limit):
@@ -303,3 +303,28 @@ def test_popular_is_ordered_by_count_then_id_and_bounded():
     assert [item for item, _, _ in popular.overall] == ["c", "a"]
     found = popular_candidates(popular, [], limit=9, exclude=set())
     assert [(c.item, c.path) for c in found] == [("c", "popular"), ("a", "popular")]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from(ITEMS), st.integers(1, 4)), unique_by=lambda pair: pair[0]),
+    st.lists(st.sampled_from(ITEMS), unique=True),
+    excludes,
+    st.integers(0, 40),
+    st.sampled_from([0.0, 0.3, 0.9]),
+)
+def test_own_items_are_one_more_list_beside_popular_ones(counts, own, exclude, limit, share):
+    popular = Popular.of((item, HOME[item], number) for item, number in counts)
+    mine = [Candidate(item, float(-rank), HOME[item], "repeat") for rank, item in enumerate(own)]
+    found = popular_candidates(popular, [("c0", 2.0), ("c1", 1.0)], limit=limit, exclude=exclude, own=mine, own_share=share)
+    places = {}
+    lists = [(popular.by_category.get("c0", []), 0.25 / 2 + 0.75 * 2 / 3), (popular.by_category.get("c1", []), 0.25 / 2 + 0.75 / 3)]
+    lists.append((([(candidate.item, 0.0) for candidate in mine] if share else []), share / (1 - share)))
+    for number, (hits, weight) in enumerate(lists):
+        kept = [item for item, _ in hits if item not in exclude]
+        for rank, item in enumerate(kept):
+            places[item] = min(places.get(item, (np.inf, item, 9)), ((rank + 0.5) / weight, item, number))
+    expected = [item for _, item, _ in sorted(places.values())]
+    expected += [item for item, _, _ in popular.overall if item not in exclude and item not in expected]
+    assert [candidate.item for candidate in found] == expected[:limit]
+    assert {candidate.item for candidate in found if candidate.path == "repeat"} <= {*own}

@@ -45,9 +45,7 @@ def everlong(monkeypatch, desk, *arguments):
     return CliRunner().invoke(make_app(), ["codes", *arguments])
 
 
-@pytest.mark.parametrize(
-    ("states", "code"), [(["working", "working", "done"], 0), (["refused"], 3), (["working", "failed"], 4), ([], 5)]
-)
+@pytest.mark.parametrize(("states", "code"), [(["working", "working", "done"], 0), (["refused"], 3), (["working", "failed"], 4), ([], 5)])
 def test_how_it_went_is_the_exit_code(monkeypatch, states, code):
     desk = Counter(states)
     done = everlong(monkeypatch, desk, "refresh", "--how", "warm", "--json")

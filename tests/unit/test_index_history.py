@@ -106,8 +106,10 @@ class History(RuleBasedStateMachine):
     def search(self, vector, k, excluded, where):
         view, queries, lists = self.index.look(), np.stack([vector] * 4), ["a", "b", "c", "nowhere"]
         for categories in (None, lists):
-            found = view.search_pool(queries, k, excluded, where) if categories is None else view.search_categories(
-                queries, categories, k, excluded, where
+            found = (
+                view.search_pool(queries, k, excluded, where)
+                if categories is None
+                else view.search_categories(queries, categories, k, excluded, where)
             )
             for row, hits in enumerate(view.hits(found)):
                 self.compare(hits, vector, k, categories and categories[row], excluded[row], where)

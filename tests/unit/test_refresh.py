@@ -94,10 +94,24 @@ def test_the_ladder_popular_in_the_users_categories_when_the_model_is_lost(syste
     assert "RuntimeError" in outcome.failure
     one, nobody = (found for found, _ in outcome.sets)
     assert (one.level, nobody.level) == ("category_popular", "popular")
-    first = [c for c in one.candidates if c.path == "category_popular"]
-    assert first == one.candidates[: len(first)] != []
+    first = [c for c in one.candidates if c.path != "popular"]
+    assert first == one.candidates[: len(first)]
+    assert {c.path for c in first} == {"repeat", "category_popular"}
     assert {c.category for c in first} == {"c2"}
     assert {c.path for c in one.candidates[len(first) :]} == {c.path for c in nobody.candidates} == {"popular"}
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_without_a_model_the_users_own_items_come_first_while_they_can_be_had(system, behind):
+    asked = system.happens(click(3, "c2"), click(15, "c2"), click(7, "c2"), click(5, "c9", item="i3-5"), order("i4-1"))[-1:]
+    lose_model(system)
+    own = [c.item for c in system.answer(asked, behind).candidates if c.path == "repeat"]
+    assert own == ["i2-3", "i2-7", "i3-5"]  # the one clicked most, then the newest; what was bought is left out
+    system.serving.index.apply([Delete("i2-3")])
+    assert [c.item for c in system.answer(asked, behind).candidates if c.path == "repeat"] == ["i2-7", "i3-5"]
+    without = System(system.store, repeat_share=0.0)
+    lose_model(without)
+    assert "repeat" not in {c.path for c in without.answer(asked, behind).candidates}
 
 
 @pytest.mark.parametrize("behind", [False, True])

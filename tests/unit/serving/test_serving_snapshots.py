@@ -1,6 +1,5 @@
 """An index that starts from its snapshot goes on where that was made, or begins anew where that cannot be."""
 
-
 import numpy as np
 import pytest
 
