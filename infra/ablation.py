@@ -14,13 +14,13 @@ import msgspec
 import numpy as np
 
 from infra.ablation_rows import DEFAULT, Row, trained_as
-from infra.evaluation import Loaded, Phase, Plan, catalogue_for, load_data
+from infra.evaluation_input import Loaded, Phase, Plan, load_data, offered
 from infra.sections import commit
 from models.bundle import Bundle
 from models.config import Config
 from models.evaluation.ablation import TOLD, Effect, Scores, columns, effect
 from models.evaluation.cascaded import Cascade
-from models.evaluation.questions import Question, own_items, questions, users_asked
+from models.evaluation.questions import Question, questions, users_asked
 from models.evaluation.report import CASCADE
 from models.evaluation.split import NothingToLearn, Split, temporal, validation
 from models.evaluation.tally import Entry, tally
@@ -95,11 +95,8 @@ def _asked(plan: Plan, held_out: bool) -> _Asked:
         split = validation(split, plan.config.holdout)
     if not split.starts:
         raise NothingToLearn("no event is left to ask for: ask for a larger --holdout or give a longer history")
-    catalogue = catalogue_for(loaded, split)
-    there = {item.item_id for item in catalogue}
     users = users_asked(split, plan.test_users, plan.seed)
-    own = own_items(split, users, [item for item in loaded.told if item.item_id not in there])
-    return _Asked(loaded, split, catalogue, own, list(questions(split, plan.config.test_per_user, users)))
+    return _Asked(loaded, split, *offered(loaded, split, users), list(questions(split, plan.config.test_per_user, users)))
 
 
 def _together(rows: Sequence[Row], usual: Config) -> Iterator[Row]:

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from models.config import Config
+from models.retrieval.shares import Shares
 from models.seminar.config import SeminarConfig
 
 DEFAULT = "default"
-SERVING = ("top_k", "category_source")  # settings that a bundle is served with: they need no training of their own
+SERVING = ("top_k", "category_source", "shares")  # settings that a bundle is served with: they need no training of their own
 
 
 class Row(NamedTuple):
@@ -75,6 +76,13 @@ SENSITIVITY = (
     Row("1 head", {"heads": 1}),
     Row("4 heads", {"heads": 4}),
     Row("S 20", {"short": 20}),
+    Row("short list 0.05 of the searches", {"shares": Shares(short=0.05)}),
+    Row("short list 0.5 of the searches", {"shares": Shares(short=0.5)}),
+    Row("categories share by probability alone", {"shares": Shares(even=0.0)}),
+    Row("categories share evenly", {"shares": Shares(even=1.0)}),
+    Row("no list of own items", {"shares": Shares(repeat=0.0)}),
+    Row("own items 0.4 of the set", {"shares": Shares(repeat=0.4)}),
+    Row("no list of live searches", {"shares": Shares(query=0.0)}),
 )
 GROUPS = {
     "mechanisms": ROWS,

@@ -2,85 +2,37 @@
 
 import resource
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from time import perf_counter
-from typing import NamedTuple
 
 import msgspec
-import numpy as np
 
-from features import sources
-from features.events import Event, Item, Refusal
-from features.history import Deeds, deeds
-from features.sources.catalogue import read_products
+from features.events import Item
+from infra.evaluation_input import Loaded, Offered, Phase, Plan, load_data, offered, split_of
 from infra.sections import commit, machine, now
-from infra.training import ShopPlan, shop_history
-from models.bundle import Manifest, load
+from models.bundle import Bundle, Manifest, load
 from models.config import Config
 from models.evaluation.cascaded import Cascade
+from models.evaluation.choosing import LEAST_USERS, Choice, choose_shares
 from models.evaluation.coded import CodeRecall, code_recall
-from models.evaluation.contenders import SIMPLE
-from models.evaluation.questions import own_items, users_asked
+from models.evaluation.questions import questions, users_asked
 from models.evaluation.report import CASCADE, Asked, Report, evaluate
 from models.evaluation.simple import simple
-from models.evaluation.split import NothingToLearn, Split, by_users, known_at, temporal
+from models.evaluation.split import NothingToLearn, Split, validation
 from models.evaluation.tally import Entry
 from models.evaluation.trained import Trained, rival_history
-from models.prepared import catalogue_of
 from models.recommender import Recommender
+from models.retrieval.shares import USUAL
 from models.rivals import NAMES, Budget, open_rival
 from models.train import Progress, learn
 
-SHOP = "shop"
-SHOP_ENDS_MS = 1_760_000_000_000
-SPLITS = ("temporal", "users")
+CHOOSING = "choosing shares"
 LEAST_BUDGET_S = 60.0
-
-Tell = Callable[[int, int], None]
-Phase = Callable[[str], AbstractContextManager[Tell]]  # opens a progress bar
 
 
 class SeenInTraining(ValueError):
     """The bundle has learnt from what would be tested; the message names the remedy."""
-
-
-class Plan(NamedTuple):
-    """What is evaluated, and how. `budget_s`: seconds of each trained baseline; None: as long as our own training took."""
-
-    data: str
-    config: Config
-    products: Path | None = None
-    bundle: Path | None = None
-    baselines: Sequence[str] = SIMPLE
-    split: str = "temporal"
-    seed: int = 0
-    seeds: int = 1
-    max_users: int | None = None
-    test_users: int | None = 2000
-    budget_s: float | None = None
-    trials: int = 4
-    device: str = "cpu"
-
-
-class Loaded(NamedTuple):
-    """A file, read: who did what, the items that it or a table of products describes, those that only events tell of,
-    what to call it, rows that were no event."""
-
-    done: Mapping[str, Deeds]
-    described: Sequence[Item]
-    told: Sequence[Item]
-    name: str
-    refused: int
-
-
-class Offered(NamedTuple):
-    """What the cascade can find: the catalogue, and for a user who had them items that came after the cut."""
-
-    catalogue: list[Item]
-    own: list[Item]
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -102,6 +54,7 @@ class Outcome(msgspec.Struct, frozen=True):
     max_users: int | None
     test_users: int | None
     costs: dict[str, Cost]
+    choice: Choice | None
     codes: list[CodeRecall]
     seconds: float
     peak_bytes: int
@@ -127,6 +80,10 @@ def run(plan: Plan, phase: Phase) -> Outcome:
     seeds = list(range(plan.seed, plan.seed + plan.seeds)) if plan.bundle is None else [plan.seed]
     costs: dict[str, Cost] = {}
     codes: list[CodeRecall] = []
+    choice = None
+    if plan.choose and plan.bundle is None:
+        choice = _choice(plan, loaded, split, costs, phase)
+        plan = plan._replace(config=msgspec.structs.replace(plan.config, shares=choice.shares))
     report = _report(plan, loaded, split, rivals, seeds, costs, codes, phase)
     return Outcome(
         data=loaded.name,
@@ -138,6 +95,7 @@ def run(plan: Plan, phase: Phase) -> Outcome:
         max_users=plan.max_users,
         test_users=plan.test_users,
         costs=costs,
+        choice=choice,
         codes=codes,
         seconds=round(perf_counter() - began, 1),
         peak_bytes=peak_bytes(),
@@ -145,54 +103,6 @@ def run(plan: Plan, phase: Phase) -> Outcome:
         machine=machine(),
         date=now(),
     )
-
-
-def load_data(plan: Plan) -> Loaded:
-    """Read the file, or make the simulated shop, and keep `max_users` of its users.
-
-    Raises:
-        BadSource: it is no file of events, or holds none.
-    """
-    if plan.data == SHOP:
-        history = shop_history(ShopPlan(seed=plan.seed, end_ms=SHOP_ENDS_MS))
-        return Loaded(_some(deeds(history.events), plan.max_users, plan.seed), history.items, [], history.name, 0)
-    path = Path(plan.data)
-    refused: list[Refusal] = []
-    described: list[Item] = []
-
-    def kept(events: Iterator[Event]) -> Iterator[Event]:
-        for event in events:
-            if isinstance(event, Item):
-                described.append(event)
-            else:
-                yield event
-
-    done = deeds(kept(sources.read(path, refused.append)))
-    if not any(mine.events for mine in done.values()):
-        why = f"; its first refused row is row {refused[0].position}: {refused[0].detail}" if refused else ""
-        searches = "searches only" if done else "no event"
-        raise sources.BadSource(f"{path} holds {searches}{why}: give a file with clicks or orders, as docs/events.md describes")
-    told = sources.read_items(path)
-    if plan.products is not None and told:
-        described += read_products(plan.products, min(item.ts for item in told))
-    return Loaded(_some(done, plan.max_users, plan.seed), described, told, path.name, len(refused))
-
-
-def catalogue_for(loaded: Loaded, split: Split) -> list[Item]:
-    """What can be recommended: items that are described, and of the others those that known events touch.
-
-    That an item is there at all because a held-out event tells of it would give the answer away.
-    """
-    touched = {event.item for deeds in split.known.values() for event in deeds.events}
-    told = [item for item in loaded.told if item.item_id in touched]
-    return catalogue_of([*told, *known_at(loaded.described, split.cut_ms)], split.known, split.cut_ms)
-
-
-def split_of(plan: Plan, done: Mapping[str, Deeds]) -> Split:
-    """The split that is asked for."""
-    if plan.split == "users":
-        return by_users(done, plan.seed)
-    return temporal(done, plan.config.holdout, plan.config.cut_ms)
 
 
 def refuse_seen(manifest: Manifest, name: str, split: Split) -> None:
@@ -227,40 +137,56 @@ def _report(
     codes: list[CodeRecall],
     phase: Phase,
 ) -> Report:
-    catalogue = catalogue_for(loaded, split)
-    ids = [item.item_id for item in catalogue]
     asked = Asked(plan.config.test_per_user, plan.test_users, plan.seed)
     users = users_asked(split, asked.users, asked.seed)
-    there = frozenset(ids)
-    own = own_items(split, users, [item for item in loaded.told if item.item_id not in there])
+    found = offered(loaded, split, users)
+    ids = [item.item_id for item in found.catalogue]
     entries = [
-        *_cascades(plan, loaded.name, split, Offered(catalogue, own), seeds, costs, phase),
+        *_cascades(plan, loaded.name, split, found, seeds, costs, phase),
         *simple(split, plan.baselines, plan.seed),
     ]
     cascades = [entry.contender for entry in entries if isinstance(entry.contender, Cascade)]
-    codes += [found for cascade in cascades if (found := code_recall(cascade.bundle, split.known, users)) is not None]
-    entries += _rivals(plan, rivals, split, catalogue, seeds, costs, phase)
+    codes += [one for cascade in cascades if (one := code_recall(cascade.bundle, split.known, users)) is not None]
+    entries += _rivals(plan, rivals, split, found.catalogue, seeds, costs, phase)
     most = len(users) if split.whole else len(users) * plan.config.test_per_user
     with phase("asking") as tell:
         return evaluate(split, entries, ids, asked, lambda done: tell(done, max(most, done)))
 
 
+def _choice(plan: Plan, loaded: Loaded, split: Split, costs: dict[str, Cost], phase: Phase) -> Choice:
+    """The shares of lists, by the newest part of what may be learnt from and a bundle that learnt from the older."""
+    began, part = perf_counter(), validation(split, plan.config.holdout)
+    users = users_asked(part, plan.test_users, plan.seed)
+    if len(users) < LEAST_USERS:
+        return Choice(USUAL, len(users), 0, 0.0, 0.0)
+    found = offered(loaded, part, users)
+    bundle = _learnt(plan, loaded.name, part, found.catalogue, plan.seed, "choosing shares", phase)
+    cascade = Cascade(Recommender(bundle, plan.device), plan.config.top_k, *found)
+    choice = choose_shares(cascade, questions(part, plan.config.test_per_user, users), plan.seed)
+    costs[CHOOSING] = Cost(round(perf_counter() - began, 1), 1)
+    return choice
+
+
+def _learnt(plan: Plan, name: str, split: Split, catalogue: list[Item], seed: int, title: str, phase: Phase) -> Bundle:
+    with phase(title) as tell:
+
+        def progress(at: Progress) -> None:
+            tell(at.step, at.steps)
+
+        return learn(split.known, catalogue, plan.config, seed, progress, cut_ms=split.cut_ms, data=name, device=plan.device)
+
+
 def _cascades(
-    plan: Plan, name: str, split: Split, offered: Offered, seeds: Sequence[int], costs: dict[str, Cost], phase: Phase
+    plan: Plan, name: str, split: Split, there: Offered, seeds: Sequence[int], costs: dict[str, Cost], phase: Phase
 ) -> list[Entry]:
     if plan.bundle is not None:
         bundle = load(plan.bundle, plan.device)
         refuse_seen(bundle.manifest, name, split)
-        return [Entry(CASCADE, plan.seed, Cascade(Recommender(bundle, plan.device), bundle.manifest.config.top_k, *offered))]
+        return [Entry(CASCADE, plan.seed, Cascade(Recommender(bundle, plan.device), bundle.manifest.config.top_k, *there))]
     found, began = [], perf_counter()
     for seed in seeds:
-        with phase(f"training, seed {seed}") as tell:
-
-            def progress(at: Progress, tell: Tell = tell) -> None:
-                tell(at.step, at.steps)
-
-            bundle = learn(split.known, offered.catalogue, plan.config, seed, progress, cut_ms=split.cut_ms, data=name, device=plan.device)
-        found.append(Entry(CASCADE, seed, Cascade(Recommender(bundle, plan.device), plan.config.top_k, *offered)))
+        bundle = _learnt(plan, name, split, there.catalogue, seed, f"training, seed {seed}", phase)
+        found.append(Entry(CASCADE, seed, Cascade(Recommender(bundle, plan.device), plan.config.top_k, *there)))
     costs[CASCADE] = Cost(round(perf_counter() - began, 1), len(seeds))
     return found
 
@@ -285,10 +211,3 @@ def _rivals(
                 tell(done + 1, len(seeds))
         costs[name] = Cost(round(perf_counter() - began, 1), len(seeds))
     return found
-
-
-def _some(done: Mapping[str, Deeds], most: int | None, seed: int) -> Mapping[str, Deeds]:
-    if most is None or len(done) <= most:
-        return done
-    users = sorted(done)
-    return {users[at]: done[users[at]] for at in sorted(np.random.default_rng(seed).permutation(len(users))[:most].tolist())}

@@ -1,9 +1,13 @@
 """An evaluation as a section of docs/results.md, and for the terminal."""
 
+import msgspec
+
 from infra.evaluation import Outcome
+from models.evaluation.choosing import LEAST_USERS, Choice
 from models.evaluation.metrics import ALL, NEW
 from models.evaluation.report import Section
 from models.evaluation.table import CLAIMED, markdown, number, table, verdict
+from models.retrieval.shares import USUAL
 
 
 def page_head() -> str:
@@ -13,28 +17,12 @@ def page_head() -> str:
 
 def section(outcome: Outcome, command: str) -> str:
     """A section of markdown."""
-    facts = [f"Seeds {', '.join(map(str, outcome.seeds))}"]
-    if len(outcome.seeds) == 1:
-        facts[0] = f"One seed ({outcome.seeds[0]}): no claim"
-    if outcome.bundle is not None:
-        facts.append("a given bundle")
-    config = outcome.config
-    if outcome.bundle is None:
-        facts.append(f"d {config.dim}, {config.epochs} epochs, at most {config.per_user} baskets of a user learnt from")
-    if outcome.report.split == "temporal":
-        facts.append(f"at most {config.test_per_user} baskets of a user tested")
-    if outcome.max_users is not None:
-        facts.append(f"a sample of {outcome.max_users:,} users of the file")
-    if outcome.test_users is not None and outcome.report.users >= outcome.test_users:
-        facts.append(f"a sample of {outcome.test_users:,} test users")
-    if outcome.refused_rows:
-        facts.append(f"{outcome.refused_rows:,} rows were no event")
     told = [
         f"## `{outcome.data}`, {outcome.report.split} split",
         "",
         f"`{command}`",
         "",
-        f"{'; '.join(facts)}. Commit {outcome.commit}; {outcome.date}; {outcome.machine}; "
+        f"{'; '.join(_facts(outcome))}. Commit {outcome.commit}; {outcome.date}; {outcome.machine}; "
         f"{outcome.seconds:.0f} s in all, peak memory {outcome.peak_bytes / 2**20:,.0f} MiB.",
         "",
         markdown(outcome.report),
@@ -51,6 +39,39 @@ def section(outcome: Outcome, command: str) -> str:
         rows = [(name, f"{cost.seconds / cost.seeds:.0f}") for name, cost in outcome.costs.items()]
         told += ["", "**Training**", "", *table(("", "seconds a seed"), rows)]
     return "\n".join(told)
+
+
+def _facts(outcome: Outcome) -> list[str]:
+    """How it was asked, in words."""
+    facts = [f"Seeds {', '.join(map(str, outcome.seeds))}"]
+    if len(outcome.seeds) == 1:
+        facts[0] = f"One seed ({outcome.seeds[0]}): no claim"
+    if outcome.bundle is not None:
+        facts.append("a given bundle")
+    config = outcome.config
+    if outcome.bundle is None:
+        facts.append(f"d {config.dim}, {config.epochs} epochs, at most {config.per_user} baskets of a user learnt from")
+    if outcome.report.split == "temporal":
+        facts.append(f"at most {config.test_per_user} baskets of a user tested")
+    if outcome.max_users is not None:
+        facts.append(f"a sample of {outcome.max_users:,} users of the file")
+    if outcome.test_users is not None and outcome.report.users >= outcome.test_users:
+        facts.append(f"a sample of {outcome.test_users:,} test users")
+    if outcome.choice is not None:
+        facts.append(_shares(outcome.choice))
+    if outcome.refused_rows:
+        facts.append(f"{outcome.refused_rows:,} rows were no event")
+    return facts
+
+
+def _shares(choice: Choice) -> str:
+    """What was chosen, and by what."""
+    if choice.users < LEAST_USERS:
+        return f"the usual shares of lists, as {choice.users} users are too few to choose by"
+    given = msgspec.structs.asdict(choice.shares)
+    changed = ", ".join(f"{name} {share:g}" for name, share in given.items() if share != getattr(USUAL, name))
+    gain = f"recall@50 {choice.before:.3f} -> {choice.after:.3f}" if changed else f"recall@50 {choice.after:.3f}"
+    return f"shares of lists chosen by {choice.moments:,} moments before the cut: {changed or 'the usual ones'} ({gain} there)"
 
 
 def text(outcome: Outcome) -> str:

@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from features.event_time import TimeRules
+from models.retrieval.shares import MOST, Shares
 
 PREFIX = "EVERLONG_"
 TEST_PREFIX = PREFIX + "TEST_"  # read by the test suite only
@@ -25,6 +26,7 @@ Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Millis = Annotated[int, Field(ge=1)]
+Part = Annotated[float, Field(ge=0, le=MOST)] | None
 
 
 class SettingsError(ValueError):
@@ -103,11 +105,13 @@ class Settings(BaseSettings):
     exclude_bought: bool = Field(
         True, description="Leave out what the user bought (the newest 256 purchases); false where people buy again."
     )
-    repeat_share: float = Field(
-        0.7, ge=0, le=0.95, description="Share of a candidate set kept for items that the user had before (docs/retrieval.md); 0: none."
+    short_share: Part = Field(None, description="Share of what the searches get for that of the whole pool; else the bundle's.")
+    even_share: Part = Field(None, description="Share of what the categories get that is the same for each; else the bundle's.")
+    repeat_share: Part = Field(
+        None, description="Share of a candidate set for items that the user had before (docs/retrieval.md), 0: none; else the bundle's."
     )
-    query_share: float = Field(
-        0.8, ge=0, le=0.95, description="Share of a set kept for a search that no event followed yet (docs/retrieval.md); 0: none."
+    query_share: Part = Field(
+        None, description="Share of a set for a search that no event followed yet (docs/retrieval.md), 0: none; else the bundle's."
     )
     rescore: bool = Field(
         True, description="Let the bundle's re-scorer, where it has one, order the merged candidates (docs/retrieval.md)."
@@ -169,6 +173,12 @@ class Settings(BaseSettings):
     def bundle_path(self) -> Path:
         """The bundle's folder, whether named or the default one."""
         return self.bundle or self.data_dir / "bundle"
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares that are set, by their names in models.retrieval.shares."""
+        given = {name: getattr(self, f"{name}_share") for name in Shares.__struct_fields__}
+        return {name: share for name, share in given.items() if share is not None}
 
     @property
     def time_rules(self) -> TimeRules:

@@ -78,12 +78,14 @@ def train_bundle(
     log: Path | None = None,
     ranks: Ranks | None = None,
     parent: Bundle | None = None,
+    choose: bool = True,
 ) -> Manifest:
     """Train, write the bundle to `out` (one that stood there is replaced), give its manifest with the metrics.
 
     A training that is kept in the directory `checkpoints`, anew after `every_s` seconds, goes on from there where it was broken
     off. `log` gets a row a step. Of several processes (`ranks`) all are given the same; only the one that leads tells, logs,
-    writes and has metrics. With a `parent` that bundle is gone on from, on what is newer than what it learnt from.
+    writes and has metrics. With a `parent` that bundle is gone on from, on what is newer than what it learnt from. `choose`: the
+    shares of lists are chosen by half of the held-out users, the other half is reported.
 
     Raises:
         CheckpointRefused: the directory holds another training. RanksDiffer: the processes are not given the same. CannotTune: the
@@ -112,6 +114,7 @@ def train_bundle(
             device=device,
             run=Run(kept, ranks),
             parent=parent,
+            choose=choose,
         )
     if ranks.leads:
         save(bundle, out)

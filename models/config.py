@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from models.retrieval.shares import Shares
 from models.seminar.config import SeminarConfig
 
 
@@ -65,6 +66,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     test_per_user: int = 5
     top_k: int = 8  # K: categories searched for each user
     category_source: Literal["gated", "pointer", "generator"] = "gated"  # what names them
+    shares: Shares = Shares()  # of the places of a candidate set, list by list
     popular: int = 200
 
     seminar: SeminarConfig = SeminarConfig()  # SEMINAR's, but for dim, heads, per_user and per_basket, which are those above

@@ -6,7 +6,6 @@ rare categories filled up with negatives sampled from the catalogue. Category lo
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -20,19 +19,13 @@ from models.bundle import Bundle
 from models.bundling import bundle_of, item_vectors
 from models.codes.modalities import choose
 from models.config import Config
-from models.evaluation import NothingToLearn, Split, compact, evaluate, temporal
-from models.evaluation.cascaded import Cascade
-from models.evaluation.contenders import popularity
-from models.evaluation.questions import own_items
-from models.evaluation.report import CASCADE, Asked, Report
-from models.evaluation.simple import simple
-from models.evaluation.tally import Entry
+from models.evaluation import NothingToLearn, temporal
+from models.evaluation.judged import judged
 from models.examples import Examples, build
 from models.fitting import Phase, Run, fit
 from models.fitting import Progress as Progress
 from models.inputs import Positions
 from models.prepared import Prepared, catalogue_of, prepare
-from models.recommender import Recommender
 from models.rescoring import examples as rescoring
 from models.rescoring.learning import Learning
 from models.seminar.contents import strangers
@@ -57,12 +50,12 @@ def train(
     device: str = "cpu",
     run: Run | None = None,
     parent: Bundle | None = None,
+    choose: bool = True,
 ) -> Bundle:
     """Learn from the events before the cut, evaluate on those after it (`bundle.manifest.metrics`), give the bundle.
 
     Of several processes (`run`) only the one that leads evaluates; the others' bundles have no metrics.
-    Popular items of the bundle, which serve where the model cannot, are those of all events. Items that came after the cut are
-    in the bundle, but not among what the evaluation can find: that they are there may tell what was wanted.
+    `choose`: as models.evaluation.judged says, which adds what is held out to the bundle's popular items too.
     With a `parent`, what that learnt from is history alone, and the last share of what is newer is held out.
 
     Raises:
@@ -77,10 +70,7 @@ def train(
     if run is not None and not run.ranks.leads:
         return bundle
     progress(Progress("evaluating", 1, 1, 0.0))
-    report = _evaluated(bundle, catalogue, split, Asked(config.test_per_user, seed=seed), device)
-    newest = max(event.ts for deed in split.done.values() for event in deed.events)
-    manifest = msgspec.structs.replace(bundle.manifest, metrics=compact(report))
-    return replace(bundle, manifest=manifest, popular=popularity(split.done, newest + 1, config.popular))
+    return judged(bundle, catalogue, split, seed, device, choose)
 
 
 def learn(
@@ -141,16 +131,6 @@ def _pretrain(
     histories, _ = histories_of(before, places, unit)
     model, rng = Seminar(network.psu).to(network.device), np.random.default_rng(seed)
     teach(model, histories, prepared.contents, unit, "pretraining", unit.epochs, rng, progress, run)
-
-
-def _evaluated(bundle: Bundle, catalogue: list[Item], split: Split, asked: Asked, device: str) -> Report:
-    """The report over items that were there before the cut, or that known events touch."""
-    touched = {event.item for deed in split.known.values() for event in deed.events}
-    there = [item for item in catalogue if item.ts < split.cut_ms or item.item_id in touched]
-    ids = {item.item_id for item in there}
-    own = own_items(split, split.starts, [item for item in catalogue if item.item_id not in ids])
-    cascade = Cascade(Recommender(bundle, device), bundle.manifest.config.top_k, there, own)
-    return evaluate(split, [Entry(CASCADE, asked.seed, cascade), *simple(split)], ids, asked)
 
 
 def _fit(

@@ -25,7 +25,7 @@ from models.vocabulary import UNKNOWN
 NOISE = 0.1  # of the spread of a table: how far a new row starts from the mean, so that two new ones differ
 # What may be chosen anew: how long and from what is learnt, what is asked. All else shapes the weights or what they mean.
 LEARNING = {"epochs", "batch", "run", "learning_rate", "tuning_rate", "per_user", "per_basket", "category_negatives", "pool_negatives"}
-ASKING = {"cut_ms", "holdout", "test_per_user", "top_k", "popular"}
+ASKING = {"cut_ms", "holdout", "test_per_user", "top_k", "shares", "popular"}
 
 
 class CannotTune(ValueError):

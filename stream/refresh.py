@@ -13,8 +13,10 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from features.codec import pack, unpack
@@ -29,6 +31,7 @@ from models.retrieval import asked, own
 from models.retrieval.cascade import listed, retrieve, retrieve_short
 from models.retrieval.popular import Popular, popular_candidates
 from models.retrieval.quotas import Extra
+from models.retrieval.shares import Shares
 from stream.messages import CandidateSet, PublishedCandidate, RefreshRequest
 
 LEVELS = ("full", "short", "category_popular", "popular")
@@ -45,17 +48,16 @@ class Serving:
 
 
 class Limits(NamedTuple):
-    """`top_k` categories a user, `candidates` in a set, whether bought items and those that cannot be had are left out, and the
-    shares of a set that are kept for the user's own items (models.retrieval.own) and for a live search (models.retrieval.asked), and
-    whether the bundle's re-scorer, where it has one, has the last word (models.rescoring)."""
+    """`top_k` categories a user, `candidates` in a set, whether bought items and those that cannot be had are left out, whether the
+    bundle's re-scorer, where it has one, has the last word (models.rescoring), and shares that stand in place of the bundle's
+    (fields of models.retrieval.shares)."""
 
     top_k: int = 8
     candidates: int = 200
     exclude_bought: bool = True
     only_available: bool = True
-    repeat_share: float = own.SHARE
-    query_share: float = asked.SHARE
     rescore: bool = True
+    shares: Mapping[str, float] = MappingProxyType({})
 
 
 class User(NamedTuple):
@@ -126,9 +128,7 @@ class Refresh:
         except (RuntimeError, FloatingPointError) as error:  # torch's errors, a lost GPU among them
             failure = f"{type(error).__name__}: {error}"
             answers = [NOTHING] * len(users)
-        lost = iter(
-            self._popular(serving.popular, view, [user for user, answer in zip(users, answers, strict=True) if not answer.candidates])
-        )
+        lost = iter(self._popular(serving, view, [user for user, answer in zip(users, answers, strict=True) if not answer.candidates]))
         answers = [answer if answer.candidates else next(lost) for answer in answers]
         sets = self._write(serving, users, answers)  # 6
         levels = Counter(found.level for found, _ in sets)
@@ -155,7 +155,8 @@ class Refresh:
         excluded, limit = self._excluded(users), self._limits.candidates
         merged = depth(limit) if rescores else limit
         extras = self._extras(recommender, view, users, excluded, merged)
-        found_by_user = retrieve(view, long, chosen, state.vectors, excluded, merged, self._where, extras)
+        shares = self._shares(recommender)
+        found_by_user = retrieve(view, long, chosen, state.vectors, excluded, merged, self._where, extras, shares)
         if rescores:
             found_by_user = recommender.rescore([user.row for user in users], rows, found_by_user, limit)
         answers = []
@@ -181,19 +182,20 @@ class Refresh:
         _check(state.vectors)
         excluded, limit = self._excluded(users), self._limits.candidates
         extras = self._extras(recommender, view, users, excluded, limit)
-        found = retrieve_short(view, state.vectors, excluded, limit, self._where, extras)
+        found = retrieve_short(view, state.vectors, excluded, limit, self._where, extras, self._shares(recommender))
         return [
             Answer(candidates if user.known else [], "short", without_touched(user)) for user, candidates in zip(users, found, strict=True)
         ]
 
-    def _popular(self, popular: Popular, view: View, users: Sequence[User]) -> list[Answer]:
+    def _popular(self, serving: Serving, view: View, users: Sequence[User]) -> list[Answer]:
         limit, excluded = self._limits.candidates, self._excluded(users)
-        again = own.repeated(view, [user.row for user in users], excluded, limit, self._where, self._limits.repeat_share)
+        share = self._shares(serving.recommender).repeat
+        again = own.repeated(view, [user.row for user in users], excluded, limit, self._where, share)
         answers = []
         for user, mine, exclude in zip(users, listed(view, again), excluded, strict=True):
             categories = [(touched.category, float(touched.count)) for touched in user.row.categories]
             found = popular_candidates(
-                popular, categories, limit=limit, exclude=exclude, view=view, where=self._where, own=mine, own_share=again.share
+                serving.popular, categories, limit=limit, exclude=exclude, view=view, where=self._where, own=mine, own_share=share
             )
             level = "popular" if all(candidate.path == "popular" for candidate in found) else "category_popular"
             answers.append(Answer(found, level, without_touched(user)))
@@ -201,12 +203,16 @@ class Refresh:
 
     def _extras(self, recommender: Recommender, view: View, users: Sequence[User], excluded: Sequence[set[str]], limit: int) -> list[Extra]:
         """The lists beside the searches."""
-        rows, limits, extras = [user.row for user in users], self._limits, []
-        if limits.repeat_share:
-            extras.append(own.repeated(view, rows, excluded, limit, self._where, limits.repeat_share))
-        if limits.query_share:
-            extras.append(asked.searched_for(view, rows, recommender.queries, excluded, limit, self._where, limits.query_share))
+        rows, shares, extras = [user.row for user in users], self._shares(recommender), []
+        if shares.repeat:
+            extras.append(own.repeated(view, rows, excluded, limit, self._where, shares.repeat))
+        if shares.query:
+            extras.append(asked.searched_for(view, rows, recommender.queries, excluded, limit, self._where, shares.query))
         return extras
+
+    def _shares(self, recommender: Recommender) -> Shares:
+        """The bundle's shares, but for those that are set."""
+        return msgspec.structs.replace(recommender.bundle.manifest.config.shares, **self._limits.shares)
 
     def _excluded(self, users: Sequence[User]) -> list[set[str]]:
         return [{event.item for event in user.row.bought} if self._limits.exclude_bought else set() for user in users]

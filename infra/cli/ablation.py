@@ -45,7 +45,7 @@ def ablate(
     from infra.ablation import ablate as run
     from infra.ablation_page import HEAD, section, text
     from infra.ablation_rows import chosen
-    from infra.evaluation import Plan
+    from infra.evaluation_input import Plan
     from infra.sections import write_section
     from infra.settings import load_settings
     from infra.training import config_of

@@ -45,12 +45,16 @@ def evaluate(
     budget: Annotated[float | None, typer.Option(min=1, help="Seconds of a baseline's training, a seed. Else ours, 60 at least.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Configurations that a trained baseline tries.")] = 4,
     out: Annotated[Path | None, typer.Option(dir_okay=False, help="Page of markdown that gets the tables, in place of older ones.")] = None,
+    choose_shares: Annotated[
+        bool, typer.Option("--choose-shares/--usual-shares", help="Choose the shares of lists before the cut, by one more training.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Hold something out, train on the rest, print how well it is foretold beside baselines, with intervals over users."""
     import msgspec
 
-    from infra.evaluation import Plan, run
+    from infra.evaluation import run
+    from infra.evaluation_input import Plan
     from infra.evaluation_page import page_head, section, text
     from infra.sections import write_section
     from infra.settings import load_settings
@@ -79,6 +83,7 @@ def evaluate(
         test_users=test_users,
         budget_s=budget,
         trials=trials,
+        choose=choose_shares,
         device=choose_device(load_settings()),
     )
     outcome = run(plan, progress)

@@ -51,6 +51,9 @@ def train(
     plot: Annotated[
         Path | None, typer.Option(dir_okay=False, help="A picture of the loss (SVG); the table of steps stands beside it, or at --log.")
     ] = None,
+    choose_shares: Annotated[
+        bool, typer.Option("--choose-shares/--usual-shares", help="Choose the shares of lists by half of the held-out users.")
+    ] = True,
     as_json: AsJson = False,
 ) -> None:
     """Train a bundle on events replayed through the row code, print how it does on the held-out ones.
@@ -98,6 +101,7 @@ def train(
                     log=log,
                     ranks=ranks,
                     parent=old,
+                    choose=choose_shares,
                 )
         except CannotTune as error:
             raise typer.BadParameter(str(error), param_hint="--from") from error

@@ -54,9 +54,8 @@ class RefreshWorker:
             settings.candidates,
             settings.exclude_bought,
             settings.only_available,
-            settings.repeat_share,
-            settings.query_share,
             settings.rescore,
+            settings.shares,
         )
         self._serving = self._live.serving
         self._refresh = Refresh(frame.store, lambda: self._serving, wall_ms, limits)

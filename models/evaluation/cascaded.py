@@ -2,45 +2,51 @@
 
 from collections.abc import Collection, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
 from features.events import Item
+from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
 from models.bundle import Bundle
+from models.codes.codebook import Floats
 from models.evaluation.contenders import Answer
 from models.evaluation.questions import Question
 from models.index import ItemIndex, Sizes
-from models.recommender import Recommender
+from models.recommender import Recommender, ShortState
 from models.rescoring.order import depth
 from models.retrieval import asked as live
-from models.retrieval.cascade import retrieve
-from models.retrieval.own import SHARE, repeated
+from models.retrieval.cascade import Searched, merged, search
+from models.retrieval.own import repeated
+from models.retrieval.quotas import Extra
+from models.retrieval.shares import Shares
+
+
+class Lists(NamedTuple):
+    """What B users' lists hold before they are merged."""
+
+    searched: Searched
+    again: Extra
+    near: Extra
 
 
 class Cascade:
-    """`top_k` category searches, one of the pool, the user's own items and what a live search finds, merged, and re-scored where the
-    bundle can.
+    """`top_k` category searches, one of the pool, the user's own items and what a live search finds, merged by the bundle's shares, and
+    re-scored where the bundle can.
 
     It also names categories: gated, pointer, generator, counted, newest.
     """
 
     def __init__(
-        self,
-        recommender: Recommender,
-        top_k: int,
-        catalogue: Sequence[Item],
-        own: Sequence[Item] = (),
-        repeat_share: float = SHARE,
-        query_share: float = live.SHARE,
-        rescore: bool = True,
+        self, recommender: Recommender, top_k: int, catalogue: Sequence[Item], own: Sequence[Item] = (), rescore: bool = True
     ) -> None:
         """Over `catalogue`; those of `own` are found only for a user who had them. New items get the vectors that serving gives them.
 
         `rescore`: by the bundle's re-scorer, where it has one.
         """
         self._rescore = rescore and recommender.rescores
-        self._recommender, self._top_k, self._repeat_share, self._query_share = recommender, top_k, repeat_share, query_share
+        self._recommender, self._top_k, self._shares = recommender, top_k, recommender.bundle.manifest.config.shares
         table = recommender.bundle.items
         place = {item: at for at, item in enumerate(table.ids)}
         kept = [item for item in (*catalogue, *own) if item.item_id in place]
@@ -64,22 +70,17 @@ class Cascade:
         users = [question.row for question in asked]
         state = self._recommender.short(users)
         chosen = self._recommender.categories(users, state, self._top_k)
-        requests = [(n, category, asked[n].rows.get(category, CategoryRow())) for n, mine in enumerate(chosen) for category, _ in mine]
-        ends = np.cumsum([0, *(len(mine) for mine in chosen)])
-        long = self._recommender.long(state, requests)
-        vectors = [long[start:end] for start, end in pairwise(ends)]
-
-        merged = depth(k) if self._rescore else k
+        merge_at = depth(k) if self._rescore else k
+        long = self._long(asked, state, chosen)
 
         def found(exclude: Sequence[Collection[str]]) -> list[list[str]]:
-            again = repeated(self._view, users, exclude, merged, share=self._repeat_share)
-            near = live.searched_for(self._view, users, self._recommender.queries, exclude, merged, share=self._query_share)
-            lists = retrieve(self._view, vectors, chosen, state.vectors, exclude, merged, extras=[again, near])
+            lists = self._lists(users, state, chosen, long, exclude, merge_at)
+            candidates = self._merged(lists, self._shares)
             if self._rescore:
-                lists = self._recommender.rescore(users, [question.rows for question in asked], lists, k)
-            return [[candidate.item for candidate in candidates] for candidates in lists]
+                candidates = self._recommender.rescore(users, [question.rows for question in asked], candidates, k)
+            return [[candidate.item for candidate in mine] for mine in candidates]
 
-        every, fresh = found([self._own - question.had for question in asked]), found([self._own | question.had for question in asked])
+        every, fresh = found(self._not_theirs(asked)), found([self._own | question.had for question in asked])
         parts = self._recommender.category_parts(users, state, self._top_k)
         named = [
             {
@@ -92,6 +93,45 @@ class Cascade:
             for mine, (pointer, generator), user in zip(chosen, parts, users, strict=True)
         ]
         return [Answer(*lists) for lists in zip(every, fresh, named, strict=True)]
+
+    def lists(self, asked: Sequence[Question], k: int) -> Lists:
+        """All lists of what is asked, `k` hits each, to be merged by one choice of shares after the other."""
+        users = [question.row for question in asked]
+        state = self._recommender.short(users)
+        chosen = self._recommender.categories(users, state, self._top_k)
+        return self._lists(users, state, chosen, self._long(asked, state, chosen), self._not_theirs(asked), k)
+
+    def merged(self, lists: Lists, shares: Shares) -> list[list[str]]:
+        """The items of each user, best first, by these shares; not re-scored."""
+        return [[candidate.item for candidate in mine] for mine in self._merged(lists, shares)]
+
+    def _merged(self, lists: Lists, shares: Shares) -> list[list[Candidate]]:
+        extras = [lists.again._replace(share=shares.repeat), lists.near._replace(share=shares.query)]
+        return merged(self._view, lists.searched, extras, shares)
+
+    def _lists(
+        self,
+        users: Sequence[UserRow],
+        state: ShortState,
+        chosen: Sequence[Sequence[tuple[str, float]]],
+        long: Sequence[Floats],
+        exclude: Sequence[Collection[str]],
+        k: int,
+    ) -> Lists:
+        searched = search(self._view, long, chosen, state.vectors, exclude, k)
+        near = live.searched_for(self._view, users, self._recommender.queries, exclude, k)
+        return Lists(searched, repeated(self._view, users, exclude, k), near)
+
+    def _long(self, asked: Sequence[Question], state: ShortState, chosen: Sequence[Sequence[tuple[str, float]]]) -> list[Floats]:
+        """The long interests (K, d) of each user."""
+        requests = [(n, category, asked[n].rows.get(category, CategoryRow())) for n, mine in enumerate(chosen) for category, _ in mine]
+        vectors = self._recommender.long(state, requests)
+        ends = np.cumsum([0, *(len(mine) for mine in chosen)])
+        return [vectors[start:end] for start, end in pairwise(ends)]
+
+    def _not_theirs(self, asked: Sequence[Question]) -> list[frozenset[str]]:
+        """What a user cannot be shown: items out of the catalogue that the user never had."""
+        return [self._own - question.had for question in asked]
 
 
 def by_count(user: UserRow, k: int) -> list[str]:

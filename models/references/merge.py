@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from features.outcomes import Candidate
-from models.retrieval.quotas import SHORT_SHARE, weights
+from models.retrieval.quotas import LEAST, weights
+from models.retrieval.shares import USUAL, Shares
 
 
 def merge(
@@ -11,6 +12,7 @@ def merge(
     short_hits: Sequence[tuple[str, float, str]],
     limit: int,
     extras: Sequence[tuple[str, float, Sequence[tuple[str, float, str]]]] = (),
+    shares: Shares = USUAL,
 ) -> list[Candidate]:
     """At most `limit` candidates, path `category`, `short` or that of an extra list, none twice.
 
@@ -21,7 +23,7 @@ def merge(
     lists = [[Candidate(item, score, category, "category") for item, score in hits] for category, _, hits in ordered]
     lists.append([Candidate(item, score, category, "short") for item, score, category in short_hits])
     lists = [sorted(found, key=lambda hit: (-hit.score, hit.item)) for found in lists]
-    weight = [*weights([probability for _, probability, _ in ordered]), SHORT_SHARE]
+    weight = [*weights([probability for _, probability, _ in ordered], 1 - shares.short, shares.even), max(shares.short, LEAST)]
     for path, share, hits in extras:
         if share > 0:
             lists.append([Candidate(item, score, category, path) for item, score, category in hits])

@@ -13,9 +13,9 @@ from models.codes.codebook import Floats
 from models.index import Found, View, Where
 from models.inputs import live_query
 from models.retrieval.quotas import Extra
+from models.retrieval.shares import USUAL
 
 PATH = "query"
-SHARE = 0.8
 
 
 def searched_for(
@@ -25,7 +25,7 @@ def searched_for(
     excludes: Sequence[Collection[str]],
     limit: int,
     where: Where | None = None,
-    share: float = SHARE,
+    share: float = USUAL.query,
 ) -> Extra:
     """The nearest items of the whole pool for each of B users with a live search, none for the others.
 

@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from features.outcomes import Candidate
 from models.codes.codebook import Floats
 from models.index import Found, View, Where
-from models.retrieval.quotas import SHORT_SHARE, Extra, Ints, Lists, choose, weights
+from models.retrieval.quotas import LEAST, Extra, Ints, Lists, choose, weights
+from models.retrieval.shares import USUAL, Shares
+
+
+class Searched(NamedTuple):
+    """What the K+1 searches of B users found: R hits lists of categories, those of a user together, and one of the pool each."""
+
+    pool: Found  # (B, limit)
+    categories: Found  # (R, limit)
+    chosen: Sequence[Sequence[tuple[str, float]]]  # for each user (category, probability), R in all
 
 
 def retrieve(
@@ -25,10 +34,26 @@ def retrieve(
     limit: int,
     where: Where | None = None,
     extras: Sequence[Extra] = (),
+    shares: Shares = USUAL,
 ) -> list[list[Candidate]]:
-    """Candidates of B users, best first: their K+1 searches in two batches, one merge of all lists.
+    """Candidates of B users, best first: `search`, then `merged`.
 
-    Paths are `category`, `short` and those of the extras.
+    Raises:
+        ValueError: numbers of rows that do not fit, or vectors that the index refuses.
+    """
+    return merged(view, search(view, long_vectors, categories, short_vectors, excludes, limit, where), extras, shares)
+
+
+def search(
+    view: View,
+    long_vectors: Sequence[Floats],
+    categories: Sequence[Sequence[tuple[str, float]]],
+    short_vectors: Floats,
+    excludes: Sequence[Collection[str]],
+    limit: int,
+    where: Where | None = None,
+) -> Searched:
+    """The K+1 searches of B users, in two batches.
 
     Args:
         view: where to search.
@@ -36,28 +61,45 @@ def retrieve(
         categories: for each user K times (category, probability), no category twice. Their order makes no difference.
         short_vectors: (B, d) float32, for the whole pool.
         excludes: for each user the items never to return (bought, dismissed).
-        limit: most candidates a user gets.
+        limit: most hits of a search.
         where: which items may be returned at all.
-        extras: more lists, each of B users and made for the same view, excludes, limit and filter.
 
     Raises:
         ValueError: numbers of rows that do not fit, or vectors that the index refuses.
     """
-    _check(long_vectors, categories, short_vectors, excludes, limit, extras)
-    if limit < 1 or not len(short_vectors):
-        return [[] for _ in short_vectors]
-    every = np.arange(len(short_vectors))
+    _check(long_vectors, categories, short_vectors, excludes)
+    users, count = len(short_vectors), sum(len(chosen) for chosen in categories)
+    if limit < 1 or not users:
+        return Searched(Found.nothing(users, max(limit, 0)), Found.nothing(count, max(limit, 0)), categories)
     hidden = view.excluding(excludes)
-    lists = [_pool(view.search_pool(short_vectors, limit, hidden, where), "short", SHORT_SHARE)]
+    pool = view.search_pool(short_vectors, limit, hidden, where)
+    if not count:
+        return Searched(pool, Found.nothing(0, limit), categories)
+    names = [category for chosen in categories for category, _ in chosen]  # (R,)
+    mine = [hidden[user] for user, chosen in enumerate(categories) for _ in chosen]  # (R,)
+    stacked = np.concatenate([vectors for vectors in long_vectors if len(vectors)])  # (R, d)
+    return Searched(pool, view.search_categories(stacked, names, limit, mine, where), categories)
+
+
+def merged(view: View, searched: Searched, extras: Sequence[Extra] = (), shares: Shares = USUAL) -> list[list[Candidate]]:
+    """Candidates of B users, best first, as many as a search gave hits: one merge of all lists. Paths are `category`, `short`, and
+    those of the extras, which are made for the same users, view, excludes, limit and filter.
+
+    Raises:
+        ValueError: an extra that does not fit, or a share of one.
+    """
+    users, limit = searched.pool.numbers.shape
+    _check_extras(extras, users, limit)
+    if not users or not limit:
+        return [[] for _ in range(users)]
+    names = [category for chosen in searched.chosen for category, _ in chosen]  # (R,)
+    owner = np.repeat(np.arange(users), [len(chosen) for chosen in searched.chosen])  # (R,)
+    each = (weights([probability for _, probability in chosen], 1 - shares.short, shares.even) for chosen in searched.chosen)
+    weight = np.array([weight for mine in each for weight in mine])  # (R,)
+    lists = [_Found(searched.categories, owner, weight, np.array(names, object), np.full(len(names), "category", object))]
+    lists.append(_pool(searched.pool, "short", max(shares.short, LEAST)))
     lists += [_pool(extra.found, extra.path, extra.weight) for extra in extras if extra.share]
-    if any(categories):
-        names = [category for chosen in categories for category, _ in chosen]  # (R,)
-        owner = np.repeat(every, [len(chosen) for chosen in categories])  # (R,)
-        stacked = np.concatenate([vectors for vectors in long_vectors if len(vectors)])  # (R, d)
-        found = view.search_categories(stacked, names, limit, [hidden[user] for user in owner.tolist()], where)
-        weight = [weight for chosen in categories for weight in weights([probability for _, probability in chosen])]
-        lists.insert(0, _Found(found, owner, np.array(weight), np.array(names, object), np.full(len(names), "category", object)))
-    return _named(view, _joined(lists), len(every), limit)
+    return _named(view, _joined(lists), users, limit)
 
 
 def retrieve_short(
@@ -67,10 +109,11 @@ def retrieve_short(
     limit: int,
     where: Where | None = None,
     extras: Sequence[Extra] = (),
+    shares: Shares = USUAL,
 ) -> list[list[Candidate]]:
     """Candidates of B users without categories: the first step down from `retrieve`, same promises."""
     none = [short_vectors[:0]] * len(short_vectors)
-    return retrieve(view, none, [[]] * len(short_vectors), short_vectors, excludes, limit, where, extras)
+    return retrieve(view, none, [[]] * len(short_vectors), short_vectors, excludes, limit, where, extras, shares)
 
 
 def listed(view: View, extra: Extra) -> list[list[Candidate]]:
@@ -84,18 +127,19 @@ def _check(
     categories: Sequence[Sequence[tuple[str, float]]],
     short_vectors: Floats,
     excludes: Sequence[Collection[str]],
-    limit: int,
-    extras: Sequence[Extra],
 ) -> None:
     if not len(long_vectors) == len(categories) == len(short_vectors) == len(excludes):
         raise ValueError(f"users: {len(long_vectors)}, {len(categories)}, {len(short_vectors)}, {len(excludes)}")
     for user, (vectors, chosen) in enumerate(zip(long_vectors, categories, strict=True)):
         if len(vectors) != len(chosen):
             raise ValueError(f"user {user} has {len(vectors)} long vectors for {len(chosen)} categories")
+
+
+def _check_extras(extras: Sequence[Extra], users: int, limit: int) -> None:
     for extra in extras:
-        if extra.found.numbers.shape != (len(short_vectors), max(limit, 0)) or not 0 <= extra.share < 1:
+        if extra.found.numbers.shape != (users, limit) or not 0 <= extra.share < 1:
             shape = extra.found.numbers.shape
-            raise ValueError(f"list {extra.path}: {shape} hits for {len(short_vectors)} users and {limit} places, share {extra.share}")
+            raise ValueError(f"list {extra.path}: {shape} hits for {users} users and {limit} places, share {extra.share}")
 
 
 class _Found(NamedTuple):

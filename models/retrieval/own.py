@@ -21,9 +21,9 @@ from features.rows import Behaviour, UserRow
 from models.index import Found, View, Where
 from models.inputs import newest_ts
 from models.retrieval.quotas import Extra, Ints
+from models.retrieval.shares import USUAL
 
 PATH = "repeat"
-SHARE = 0.7
 WEIGHTS = (1.0, 3.0, 2.0, 0.5)  # of features.rows.KINDS
 SCALES_MS = (60 * MINUTE_MS, 60 * MINUTE_MS, 60 * MINUTE_MS, 30 * DAY_MS)
 
@@ -36,7 +36,7 @@ def repeated(
     excludes: Sequence[Collection[str]],
     limit: int,
     where: Where | None = None,
-    share: float = SHARE,
+    share: float = USUAL.repeat,
 ) -> Extra:
     """Their own items for B users, best first; of equal ones the one with the newer event first.
 

@@ -1,6 +1,6 @@
 """The merge of a user's lists by Webster's rule for seats, over all users of a batch at once (papers, section 1.3).
 
-Each list has a weight: the short list `SHORT_SHARE` as the safety net, the categories share the rest, `EVEN_SHARE` of it
+Each list has a weight (`Shares`): the short list `short` as the safety net, the categories share the rest, `even` of it
 evenly (the floor) and what remains in proportion to their probability. So the K+1 searches weigh 1 together, and a list
 beside them (`Extra`) of share s weighs s / (1 - s): s of the places are its own where there is no other beside them.
 
@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.index import Found
+from models.retrieval.shares import USUAL
 
-SHORT_SHARE = 0.2
-EVEN_SHARE = 0.25
 LEAST = 1e-9  # the weight of a list that has none: it comes after all others
 DEPTHS = (1.3, 5.0, np.inf)  # how far down a user's lists are looked at, in hits for each one wanted; further only where that gave too few
 
@@ -62,7 +61,7 @@ def beside(share: float) -> float:
     return share / (1 - share)
 
 
-def weights(probabilities: Sequence[float], share: float = 1 - SHORT_SHARE, even: float = EVEN_SHARE) -> list[float]:
+def weights(probabilities: Sequence[float], share: float = 1 - USUAL.short, even: float = USUAL.even) -> list[float]:
     """The weights of the lists of one user's categories: they add up to `share`. Shares and probabilities may be 0."""
     given = [max(probability, 0.0) for probability in probabilities]
     total = fsum(given)

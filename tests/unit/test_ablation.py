@@ -13,7 +13,7 @@ from infra.ablation import ablate
 from infra.ablation_page import section, text
 from infra.ablation_rows import GROUPS, UnknownRow, chosen, trained_as
 from infra.cli import make_app
-from infra.evaluation import Plan
+from infra.evaluation_input import Plan
 from models.config import Config
 from models.evaluation.ablation import COLUMNS, Scores, effect
 from models.evaluation.contenders import Answer

@@ -10,7 +10,8 @@ from models.references import merge as reference_merge
 from models.references import search as reference_search
 from models.retrieval.cascade import retrieve, retrieve_short
 from models.retrieval.popular import Popular, popular_candidates
-from models.retrieval.quotas import DEPTHS, SHORT_SHARE, Extra, Lists, choose, weights
+from models.retrieval.quotas import DEPTHS, Extra, Lists, choose, weights
+from models.retrieval.shares import USUAL, Shares
 
 ITEMS = [f"i{number * 7 % 30:02d}" for number in range(30)]  # their order by id is not that by number
 HOME = {item: f"c{number % 4}" for number, item in enumerate(ITEMS)}
@@ -34,7 +35,7 @@ def merged(batch, limit):
     numbers = np.full((len(rows), 12), -1, np.int32)
     for row, (_, hits) in enumerate(rows):
         numbers[row, : len(hits)] = hits
-    weight = [part for chosen, _ in batch for part in [*weights([chance for _, chance, _ in chosen]), SHORT_SHARE]]
+    weight = [part for chosen, _ in batch for part in [*weights([chance for _, chance, _ in chosen]), USUAL.short]]
     lists = Lists(numbers, np.array([user for user, _ in rows], np.int64), np.array(weight))
     places = choose(lists, len(batch), limit, lambda found: [ITEMS[number] for number in found.tolist()])
     start = np.searchsorted(lists.user, np.arange(len(batch)))
@@ -70,7 +71,7 @@ def quotas(lists, limit):
     numbers = np.full((len(lists), 300), -1, np.int32)
     for row, (_, hits) in enumerate(lists):
         numbers[row, : len(hits)] = hits
-    weight = [*weights([chance for chance, _ in lists[:-1]]), SHORT_SHARE]
+    weight = [*weights([chance for chance, _ in lists[:-1]]), USUAL.short]
     found = Lists(numbers, np.zeros(len(lists), np.int64), np.array(weight))
     [places] = choose(found, 1, limit, lambda chosen: [f"{number:04d}" for number in chosen.tolist()])
     return np.bincount(places[places >= 0] // 300, minlength=len(lists)).tolist()
@@ -128,7 +129,8 @@ def extra(index, path, share, lists, limit):
     return Extra(path, found, share)
 
 
-shares = st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.9]), max_size=2)
+more_shares = st.lists(st.sampled_from([0.0, 0.2, 0.5, 0.9]), max_size=2)
+search_shares = st.builds(Shares, short=st.sampled_from([0.0, 0.2, 0.95]), even=st.sampled_from([0.0, 0.25, 1.0]))
 beside = st.lists(st.sampled_from(ITEMS), unique=True, max_size=12)
 
 
@@ -141,15 +143,15 @@ def users(draw):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(users(), max_size=4), st.integers(0, 40), st.sets(st.sampled_from(ITEMS)), shares)
-def test_retrieval_of_a_batch_is_that_of_each_user_by_the_references(batch, limit, deleted, shares):
+@given(st.lists(users(), max_size=4), st.integers(0, 40), st.sets(st.sampled_from(ITEMS)), more_shares, search_shares)
+def test_retrieval_of_a_batch_is_that_of_each_user_by_the_references(batch, limit, deleted, shares, searches):
     index = whole_index()
     index.apply([Delete(item) for item in deleted])
     short = np.array([user[2] for user in batch], np.float32).reshape(-1, 4)
     more = [[[item for item in user[4][n] if item not in user[3] | deleted] for user in batch] for n in range(len(shares))]
     extras = [extra(index, f"more{n}", share, lists, limit) for n, (share, lists) in enumerate(zip(shares, more, strict=True))]
     longs, chosens, out = ([user[n] for user in batch] for n in (1, 0, 3))
-    found = retrieve(index.look(), longs, chosens, short, out, limit, extras=extras)
+    found = retrieve(index.look(), longs, chosens, short, out, limit, None, extras, searches)
     there = {item: (HOME[item], vector) for item, vector in zip(ITEMS, VECTORS, strict=True) if item not in deleted}
     assert len(found) == len(batch)
     for number, (user, (chosen, long, vector, exclude, _)) in enumerate(zip(found, batch, strict=True)):
@@ -160,7 +162,7 @@ def test_retrieval_of_a_batch_is_that_of_each_user_by_the_references(batch, limi
         pool = reference_search.search(there, np.array(vector, np.float32), limit, None, exclude)
         ranked = [[(item, float(rank), HOME[item]) for rank, item in enumerate(more[n][number][:limit])] for n in range(len(shares))]
         slow = [(f"more{n}", share, ranked[n]) for n, share in enumerate(shares)]
-        assert user == reference_merge.merge(lists, [(item, score, HOME[item]) for item, score in pool], limit, slow)
+        assert user == reference_merge.merge(lists, [(item, score, HOME[item]) for item, score in pool], limit, slow, searches)
 
 
 def made_index(n=600, d=16):

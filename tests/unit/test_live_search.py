@@ -9,16 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.rows import Behaviour, Pair, Search, UserRow
-from infra.settings import Settings
 from models.codes.codebook import Codebook
 from models.index import ItemIndex, Where
 from models.inputs import QUERY, Positions, Texts, ends_with, live_query, short_tokens
 from models.recommender import Recommender
-from models.retrieval.asked import SHARE, searched_for
+from models.retrieval.asked import searched_for
 from models.seminar.config import SeminarConfig
 from models.ulim.loss import sampled_softmax
 from models.vocabulary import Vocabulary
-from stream.refresh import Limits
 from tests.drawn import drawn
 from tests.tiny_bundle import quickly_trained
 
@@ -88,7 +86,3 @@ def test_a_query_counts_by_its_weight():
     each = torch.stack([sampled_softmax(queries[[0, 1, 2]], candidates, allowed, log_q, 0.1, weight=torch.eye(3)[n]) for n in range(3)])
     torch.testing.assert_close(each.mean(), sampled_softmax(queries, candidates, allowed, log_q, 0.1))
     assert sampled_softmax(queries, candidates, allowed, log_q, 0.1, weight=torch.zeros(3)) == 0
-
-
-def test_the_share_that_is_evaluated_is_the_one_that_serves():
-    assert Settings().query_share == Limits().query_share == SHARE

@@ -8,12 +8,10 @@ from hypothesis import strategies as st
 from features.events import Click, Order, OrderLine, Query
 from features.history import offline_rows
 from features.rows import RECENT_CAP, Behaviour, Search, UserRow
-from infra.settings import Settings
 from models.codes.codebook import Codebook
 from models.index import Delete, ItemIndex, Where
 from models.references.own import own_items
-from models.retrieval.own import SHARE, events_of, repeated
-from stream.refresh import Limits
+from models.retrieval.own import events_of, repeated
 
 HOUR = 3_600_000
 ITEMS = [f"i{number * 7 % 20:02d}" for number in range(20)]  # their order by id is not that by number
@@ -99,10 +97,6 @@ def test_purchases_older_than_the_newest_events_count_once(clicks):
     found = events_of(users["u"])
     assert [event.item for event in found] == ["i01"] + ["i02"] * min(clicks, RECENT_CAP)
     assert len({(event.ts, event.id) for event in found}) == len(found)
-
-
-def test_the_share_that_is_evaluated_is_the_one_that_serves():
-    assert Settings().repeat_share == Limits().repeat_share == SHARE
 
 
 def test_a_user_of_whom_nothing_is_known_or_who_only_searched_has_no_own_items():

@@ -1,7 +1,9 @@
 """The refresh pipeline on a real store and a real, tiny bundle: the ladder, what is computed anew, and what never comes back."""
 
+import dataclasses
 from copy import deepcopy
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,8 @@ from features.outcomes import CandidatesRow, InterestsRow
 from features.rows import UserRow
 from features.store import Key, Stored, StoreUnavailable, Version
 from models.index import Delete, Upsert
+from models.recommender import Recommender
+from models.retrieval.shares import Shares
 from stream.refresh import coalesce
 from tests.refresh_world import CATEGORIES, NOW, Failing, System, click, lose_model, order, request, serving
 from tests.tiny_bundle import quickly_trained
@@ -61,7 +65,7 @@ def test_a_users_own_items_stand_at_the_top_in_the_order_of_their_list(behind):
     assert [c.item for c in own] == ["i1-3", "i2-7", "i3-5"]  # the one clicked most, then the newest; one is in no index
     assert own == sorted(own, key=lambda c: -c.score)
     assert {"i1-3", "i2-7", "i3-5"} <= {c.item for c in found[:6]}
-    without = System(system.store, candidates=30, repeat_share=0.0).answer(asked, behind).candidates
+    without = System(system.store, candidates=30, shares={"repeat": 0.0}).answer(asked, behind).candidates
     assert "repeat" not in {c.path for c in without}
 
 
@@ -73,10 +77,26 @@ def test_a_search_is_answered_until_an_event_follows(behind):
     asked = system.happens(query)
     paths = [c.path for c in system.answer(asked, behind).candidates]
     assert paths.count("query") >= 10
-    without = System(system.store, candidates=30, query_share=0.0).answer(asked, behind).candidates
+    without = System(system.store, candidates=30, shares={"query": 0.0}).answer(asked, behind).candidates
     assert "query" not in {c.path for c in without}
     after = system.answer(system.happens(click(1001, "c3")), behind).candidates
     assert "query" not in {c.path for c in after}
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_the_bundles_shares_serve_unless_others_are_set(behind):
+    system = System(candidates=10)
+    asked = system.happens(*(click(n, f"c{n % 3}") for n in range(12)))[-1:]
+    bundle = system.serving.recommender.bundle
+    for share, least, most in ((0.0, 0, 0), (0.5, 4, 6), (0.95, 8, 10)):
+        config = msgspec.structs.replace(bundle.manifest.config, shares=Shares(repeat=share, short=0.95))
+        manifest = msgspec.structs.replace(bundle.manifest, config=config)
+        changed = Recommender(dataclasses.replace(bundle, manifest=manifest))
+        system.serving = dataclasses.replace(system.serving, recommender=changed)
+        assert least <= [c.path for c in system.answer(asked, behind).candidates].count("repeat") <= most
+    over = System(system.store, candidates=10, shares={"repeat": 0.0})
+    over.serving = system.serving
+    assert "repeat" not in {c.path for c in over.answer(asked, behind).candidates}
 
 
 def test_the_ladder_short_only_when_behind(system):
@@ -109,7 +129,7 @@ def test_without_a_model_the_users_own_items_come_first_while_they_can_be_had(sy
     assert own == ["i2-3", "i2-7", "i3-5"]  # the one clicked most, then the newest; what was bought is left out
     system.serving.index.apply([Delete("i2-3")])
     assert [c.item for c in system.answer(asked, behind).candidates if c.path == "repeat"] == ["i2-7", "i3-5"]
-    without = System(system.store, repeat_share=0.0)
+    without = System(system.store, shares={"repeat": 0.0})
     lose_model(without)
     assert "repeat" not in {c.path for c in without.answer(asked, behind).candidates}
 

@@ -1,0 +1,126 @@
+"""What an evaluation is asked and what it reads: the plan, the file, its split, the catalogue of that moment."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from features import sources
+from features.events import Event, Item, Refusal
+from features.history import Deeds, deeds
+from features.sources.catalogue import read_products
+from infra.training import ShopPlan, shop_history
+from models.config import Config
+from models.evaluation.contenders import SIMPLE
+from models.evaluation.questions import own_items
+from models.evaluation.split import Split, by_users, known_at, temporal
+from models.prepared import catalogue_of
+
+SHOP = "shop"
+SHOP_ENDS_MS = 1_760_000_000_000
+SPLITS = ("temporal", "users")
+
+Tell = Callable[[int, int], None]
+Phase = Callable[[str], AbstractContextManager[Tell]]  # opens a progress bar
+
+
+class Plan(NamedTuple):
+    """What is evaluated, and how. `budget_s`: seconds of each trained baseline; None: as long as our own training took.
+    `choose`: the shares of lists are chosen before the cut, by one more training."""
+
+    data: str
+    config: Config
+    products: Path | None = None
+    bundle: Path | None = None
+    baselines: Sequence[str] = SIMPLE
+    split: str = "temporal"
+    seed: int = 0
+    seeds: int = 1
+    max_users: int | None = None
+    test_users: int | None = 2000
+    budget_s: float | None = None
+    trials: int = 4
+    choose: bool = False
+    device: str = "cpu"
+
+
+class Loaded(NamedTuple):
+    """A file, read: who did what, the items that it or a table of products describes, those that only events tell of,
+    what to call it, rows that were no event."""
+
+    done: Mapping[str, Deeds]
+    described: Sequence[Item]
+    told: Sequence[Item]
+    name: str
+    refused: int
+
+
+class Offered(NamedTuple):
+    """What the cascade can find: the catalogue, and for a user who had them items that came after the cut."""
+
+    catalogue: list[Item]
+    own: list[Item]
+
+
+def load_data(plan: Plan) -> Loaded:
+    """Read the file, or make the simulated shop, and keep `max_users` of its users.
+
+    Raises:
+        BadSource: it is no file of events, or holds none.
+    """
+    if plan.data == SHOP:
+        history = shop_history(ShopPlan(seed=plan.seed, end_ms=SHOP_ENDS_MS))
+        return Loaded(_some(deeds(history.events), plan.max_users, plan.seed), history.items, [], history.name, 0)
+    path = Path(plan.data)
+    refused: list[Refusal] = []
+    described: list[Item] = []
+
+    def kept(events: Iterator[Event]) -> Iterator[Event]:
+        for event in events:
+            if isinstance(event, Item):
+                described.append(event)
+            else:
+                yield event
+
+    done = deeds(kept(sources.read(path, refused.append)))
+    if not any(mine.events for mine in done.values()):
+        why = f"; its first refused row is row {refused[0].position}: {refused[0].detail}" if refused else ""
+        searches = "searches only" if done else "no event"
+        raise sources.BadSource(f"{path} holds {searches}{why}: give a file with clicks or orders, as docs/events.md describes")
+    told = sources.read_items(path)
+    if plan.products is not None and told:
+        described += read_products(plan.products, min(item.ts for item in told))
+    return Loaded(_some(done, plan.max_users, plan.seed), described, told, path.name, len(refused))
+
+
+def catalogue_for(loaded: Loaded, split: Split) -> list[Item]:
+    """What can be recommended: items that are described, and of the others those that known events touch.
+
+    That an item is there at all because a held-out event tells of it would give the answer away.
+    """
+    touched = {event.item for deeds in split.known.values() for event in deeds.events}
+    told = [item for item in loaded.told if item.item_id in touched]
+    return catalogue_of([*told, *known_at(loaded.described, split.cut_ms)], split.known, split.cut_ms)
+
+
+def split_of(plan: Plan, done: Mapping[str, Deeds]) -> Split:
+    """The split that is asked for."""
+    if plan.split == "users":
+        return by_users(done, plan.seed)
+    return temporal(done, plan.config.holdout, plan.config.cut_ms)
+
+
+def offered(loaded: Loaded, split: Split, users: Sequence[str]) -> Offered:
+    """What can be found when these users are asked."""
+    catalogue = catalogue_for(loaded, split)
+    there = {item.item_id for item in catalogue}
+    return Offered(catalogue, own_items(split, users, [item for item in loaded.told if item.item_id not in there]))
+
+
+def _some(done: Mapping[str, Deeds], most: int | None, seed: int) -> Mapping[str, Deeds]:
+    if most is None or len(done) <= most:
+        return done
+    users = sorted(done)
+    return {users[at]: done[users[at]] for at in sorted(np.random.default_rng(seed).permutation(len(users))[:most].tolist())}

@@ -1,0 +1,79 @@
+"""Which shares of a candidate set (models.retrieval.shares) suit a log: those with the best recall@50 on moments kept for choosing.
+
+One share after the other is tried at the values of `TRIED`, twice around. One is changed only where the paired difference lies
+beyond 95 % of a bootstrap over users: where the log does not tell, the usual shares stay.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import msgspec
+import numpy as np
+
+from models.evaluation.cascaded import Cascade, Lists
+from models.evaluation.intervals import Bootstrap, bounds
+from models.evaluation.metrics import METRICS, item_metrics
+from models.evaluation.questions import Question
+from models.evaluation.tally import BATCH
+from models.retrieval.shares import USUAL, Shares
+
+TRIED = {
+    "repeat": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    "query": (0.0, 0.3, 0.5, 0.7, 0.8, 0.9),
+    "short": (0.1, 0.2, 0.4, 0.6, 0.8),
+    "even": (0.0, 0.25, 0.5, 1.0),
+}
+ROUNDS = 2
+CUT = 50
+LEAST_USERS = 50  # of fewer nothing is chosen
+_RECALL = METRICS.index(f"recall@{CUT}")
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The shares, on how much they were chosen, and recall@50 there with the usual ones and with these."""
+
+    shares: Shares
+    users: int
+    moments: int
+    before: float
+    after: float
+
+
+def choose_shares(cascade: Cascade, asked: Iterable[Question], seed: int) -> Choice:
+    """The shares for what is `asked`, which must not be what is reported afterwards; before any re-scoring. `seed`: of the bootstrap."""
+    questions = [question for question in asked if question.wanted]
+    users = len({question.user for question in questions})
+    if users < LEAST_USERS:
+        return Choice(USUAL, users, len(questions), 0.0, 0.0)
+    batches = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))
+    lists = [(batch, cascade.lists(batch, CUT)) for batch in batches]
+    owners = np.unique([question.user for question in questions], return_inverse=True)[1].astype(np.int64)
+    bootstrap = Bootstrap(owners, seed)
+    shares, recall = USUAL, _recall(cascade, lists, USUAL)
+    before = float(recall.mean())
+    for _ in range(ROUNDS):
+        for name, values in TRIED.items():
+            others = [msgspec.structs.replace(shares, **{name: value}) for value in values if value != getattr(shares, name)]
+            tried = [(other, _recall(cascade, lists, other)) for other in others]
+            best, found = max(tried, key=lambda one: float(one[1].mean()))
+            if bounds(bootstrap.means((found - recall)[:, None]))[0, 0] > 0:
+                shares, recall = best, found
+    return Choice(shares, users, len(questions), before, float(recall.mean()))
+
+
+def halves(users: Iterable[str], seed: int) -> tuple[list[str], list[str]]:
+    """Users to choose by and users to report of, drawn by seed."""
+    drawn = sorted(users)
+    order = np.random.default_rng(seed).permutation(len(drawn)).tolist()
+    middle = len(drawn) // 2
+    return sorted(drawn[at] for at in order[:middle]), sorted(drawn[at] for at in order[middle:])
+
+
+def _recall(cascade: Cascade, lists: Sequence[tuple[list[Question], Lists]], shares: Shares) -> np.ndarray:
+    """recall@50 (Q,) of every question."""
+
+    def each() -> Iterator[float]:
+        for batch, found in lists:
+            for question, ranked in zip(batch, cascade.merged(found, shares), strict=True):
+                yield item_metrics(ranked, question.basket, question.wanted)[_RECALL]
+
+    return np.fromiter(each(), np.float64)

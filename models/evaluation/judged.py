@@ -1,0 +1,50 @@
+"""What a training adds to the bundle that it learnt: shares that suit the log, and how well it did, both by what was held out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from features.events import Item
+from models.bundle import Bundle
+from models.evaluation.cascaded import Cascade
+from models.evaluation.choosing import LEAST_USERS, choose_shares, halves
+from models.evaluation.contenders import popularity
+from models.evaluation.questions import own_items, questions
+from models.evaluation.report import CASCADE, Asked, compact, evaluate
+from models.evaluation.simple import simple
+from models.evaluation.split import Split
+from models.evaluation.tally import Entry
+from models.recommender import Recommender
+
+
+def judged(bundle: Bundle, catalogue: Sequence[Item], split: Split, seed: int, device: str, choose: bool = True) -> Bundle:
+    """The bundle with its metrics, and with the popular items of all events, those held out too.
+
+    With `choose` the shares are chosen by half of the held-out users, and the other half is reported; where users are too few the
+    shares stay and all are. Items that came after the cut are not among what can be found: that they are there may tell what was wanted.
+    """
+    touched = {event.item for deed in split.known.values() for event in deed.events}
+    there = [item for item in catalogue if item.ts < split.cut_ms or item.item_id in touched]
+    ids = {item.item_id for item in there}
+    own = own_items(split, split.starts, [item for item in catalogue if item.item_id not in ids])
+    users, others = halves(split.starts, seed)
+    if choose and len(users) >= LEAST_USERS:
+        bundle = with_shares(bundle, there, own, split, users, seed, device)
+        split = split._replace(starts={user: split.starts[user] for user in others})
+    config = bundle.manifest.config
+    cascade = Cascade(Recommender(bundle, device), config.top_k, there, own)
+    report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, Asked(config.test_per_user, seed=seed))
+    newest = max(event.ts for deed in split.done.values() for event in deed.events)
+    manifest = msgspec.structs.replace(bundle.manifest, metrics=compact(report))
+    return replace(bundle, manifest=manifest, popular=popularity(split.done, newest + 1, config.popular))
+
+
+def with_shares(
+    bundle: Bundle, there: Sequence[Item], own: Sequence[Item], split: Split, users: Sequence[str], seed: int, device: str
+) -> Bundle:
+    """The bundle with the shares that suit what was held out of `users`, over items `there` and, for who had them, `own`."""
+    config = bundle.manifest.config
+    asked = questions(split, config.test_per_user, users)
+    choice = choose_shares(Cascade(Recommender(bundle, device), config.top_k, there, own), asked, seed)
+    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=msgspec.structs.replace(config, shares=choice.shares)))
