@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from models.codes.codebook import MAX_CENTROIDS, Codebook, Codes, Floats
+from models.codes.rows import taken
 
 FIRST = 192  # positions that codes choose; of the exact best 32 of 10,000 these hold .98, 128 hold .94 (bench/lifelong.py)
 KEPT = 32  # of these, positions that vectors choose
 
 Rows = NDArray[np.int64]
 _FAR = np.float32(-np.inf)
-_WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}  # a code as one number: four times faster to gather
 
 
 class Items(Protocol):
@@ -45,16 +45,10 @@ class Table:
             raise ValueError(f"{len(codes)} codes, {len(vectors)} vectors")
         self._codes = np.ascontiguousarray(codes, dtype=np.uint8)
         self._vectors = np.ascontiguousarray(vectors, dtype=np.float32)
-        self._words: NDArray[Any] | None = None
-        word = _WORDS.get(self._codes.shape[1])
-        if word is not None and self._codes.ctypes.data % np.dtype(word).alignment == 0:
-            self._words = self._codes.view(word)[:, 0]
 
     def codes(self, numbers: NDArray[np.integer]) -> Codes:
         """Codes (n, P) of items by number."""
-        if self._words is None:
-            return self._codes.take(numbers, 0)
-        return self._words.take(numbers).view(np.uint8).reshape(len(numbers), -1)
+        return taken(self._codes, numbers)
 
     def vectors(self, numbers: NDArray[np.integer]) -> Floats:
         """Vectors (n, d) of items by number."""

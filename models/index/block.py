@@ -44,6 +44,8 @@ class Block:
 
     def find(self, numbers: Numbers) -> NDArray[np.int64]:
         """The rows of items, -1 for those that are not here."""
+        if numbers.min(initial=0) >= 0 and numbers.max(initial=-1) < len(self._place):
+            return self._place.take(numbers).astype(np.int64)
         known = (numbers >= 0) & (numbers < len(self._place))
         return np.where(known, self._place[np.where(known, numbers, 0)] if len(self._place) else -1, -1).astype(np.int64)
 

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from models.codes.codebook import Codebook
+from models.codes.rows import taken
 from models.references import search as reference_search
 
 
@@ -158,3 +159,12 @@ def test_a_start_of_another_shape_is_refused():
     for vectors, parts in ((draw(300), 8), (draw(300, d=16), 4)):
         with pytest.raises(ValueError, match="cannot start"):
             Codebook.train(vectors, parts, seed=0, start=start)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 17), st.integers(1, 9), st.integers(0, 3), st.integers(1, 2), st.lists(st.integers(0, 8), max_size=20))
+def test_rows_of_codes_are_those_of_plain_indexing(subspaces, count, shift, step, rows):
+    memory = np.random.default_rng(0).integers(0, 256, 2 * count * subspaces + shift, dtype=np.uint8)  # anywhere in memory
+    codes = memory[shift : shift + step * count * subspaces].reshape(step * count, subspaces)[::step]
+    at = np.array(rows, np.int64) % count
+    np.testing.assert_array_equal(taken(codes, at), codes[at])
