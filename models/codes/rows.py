@@ -13,4 +13,4 @@ def taken(codes: Codes, rows: NDArray[np.integer]) -> Codes:
     word = _WORDS.get(codes.shape[1])
     if word is None or not codes.flags.c_contiguous or codes.ctypes.data % np.dtype(word).alignment:
         return codes.take(rows, 0)
-    return codes.view(word)[:, 0].take(rows).view(np.uint8).reshape(len(rows), -1)
+    return codes.view(word)[:, 0].take(rows).view(np.uint8).reshape(len(rows), codes.shape[1])
