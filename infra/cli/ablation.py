@@ -10,7 +10,7 @@ import typer
 from infra.terminal import progress, say
 
 if TYPE_CHECKING:
-    from infra.ablation import Result
+    from infra.offline.ablation import Result
 
 
 def add_to(app: typer.Typer) -> None:
@@ -42,13 +42,13 @@ def ablate(
     """
     import msgspec
 
-    from infra.ablation import ablate as run
-    from infra.ablation_page import HEAD, section, text
-    from infra.ablation_rows import chosen
-    from infra.evaluation_input import Plan
-    from infra.sections import write_section
+    from infra.offline.ablation import ablate as run
+    from infra.offline.ablation_page import HEAD, section, text
+    from infra.offline.ablation_rows import chosen
+    from infra.offline.evaluation_input import Plan
+    from infra.offline.sections import write_section
+    from infra.offline.training import config_of
     from infra.settings import load_settings
-    from infra.training import config_of
     from infra.wiring import choose_device
 
     usual = config_of(epochs, dim)

@@ -11,7 +11,7 @@ import typer
 from infra.terminal import AsJson, moment_ms, print_json, progress, say
 
 if TYPE_CHECKING:
-    from infra.evaluation import Outcome
+    from infra.offline.evaluation import Outcome
 
 
 class SplitName(StrEnum):
@@ -53,12 +53,12 @@ def evaluate(
     """Hold something out, train on the rest, print how well it is foretold beside baselines, with intervals over users."""
     import msgspec
 
-    from infra.evaluation import run
-    from infra.evaluation_input import Plan
-    from infra.evaluation_page import page_head, section, text
-    from infra.sections import write_section
+    from infra.offline.evaluation import run
+    from infra.offline.evaluation_input import Plan
+    from infra.offline.evaluation_page import page_head, section, text
+    from infra.offline.sections import write_section
+    from infra.offline.training import config_of
     from infra.settings import load_settings
-    from infra.training import config_of
     from infra.wiring import choose_device
 
     chosen = _baselines(baselines)

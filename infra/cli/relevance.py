@@ -50,7 +50,7 @@ def relevance(
     made = _report(data, config, seed or [0], holdout, ablations, sentences)
     took_s = process_time() - started_s
     if out is not None:
-        from infra.sections import commit, machine, now, write_section
+        from infra.offline.sections import commit, machine, now, write_section
         from models.seminar.report import section
 
         given = [("--seed", n) for n in made.seeds] + [(name, n) for name, n in (("--dim", dim), ("--epochs", epochs)) if n]

@@ -63,9 +63,9 @@ def train(
     """
     import msgspec
 
+    from infra.offline.training import ShopPlan, file_history, shop_history, train_bundle
+    from infra.offline.training_plot import write_plot
     from infra.settings import load_settings
-    from infra.training import ShopPlan, file_history, shop_history, train_bundle
-    from infra.training_plot import write_plot
     from infra.wiring import choose_device
     from models.codes.modalities import UnknownModality, choose
     from models.evaluation.table import lines
@@ -142,6 +142,6 @@ def plot_logs(
     out: Annotated[Path, typer.Option(dir_okay=False, help="Where the picture goes (SVG).")],
 ) -> None:
     """Draw the loss of trainings, several in one picture, from the tables of their steps."""
-    from infra.training_plot import write_plot
+    from infra.offline.training_plot import write_plot
 
     say(f"the loss is drawn in {write_plot(logs, out)}")

@@ -13,9 +13,9 @@ from infra.local import running, system
 from infra.local.accounts import Accounts, Line, Standing, close, unanswered
 from infra.local.feed import Feed, users_of
 from infra.local.processes import Supervisor, stop_on_signals
+from infra.offline.training import config_of, file_history, train_bundle
 from infra.settings import Settings
 from infra.terminal import print_json, print_table, progress, say
-from infra.training import config_of, file_history, train_bundle
 from infra.wiring import choose_device, connection, open_online_store
 from models.bundle import MANIFEST
 from stream.connection import Connection

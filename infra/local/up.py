@@ -12,9 +12,9 @@ from infra.clock import wall_ms
 from infra.local import embedded, running, system
 from infra.local.feed import Feed
 from infra.local.processes import Supervisor, everlong, stop_on_signals
+from infra.offline.training import History, ShopPlan, config_of, shop_history, train_bundle
 from infra.settings import Settings, child_environment
 from infra.terminal import progress, say
-from infra.training import History, ShopPlan, config_of, shop_history, train_bundle
 from infra.wiring import choose_device, connection
 from models.bundle import MANIFEST
 

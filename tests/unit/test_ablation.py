@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import infra.ablation as runs
+import infra.offline.ablation as runs
 from features.history import deeds
-from infra.ablation import ablate
-from infra.ablation_page import section, text
-from infra.ablation_rows import GROUPS, UnknownRow, chosen, trained_as
 from infra.cli import make_app
-from infra.evaluation_input import Plan
+from infra.offline.ablation import ablate
+from infra.offline.ablation_page import section, text
+from infra.offline.ablation_rows import GROUPS, UnknownRow, chosen, trained_as
+from infra.offline.evaluation_input import Plan
 from models.config import Config
 from models.evaluation.ablation import COLUMNS, Scores, effect
 from models.evaluation.contenders import Answer

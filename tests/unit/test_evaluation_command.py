@@ -10,9 +10,9 @@ from features import sources
 from features.events import Click, Item
 from features.history import deeds
 from infra.cli import make_app
-from infra.evaluation import SeenInTraining, refuse_seen
-from infra.evaluation_input import Plan, catalogue_for, load_data
-from infra.sections import write_section
+from infra.offline.evaluation import SeenInTraining, refuse_seen
+from infra.offline.evaluation_input import Plan, catalogue_for, load_data
+from infra.offline.sections import write_section
 from models.bundle import save
 from models.config import Config
 from models.evaluation import by_users, temporal

@@ -11,8 +11,8 @@ from features.codec import pack
 from features.events import Click, Item, Query
 from features.history import deeds, offline_rows
 from features.rows import UserRow
-from infra import evaluation
-from infra.evaluation_input import Plan, load_data, split_of
+from infra.offline import evaluation
+from infra.offline.evaluation_input import Plan, load_data, split_of
 from models.evaluation import NothingToLearn, by_users, temporal
 from models.evaluation.cascaded import Cascade
 from models.evaluation.contenders import popularity

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from infra.training_log import HEAD, TrainingLog, read_log
+from infra.offline.training_log import HEAD, TrainingLog, read_log
 from models.bundle import load
 from models.train import Progress
 

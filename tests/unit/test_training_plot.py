@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.training_log import TrainingLog, read_log
-from infra.training_plot import COLOURS, GREY, POINTS, RIGHT, WIDTH, Axis, Curve, NothingToPlot, curves, svg, write_plot
+from infra.offline.training_log import TrainingLog, read_log
+from infra.offline.training_plot import COLOURS, GREY, POINTS, RIGHT, WIDTH, Axis, Curve, NothingToPlot, curves, svg, write_plot
 from models.train import Progress
 
 SVG = "{http://www.w3.org/2000/svg}"

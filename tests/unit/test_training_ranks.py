@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from infra.training_log import read_log
+from infra.offline.training_log import read_log
 from models.bundle import load
 from models.fitting.ranks import Ranks
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from features import sources
 from features.history import deeds, moments
 from infra.cli import make_app
-from infra.training_log import read_log
+from infra.offline.training_log import read_log
 from models.bundle import MANIFEST, fingerprint, load, save
 from models.codes.codebook import Codebook
 from models.examples import build

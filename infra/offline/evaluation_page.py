@@ -2,7 +2,7 @@
 
 import msgspec
 
-from infra.evaluation import Outcome
+from infra.offline.evaluation import Outcome
 from models.evaluation.choosing import LEAST_USERS, Choice
 from models.evaluation.metrics import ALL, NEW
 from models.evaluation.report import Section

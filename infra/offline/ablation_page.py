@@ -1,8 +1,8 @@
 """Ablations as a section of docs/ablations.md, and for the terminal."""
 
-from infra.ablation import Result
-from infra.ablation_rows import DEFAULT
-from infra.sections import machine, now
+from infra.offline.ablation import Result
+from infra.offline.ablation_rows import DEFAULT
+from infra.offline.sections import machine, now
 from models.evaluation.ablation import COLUMNS, Effect
 from models.evaluation.report import Estimate
 from models.evaluation.table import table

@@ -6,7 +6,7 @@ from math import ceil, floor, isfinite, log10
 from pathlib import Path
 from typing import NamedTuple
 
-from infra.training_log import Row, read_log
+from infra.offline.training_log import Row, read_log
 
 WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM = 760, 300, 70, 24, 46, 44  # pixels; of each panel but for the width
 POINTS = 1000  # of a curve at most

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from infra.ablation_rows import DEFAULT, Row, trained_as
-from infra.evaluation_input import Loaded, Phase, Plan, load_data, offered
-from infra.sections import commit
+from infra.offline.ablation_rows import DEFAULT, Row, trained_as
+from infra.offline.evaluation_input import Loaded, Phase, Plan, load_data, offered
+from infra.offline.sections import commit
 from models.bundle import Bundle
 from models.config import Config
 from models.evaluation.ablation import TOLD, Effect, Scores, columns, effect

@@ -11,7 +11,7 @@ from features import sources
 from features.events import Event, Item, Refusal
 from features.history import Deeds, deeds
 from features.sources.catalogue import read_products
-from infra.training import ShopPlan, shop_history
+from infra.offline.training import ShopPlan, shop_history
 from models.config import Config
 from models.evaluation.contenders import SIMPLE
 from models.evaluation.questions import own_items

@@ -9,8 +9,8 @@ from time import perf_counter
 import msgspec
 
 from features.events import Item
-from infra.evaluation_input import Loaded, Offered, Phase, Plan, load_data, offered, split_of
-from infra.sections import commit, machine, now
+from infra.offline.evaluation_input import Loaded, Offered, Phase, Plan, load_data, offered, split_of
+from infra.offline.sections import commit, machine, now
 from models.bundle import Bundle, Manifest, load
 from models.config import Config
 from models.evaluation.cascaded import Cascade

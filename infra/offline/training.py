@@ -9,7 +9,7 @@ from typing import NamedTuple
 from features import sources
 from features.events import Event, Item
 from infra.clock import wall_ms
-from infra.training_log import TrainingLog
+from infra.offline.training_log import TrainingLog
 from models.bundle import Bundle, Manifest, save
 from models.codes.modalities import choose
 from models.config import Config

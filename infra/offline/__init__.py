@@ -1,0 +1,1 @@
+"""What runs from files and not from Kafka: training, evaluation, ablations, and the pages they write."""
