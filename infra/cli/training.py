@@ -115,6 +115,7 @@ def train(
         print_json(msgspec.to_builtins(manifest) | {"path": str(target)})
         return
     print(lines(manifest.metrics))
+    say("shares of lists: " + ", ".join(f"{name} {share:g}" for name, share in msgspec.structs.asdict(manifest.config.shares).items()))
     say(f"bundle {manifest.generation} of {manifest.items:,} items in {manifest.categories:,} categories is in {target}")
 
 

@@ -87,6 +87,8 @@ def text(outcome: Outcome) -> str:
     total = max(1, report.targets["all"])
     reach = ", ".join(f"{name} {count / total:.3f}" for name, count in report.targets.items() if name != "all")
     told += ["", f"of the wanted items: {reach}"]
+    if outcome.choice is not None:
+        told.append(_shares(outcome.choice))
     return "\n".join(told)
 
 
