@@ -28,6 +28,7 @@ from models.rivals import NAMES, Budget, open_rival
 from models.train import Progress, learn
 
 CHOOSING = "choosing shares"
+NO_OWN = "cascade, no own items"
 LEAST_BUDGET_S = 60.0
 
 
@@ -145,7 +146,7 @@ def _report(
         *_cascades(plan, loaded.name, split, found, seeds, costs, phase),
         *simple(split, plan.baselines, plan.seed),
     ]
-    cascades = [entry.contender for entry in entries if isinstance(entry.contender, Cascade)]
+    cascades = [entry.contender for entry in entries if entry.name == CASCADE and isinstance(entry.contender, Cascade)]
     codes += [one for cascade in cascades if (one := code_recall(cascade.bundle, split.known, users)) is not None]
     entries += _rivals(plan, rivals, split, found.catalogue, seeds, costs, phase)
     most = len(users) if split.whole else len(users) * plan.config.test_per_user
@@ -182,13 +183,19 @@ def _cascades(
     if plan.bundle is not None:
         bundle = load(plan.bundle, plan.device)
         refuse_seen(bundle.manifest, name, split)
-        return [Entry(CASCADE, plan.seed, Cascade(Recommender(bundle, plan.device), bundle.manifest.config.top_k, *there))]
+        return _both(Cascade(Recommender(bundle, plan.device), bundle.manifest.config.top_k, *there), plan.seed)
     found, began = [], perf_counter()
     for seed in seeds:
         bundle = _learnt(plan, name, split, there.catalogue, seed, f"training, seed {seed}", phase)
-        found.append(Entry(CASCADE, seed, Cascade(Recommender(bundle, plan.device), plan.config.top_k, *there)))
+        found += _both(Cascade(Recommender(bundle, plan.device), plan.config.top_k, *there), seed)
     costs[CASCADE] = Cost(round(perf_counter() - began, 1), len(seeds))
     return found
+
+
+def _both(cascade: Cascade, seed: int) -> list[Entry]:
+    """The cascade as it serves, and beside it what its searches find alone: contenders have no list of own items either."""
+    searches = msgspec.structs.replace(cascade.bundle.manifest.config.shares, repeat=0.0)
+    return [Entry(CASCADE, seed, cascade), Entry(NO_OWN, seed, cascade.shared(searches))]
 
 
 def _rivals(

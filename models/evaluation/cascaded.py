@@ -1,6 +1,7 @@
 """The cascade that serves, as a contender: a bundle's recommender over an exact index of its whole catalogue."""
 
 from collections.abc import Collection, Sequence
+from copy import copy
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -93,6 +94,12 @@ class Cascade:
             for mine, (pointer, generator), user in zip(chosen, parts, users, strict=True)
         ]
         return [Answer(*lists) for lists in zip(every, fresh, named, strict=True)]
+
+    def shared(self, shares: Shares) -> "Cascade":
+        """The same bundle over the same catalogue, merged by other shares."""
+        other = copy(self)
+        other._shares = shares
+        return other
 
     def lists(self, asked: Sequence[Question], k: int) -> Lists:
         """All lists of what is asked, `k` hits each, to be merged by one choice of shares after the other."""

@@ -67,6 +67,16 @@ def test_nothing_is_chosen_where_users_are_too_few_or_cannot_tell(world):
     assert (choice.shares, choice.before, choice.after) == (USUAL, 0.0, 0.0)
 
 
+def test_a_cascade_of_other_shares_answers_as_one_made_with_them(world):
+    split, catalogue, bundle = world
+    asked = list(questions(split, 2, sorted(split.starts)[:20]))
+    cascade, shares = Cascade(Recommender(bundle), 8, catalogue), Shares(repeat=0.0, short=0.5)
+    expected = Cascade(Recommender(shared(bundle, shares)), 8, catalogue).answer(asked, 60)
+    usual = cascade.answer(asked, 60)
+    assert cascade.shared(shares).answer(asked, 60) == expected != usual
+    assert cascade.answer(asked, 60) == usual
+
+
 def test_halves_are_all_users_none_in_both():
     names = [f"u{n}" for n in range(7)]
     mine, others = halves(names, 3)

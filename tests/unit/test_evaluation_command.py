@@ -56,7 +56,8 @@ def test_the_command_prints_json_and_writes_its_section_again(tmp_path):
     told = json.loads(done.stdout)
     assert told["seeds"] == [0, 1]
     assert len(told["report"]["sections"][0]["rows"]["cascade"]["recall@50"]["seeds"]) == 2
-    assert set(told["report"]["sections"][0]["minus"]) == {"most popular", "popular in categories", "seen before", "seen often", "item-kNN"}
+    simple = {"most popular", "popular in categories", "seen before", "seen often", "item-kNN"}
+    assert set(told["report"]["sections"][0]["minus"]) == {"cascade, no own items", *simple}
     assert told["costs"]["cascade"]["seconds"] > 0 < told["peak_bytes"]
     first = page.read_text()
     assert first.startswith("# Mine\n\nstays\n")
@@ -73,7 +74,7 @@ def test_the_command_tests_a_given_bundle(tmp_path):
     save(train(events, catalogue, QUICK, seed=0, data="elsewhere"), tmp_path / "bundle")
     done = everlong("--data", path, "--bundle", tmp_path / "bundle", "--json", "--baselines", "seen before")
     assert done.exit_code == 0, done.output
-    assert json.loads(done.stdout)["report"]["sections"][0]["rows"].keys() == {"cascade", "seen before"}
+    assert json.loads(done.stdout)["report"]["sections"][0]["rows"].keys() == {"cascade", "cascade, no own items", "seen before"}
     save(train(events, catalogue, msgspec.structs.replace(QUICK, holdout=0.0), seed=0, data="log.jsonl"), tmp_path / "bundle")
     refused = everlong("--data", path, "--bundle", tmp_path / "bundle")
     assert isinstance(refused.exception, SeenInTraining)
