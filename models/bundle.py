@@ -43,7 +43,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     Events of `data` before `cut_ms` were learnt from; None where a bundle of an older version does not say. One that goes on
     from a bundle names that generation, its `parent`, and `earlier` data that those before it learnt from. `steps` are all
-    that its towers went through.
+    that its towers went through. `chosen`: the shares in `config` were chosen by some of the users held out
+    (models.evaluation.choosing.chooses, with `seed`).
     """
 
     format: int = FORMAT
@@ -63,6 +64,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     parent: str | None = None
     earlier: tuple[str, ...] = ()
     steps: int = 0
+    chosen: bool = False
     metrics: dict[str, dict[str, float]] = {}
     files: dict[str, str] = {}
 

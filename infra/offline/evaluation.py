@@ -14,7 +14,7 @@ from infra.offline.sections import commit, machine, now
 from models.bundle import Bundle, Manifest, load
 from models.config import Config
 from models.evaluation.cascaded import Cascade
-from models.evaluation.choosing import LEAST_USERS, Choice, choose_shares
+from models.evaluation.choosing import LEAST_USERS, Choice, choose_shares, chooses
 from models.evaluation.coded import CodeRecall, code_recall
 from models.evaluation.questions import questions, users_asked
 from models.evaluation.report import CASCADE, Asked, Report, evaluate
@@ -51,6 +51,7 @@ class Outcome(msgspec.Struct, frozen=True):
     seeds: list[int]
     config: Config
     bundle: str | None
+    left_out: int  # users by whom the shares of a given bundle were chosen
     refused_rows: int
     max_users: int | None
     test_users: int | None
@@ -76,22 +77,28 @@ def run(plan: Plan, phase: Phase) -> Outcome:
         open_rival(name)  # first of all: is the library there?
     loaded = load_data(plan)
     split = split_of(plan, loaded.done)
+    held_out = len(split.starts)
+    given = None if plan.bundle is None else load(plan.bundle, plan.device)
+    if given is not None:
+        refuse_seen(given.manifest, loaded.name, split)
+        split = unchosen(given.manifest, loaded.name, split)
     if not split.starts:
         raise NothingToLearn("no event is held out: ask for a larger --holdout, an earlier --cut, or --split users")
-    seeds = list(range(plan.seed, plan.seed + plan.seeds)) if plan.bundle is None else [plan.seed]
+    seeds = list(range(plan.seed, plan.seed + plan.seeds)) if given is None else [plan.seed]
     costs: dict[str, Cost] = {}
     codes: list[CodeRecall] = []
     choice = None
-    if plan.choose and plan.bundle is None:
+    if plan.choose and given is None:
         choice = _choice(plan, loaded, split, costs, phase)
         plan = plan._replace(config=msgspec.structs.replace(plan.config, shares=choice.shares))
-    report = _report(plan, loaded, split, rivals, seeds, costs, codes, phase)
+    report = _report(plan, given, loaded, split, rivals, seeds, costs, codes, phase)
     return Outcome(
         data=loaded.name,
         report=report,
         seeds=seeds,
         config=plan.config,
         bundle=None if plan.bundle is None else str(plan.bundle),
+        left_out=held_out - len(split.starts),
         refused_rows=loaded.refused,
         max_users=plan.max_users,
         test_users=plan.test_users,
@@ -122,6 +129,13 @@ def refuse_seen(manifest: Manifest, name: str, split: Split) -> None:
         raise SeenInTraining(f"{learnt}: ask with --cut {cut_ms}, or {instead}")
 
 
+def unchosen(manifest: Manifest, name: str, split: Split) -> Split:
+    """The split without the users by whom a bundle's shares were chosen, where that was on the data called `name`."""
+    if not manifest.chosen or name != manifest.data:
+        return split
+    return split._replace(starts={user: ts for user, ts in split.starts.items() if not chooses(user, manifest.seed)})
+
+
 def peak_bytes() -> int:
     """The most memory that this process ever had."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -130,6 +144,7 @@ def peak_bytes() -> int:
 
 def _report(
     plan: Plan,
+    given: Bundle | None,
     loaded: Loaded,
     split: Split,
     rivals: Sequence[str],
@@ -143,7 +158,7 @@ def _report(
     found = offered(loaded, split, users)
     ids = [item.item_id for item in found.catalogue]
     entries = [
-        *_cascades(plan, loaded.name, split, found, seeds, costs, phase),
+        *_cascades(plan, given, loaded.name, split, found, seeds, costs, phase),
         *simple(split, plan.baselines, plan.seed),
     ]
     cascades = [entry.contender for entry in entries if entry.name == CASCADE and isinstance(entry.contender, Cascade)]
@@ -178,12 +193,17 @@ def _learnt(plan: Plan, name: str, split: Split, catalogue: list[Item], seed: in
 
 
 def _cascades(
-    plan: Plan, name: str, split: Split, there: Offered, seeds: Sequence[int], costs: dict[str, Cost], phase: Phase
+    plan: Plan,
+    given: Bundle | None,
+    name: str,
+    split: Split,
+    there: Offered,
+    seeds: Sequence[int],
+    costs: dict[str, Cost],
+    phase: Phase,
 ) -> list[Entry]:
-    if plan.bundle is not None:
-        bundle = load(plan.bundle, plan.device)
-        refuse_seen(bundle.manifest, name, split)
-        return _both(Cascade(Recommender(bundle, plan.device), bundle.manifest.config.top_k, *there), plan.seed)
+    if given is not None:
+        return _both(Cascade(Recommender(given, plan.device), given.manifest.config.top_k, *there), plan.seed)
     found, began = [], perf_counter()
     for seed in seeds:
         bundle = _learnt(plan, name, split, there.catalogue, seed, f"training, seed {seed}", phase)

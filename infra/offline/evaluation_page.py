@@ -47,7 +47,9 @@ def _facts(outcome: Outcome) -> list[str]:
     if len(outcome.seeds) == 1:
         facts[0] = f"One seed ({outcome.seeds[0]}): no claim"
     if outcome.bundle is not None:
-        facts.append("a given bundle")
+        facts.append(
+            "a given bundle" + (f", without the {outcome.left_out:,} users by whom its shares were chosen" if outcome.left_out else "")
+        )
     config = outcome.config
     if outcome.bundle is None:
         facts.append(f"d {config.dim}, {config.epochs} epochs, at most {config.per_user} baskets of a user learnt from")

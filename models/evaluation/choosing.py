@@ -5,6 +5,7 @@ beyond 95 % of a bootstrap over users: where the log does not tell, the usual sh
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 
 import msgspec
 import numpy as np
@@ -60,12 +61,15 @@ def choose_shares(cascade: Cascade, asked: Iterable[Question], seed: int) -> Cho
     return Choice(shares, users, len(questions), before, float(recall.mean()))
 
 
+def chooses(user: str, seed: int) -> bool:
+    """Whether a held-out user belongs to those by whom is chosen, about half of all, whoever else is held out; others are reported."""
+    return bool(blake2b(f"{seed} {user}".encode(), digest_size=1).digest()[0] & 1)
+
+
 def halves(users: Iterable[str], seed: int) -> tuple[list[str], list[str]]:
-    """Users to choose by and users to report of, drawn by seed."""
-    drawn = sorted(users)
-    order = np.random.default_rng(seed).permutation(len(drawn)).tolist()
-    middle = len(drawn) // 2
-    return sorted(drawn[at] for at in order[:middle]), sorted(drawn[at] for at in order[middle:])
+    """Users to choose by and users to report of, each ascending."""
+    every = sorted(users)
+    return [user for user in every if chooses(user, seed)], [user for user in every if not chooses(user, seed)]
 
 
 def _recall(cascade: Cascade, lists: Sequence[tuple[list[Question], Lists]], shares: Shares) -> np.ndarray:

@@ -47,4 +47,5 @@ def with_shares(
     config = bundle.manifest.config
     asked = questions(split, config.test_per_user, users)
     choice = choose_shares(Cascade(Recommender(bundle, device), config.top_k, there, own), asked, seed)
-    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=msgspec.structs.replace(config, shares=choice.shares)))
+    config = msgspec.structs.replace(config, shares=choice.shares)
+    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config, chosen=True))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from features.history import deeds
+from infra.offline.evaluation import unchosen
 from models.bundle import Bundle
 from models.evaluation import temporal
 from models.evaluation.cascaded import Cascade
@@ -77,12 +78,23 @@ def test_a_cascade_of_other_shares_answers_as_one_made_with_them(world):
     assert cascade.answer(asked, 60) == usual
 
 
-def test_halves_are_all_users_none_in_both():
-    names = [f"u{n}" for n in range(7)]
+def test_halves_are_all_users_none_in_both_whoever_else_is_there():
+    names = [f"u{n}" for n in range(400)]
     mine, others = halves(names, 3)
-    assert sorted(mine + others) == names
-    assert (len(mine), len(others)) == (3, 4)
-    assert halves(reversed(names), 3) == (mine, others)
+    assert sorted(mine + others) == sorted(names)
+    assert 150 < len(mine) < 250
+    assert halves(names[:60], 3) == (sorted({*mine} & {*names[:60]}), sorted({*others} & {*names[:60]}))
+    assert halves(names, 4) != (mine, others)
+
+
+def test_a_bundle_is_not_asked_about_those_by_whom_its_shares_were_chosen(world):
+    split, catalogue, bundle = world
+    manifest = judged(bundle, catalogue, split, bundle.manifest.seed, "cpu").manifest
+    manifest = msgspec.structs.replace(manifest, data="log")
+    others = halves(split.starts, manifest.seed)[1]
+    assert sorted(unchosen(manifest, "log", split).starts) == others
+    assert unchosen(manifest, "another log", split) == split
+    assert unchosen(msgspec.structs.replace(manifest, chosen=False), "log", split) == split
 
 
 def test_a_training_reports_the_users_that_it_did_not_choose_by(world):
