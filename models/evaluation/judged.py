@@ -10,19 +10,22 @@ from models.bundle import Bundle
 from models.evaluation.cascaded import Cascade
 from models.evaluation.choosing import LEAST_USERS, choose_shares, halves
 from models.evaluation.contenders import popularity
-from models.evaluation.questions import own_items, questions
+from models.evaluation.questions import own_items, questions, users_asked
 from models.evaluation.report import CASCADE, Asked, compact, evaluate
 from models.evaluation.simple import simple
 from models.evaluation.split import Split
 from models.evaluation.tally import Entry
 from models.recommender import Recommender
 
+MOST_USERS = 2000  # of whom is chosen, and reported
+
 
 def judged(bundle: Bundle, catalogue: Sequence[Item], split: Split, seed: int, device: str, choose: bool = True) -> Bundle:
     """The bundle with its metrics, and with the popular items of all events, those held out too.
 
     With `choose` the shares are chosen by half of the held-out users, and the other half is reported; where users are too few the
-    shares stay and all are. Items that came after the cut are not among what can be found: that they are there may tell what was wanted.
+    shares stay and all are reported. Of more than `MOST_USERS` as many are drawn by seed, for each of both. Items that came after
+    the cut are not among what can be found: that they are there may tell what was wanted.
     """
     touched = {event.item for deed in split.known.values() for event in deed.events}
     there = [item for item in catalogue if item.ts < split.cut_ms or item.item_id in touched]
@@ -30,22 +33,25 @@ def judged(bundle: Bundle, catalogue: Sequence[Item], split: Split, seed: int, d
     own = own_items(split, split.starts, [item for item in catalogue if item.item_id not in ids])
     users, others = halves(split.starts, seed)
     if choose and len(users) >= LEAST_USERS:
-        bundle = with_shares(bundle, there, own, split, users, seed, device)
-        split = split._replace(starts={user: split.starts[user] for user in others})
+        bundle = with_shares(bundle, there, own, only(split, users), seed, device)
+        split = only(split, others)
     config = bundle.manifest.config
     cascade = Cascade(Recommender(bundle, device), config.top_k, there, own)
-    report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, Asked(config.test_per_user, seed=seed))
+    report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, Asked(config.test_per_user, MOST_USERS, seed))
     newest = max(event.ts for deed in split.done.values() for event in deed.events)
     manifest = msgspec.structs.replace(bundle.manifest, metrics=compact(report))
     return replace(bundle, manifest=manifest, popular=popularity(split.done, newest + 1, config.popular))
 
 
-def with_shares(
-    bundle: Bundle, there: Sequence[Item], own: Sequence[Item], split: Split, users: Sequence[str], seed: int, device: str
-) -> Bundle:
-    """The bundle with the shares that suit what was held out of `users`, over items `there` and, for who had them, `own`."""
+def with_shares(bundle: Bundle, there: Sequence[Item], own: Sequence[Item], split: Split, seed: int, device: str) -> Bundle:
+    """The bundle with the shares that suit what the split holds out, over items `there` and, for who had them, `own`."""
     config = bundle.manifest.config
-    asked = questions(split, config.test_per_user, users)
+    asked = questions(split, config.test_per_user, users_asked(split, MOST_USERS, seed))
     choice = choose_shares(Cascade(Recommender(bundle, device), config.top_k, there, own), asked, seed)
     config = msgspec.structs.replace(config, shares=choice.shares)
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config, chosen=True))
+
+
+def only(split: Split, users: Sequence[str]) -> Split:
+    """The split, of whose held-out users these alone are asked."""
+    return split._replace(starts={user: split.starts[user] for user in users})
