@@ -42,7 +42,9 @@ def evaluate(
     per_user: Annotated[int | None, typer.Option(min=1, help="Baskets of a user that are tested.")] = None,
     test_users: Annotated[int, typer.Option(min=1, help="Users tested at most, drawn by seed.")] = 2000,
     max_users: Annotated[int | None, typer.Option(min=3, help="Users of the file taken at all, drawn by seed.")] = None,
-    budget: Annotated[float | None, typer.Option(min=1, help="Seconds of a baseline's training, a seed. Else ours, 60 at least.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(min=1, help="Processor seconds of a baseline's training, a seed. Else ours, 60 at least.")
+    ] = None,
     trials: Annotated[int, typer.Option(min=1, help="Configurations that a trained baseline tries.")] = 4,
     out: Annotated[Path | None, typer.Option(dir_okay=False, help="Page of markdown that gets the tables, in place of older ones.")] = None,
     choose_shares: Annotated[

@@ -37,7 +37,7 @@ def section(outcome: Outcome, command: str) -> str:
         told += table(heads, cells)
     if outcome.costs:
         rows = [(name, f"{cost.seconds / cost.seeds:.0f}") for name, cost in outcome.costs.items()]
-        told += ["", "**Training**", "", *table(("", "seconds a seed"), rows)]
+        told += ["", "**Training**", "", *table(("", "seconds of processor time a seed"), rows)]
     return "\n".join(told)
 
 
