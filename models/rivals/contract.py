@@ -25,7 +25,7 @@ class RivalUser(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What tuning and training together may cost one rival: seconds of its clock, passes over the data of one training, configurations tried."""
+    """What tuning and training together may cost: seconds of the rival's clock, passes over the data a training, configurations tried."""
 
     seconds: float
     epochs: int
