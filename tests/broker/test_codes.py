@@ -116,7 +116,7 @@ class Codes:
 
     def wait_used(self, generation, *roles):
         for role in roles or ("refresh", "catalogue"):
-            wait_for(lambda role=role: self.used(role) == {generation}, 30, f"{role} with codes {generation}", self.system.logs, 0.02)
+            wait_for(lambda role=role: self.used(role) == {generation}, 60, f"{role} with codes {generation}", self.system.logs, 0.02)
 
 
 @contextmanager
@@ -149,13 +149,13 @@ def test_codes_are_refreshed_while_everything_goes_on(kafka, prefix, tmp_path, r
         own = bundle.codebook.generation
         codes.wait_used(own)
         with Live(system, shop, catalogue, users_of(history)) as live:
-            wait_for(lambda: bundle.generation in codes.book.drifts, 30, "a measurement", system.logs)
+            wait_for(lambda: bundle.generation in codes.book.drifts, 60, "a measurement", system.logs)
             a_cold_refresh(codes, bundle, own, record_property)
             a_rollback(codes, own)
             newer = a_refresh_that_was_killed(codes, own, record_property)
             a_restart_from_the_snapshot(codes, newer)
             seen = live.seen
-            wait_for(lambda: live.seen > seen, 20, "answers after all that", system.logs)
+            wait_for(lambda: live.seen > seen, 60, "answers after all that", system.logs)
         assert live.wrong == []
         assert live.seen > 100
         record_property("sets_checked", live.seen)
@@ -191,9 +191,9 @@ def a_refresh_that_was_killed(codes, own, record_property):
     system = codes.system
     bundle = next(iter(codes.book.drifts))
     asked = codes.start("refresh", "--how", "warm", "--wait", "40")
-    wait_for(lambda: any(g.ends is None for g in codes.book.of(bundle)), 20, "an announcement", system.logs, 0.01)
+    wait_for(lambda: any(g.ends is None for g in codes.book.of(bundle)), 60, "an announcement", system.logs, 0.01)
     system.workers["catalogue"].kill()
-    wait_for(lambda: system.samples_of("refresh").total("everlong_codes_unfinished") == 1, 20, "the gauge", system.logs)
+    wait_for(lambda: system.samples_of("refresh").total("everlong_codes_unfinished") == 1, 60, "the gauge", system.logs)
     assert [g.ends for g in codes.book.of(bundle)][-1] is None
     assert codes.used("refresh") == {own}
     system.workers["catalogue"].start()
