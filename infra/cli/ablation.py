@@ -35,6 +35,7 @@ def ablate(
         ".everlong/ablations"
     ),
     out: Annotated[Path | None, typer.Option(dir_okay=False, help="Page of markdown that gets the table, row by row.")] = None,
+    title: Annotated[str | None, typer.Option(help="What the table is called, where a page has several of one file.")] = None,
 ) -> None:
     """Change one setting at a time, train, and print what that does, paired with the usual setting, with intervals.
 
@@ -43,7 +44,7 @@ def ablate(
     import msgspec
 
     from infra.offline.ablation import ablate as run
-    from infra.offline.ablation_page import HEAD, section, text
+    from infra.offline.ablation_page import HEAD, heading, section, text
     from infra.offline.ablation_rows import chosen
     from infra.offline.evaluation_input import Plan
     from infra.offline.sections import write_section
@@ -60,7 +61,8 @@ def ablate(
 
     def write(result: "Result") -> None:
         if out is not None:
-            write_section(out, f"{result.facts.data}, {result.facts.split}", section(result, _command()), HEAD)
+            name = heading(result.facts, title)
+            write_section(out, name, section(result, name, _command()), HEAD)
 
     result = run(plan, chosen(rows), work, progress, write, held_out=held_out)
     write(result)

@@ -1,6 +1,6 @@
 """Ablations as a section of docs/ablations.md, and for the terminal."""
 
-from infra.offline.ablation import Result
+from infra.offline.ablation import Facts, Result
 from infra.offline.ablation_rows import DEFAULT
 from infra.offline.sections import machine, now
 from models.evaluation.ablation import COLUMNS, Effect
@@ -10,7 +10,12 @@ from models.evaluation.table import table
 HEAD = "# Ablations\n\nEach table is written by `everlong ablate --data PATH --out PAGE`; do not edit it.\n"
 
 
-def section(result: Result, command: str) -> str:
+def heading(facts: Facts, title: str | None = None) -> str:
+    """What a table is called: by file and split, and by a title where one page has several of these."""
+    return ", ".join(part for part in (facts.data, facts.split, title) if part)
+
+
+def section(result: Result, name: str, command: str) -> str:
     """A section of markdown."""
     facts, config = result.facts, result.facts.config
     how = [f"Seeds {', '.join(map(str, facts.seeds))}"]
@@ -20,7 +25,7 @@ def section(result: Result, command: str) -> str:
     how.append(f"{config.test_per_user} at most asked for: {facts.moments:,} moments of {facts.users:,} users")
     how.append(f"learnt from {facts.train_events:,} events; catalogue {facts.catalogue:,} items")
     told = [
-        f"## `{facts.data}`, {facts.split}",
+        f"## {name}",
         "",
         f"`{command}`",
         "",

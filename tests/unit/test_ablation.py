@@ -11,7 +11,7 @@ import infra.offline.ablation as runs
 from features.history import deeds
 from infra.cli import make_app
 from infra.offline.ablation import ablate
-from infra.offline.ablation_page import section, text
+from infra.offline.ablation_page import heading, section, text
 from infra.offline.ablation_rows import GROUPS, UnknownRow, chosen, trained_as
 from infra.offline.evaluation_input import Plan
 from models.config import Config
@@ -66,7 +66,7 @@ def test_a_finished_row_is_not_run_again_and_serving_rows_share_a_training(log, 
     assert [found.name for found in first.effects] == ["default", "K 1", "pointer only", "no time gap"]
     assert first.effects[0].more is None
     assert all(found.more.keys() == set(COLUMNS) and found.seeds == 2 for found in first.effects[1:])
-    assert "| K 1 |" in section(first, "everlong ablate")
+    assert "| K 1 |" in section(first, heading(first.facts), "everlong ablate")
     assert "no time gap" in text(first)
     ablate(plan._replace(config=msgspec.structs.replace(QUICK, dim=8)), chosen("K 1"), work, silent, told.append)
     assert len(trained) == 6
@@ -133,3 +133,7 @@ def test_the_command_writes_its_page(log, tmp_path):
     assert page.read_text().startswith("# Ablations")
     assert "log.jsonl, validation" in page.read_text()
     assert "K 1" in done.stdout
+    other = CliRunner().invoke(make_app(), ["ablate", "--data", str(log), "--rows", "K 2", "--title", "two", *options])
+    assert other.exit_code == 0, other.output
+    assert "\n## log.jsonl, validation\n" in page.read_text()
+    assert "\n## log.jsonl, validation, two\n" in page.read_text()
