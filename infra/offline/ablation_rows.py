@@ -58,6 +58,8 @@ SEMINAR = (
     Row("live queries count twice", {"query": 1.0}),
 )
 SENSITIVITY = (
+    Row("d 16", {"dim": 16}),
+    Row("d 64", {"dim": 64}),
     Row("alpha 0.5", {"alpha": 0.5}),
     Row("alpha 2", {"alpha": 2.0}),
     Row("beta 0", {"beta": 0.0}),
