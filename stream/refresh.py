@@ -188,6 +188,8 @@ class Refresh:
         ]
 
     def _popular(self, serving: Serving, view: View, users: Sequence[User]) -> list[Answer]:
+        if not users:
+            return []
         limit, excluded = self._limits.candidates, self._excluded(users)
         share = self._shares(serving.recommender).repeat
         again = own.repeated(view, [user.row for user in users], excluded, limit, self._where, share)

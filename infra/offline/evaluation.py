@@ -23,7 +23,6 @@ from models.evaluation.split import NothingToLearn, Split, validation
 from models.evaluation.tally import Entry
 from models.evaluation.trained import Trained, rival_history
 from models.recommender import Recommender
-from models.retrieval.shares import USUAL
 from models.rivals import NAMES, Budget, open_rival
 from models.train import Progress, learn
 
@@ -180,7 +179,7 @@ def _choice(plan: Plan, loaded: Loaded, split: Split, costs: dict[str, Cost], ph
     began = clock()
     users = users_asked(part, plan.test_users, plan.seed)
     if len(users) < LEAST_USERS:
-        return Choice(USUAL, len(users), 0, 0.0, 0.0)
+        return Choice(plan.config.shares, len(users), 0, 0.0, 0.0)
     found = offered(loaded, part, users)
     bundle = _learnt(plan, loaded.name, part, found.catalogue, plan.seed, "choosing shares", phase)
     cascade = Cascade(Recommender(bundle, plan.device), plan.config.top_k, *found)

@@ -1,7 +1,7 @@
 """Which shares of a candidate set (models.retrieval.shares) suit a log: those with the best recall@50 on moments kept for choosing.
 
 One share after the other is tried at the values of `TRIED`, twice around. One is changed only where the paired difference lies
-beyond 95 % of a bootstrap over users: where the log does not tell, the usual shares stay.
+beyond 95 % of a bootstrap over users: where the log does not tell, the shares that the bundle has stay.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +15,7 @@ from models.evaluation.intervals import Bootstrap, bounds
 from models.evaluation.metrics import METRICS, item_metrics
 from models.evaluation.questions import Question
 from models.evaluation.tally import BATCH
-from models.retrieval.shares import USUAL, Shares
+from models.retrieval.shares import Shares
 
 TRIED = {
     "repeat": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
@@ -30,7 +30,7 @@ _RECALL = METRICS.index(f"recall@{CUT}")
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """The shares, on how much they were chosen, and recall@50 there with the usual ones and with these."""
+    """The shares, on how much they were chosen, and recall@50 there with those that the bundle had and with these."""
 
     shares: Shares
     users: int
@@ -42,14 +42,14 @@ class Choice(msgspec.Struct, frozen=True):
 def choose_shares(cascade: Cascade, asked: Iterable[Question], seed: int) -> Choice:
     """The shares for what is `asked`, which must not be what is reported afterwards; before any re-scoring. `seed`: of the bootstrap."""
     questions = [question for question in asked if question.wanted]
-    users = len({question.user for question in questions})
+    users, shares = len({question.user for question in questions}), cascade.bundle.manifest.config.shares
     if users < LEAST_USERS:
-        return Choice(USUAL, users, len(questions), 0.0, 0.0)
+        return Choice(shares, users, len(questions), 0.0, 0.0)
     batches = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))
     lists = [(batch, cascade.lists(batch, CUT)) for batch in batches]
     owners = np.unique([question.user for question in questions], return_inverse=True)[1].astype(np.int64)
     bootstrap = Bootstrap(owners, seed)
-    shares, recall = USUAL, _recall(cascade, lists, USUAL)
+    recall = _recall(cascade, lists, shares)
     before = float(recall.mean())
     for _ in range(ROUNDS):
         for name, values in TRIED.items():
