@@ -2,7 +2,7 @@
 
 import resource
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import perf_counter, process_time
 
@@ -83,27 +83,23 @@ def run(plan: Plan, phase: Phase) -> Outcome:
         split = unchosen(given.manifest, loaded.name, split)
     if not split.starts:
         raise NothingToLearn("no event is held out: ask for a larger --holdout, an earlier --cut, or --split users")
-    seeds = list(range(plan.seed, plan.seed + plan.seeds)) if given is None else [plan.seed]
-    costs: dict[str, Cost] = {}
-    codes: list[CodeRecall] = []
-    choice = None
+    asking = _Asking(plan, loaded, split, phase)
     if plan.choose and given is None:
-        choice = _choice(plan, loaded, split, costs, phase)
-        plan = plan._replace(config=msgspec.structs.replace(plan.config, shares=choice.shares))
-    report = _report(plan, given, loaded, split, rivals, seeds, costs, codes, phase)
+        asking.choose()
+    report = asking.report(given, rivals)
     return Outcome(
         data=loaded.name,
         report=report,
-        seeds=seeds,
-        config=plan.config,
+        seeds=asking.seeds if given is None else [plan.seed],
+        config=asking.config,
         bundle=None if plan.bundle is None else str(plan.bundle),
         left_out=held_out - len(split.starts),
         refused_rows=loaded.refused,
         max_users=plan.max_users,
         test_users=plan.test_users,
-        costs=costs,
-        choice=choice,
-        codes=codes,
+        costs=asking.costs,
+        choice=asking.choice,
+        codes=asking.codes,
         seconds=round(perf_counter() - began, 1),
         peak_bytes=peak_bytes(),
         commit=commit(),
@@ -140,107 +136,98 @@ def clock_of(device: str) -> Callable[[], float]:
     return process_time if device == "cpu" else perf_counter
 
 
+def budget_s(costs: Mapping[str, Cost]) -> float:
+    """The seconds of a trained contender: those that one seed of ours took, choosing its shares included."""
+    return max(LEAST_BUDGET_S, sum(costs[part].seconds / costs[part].seeds for part in (CHOOSING, CASCADE) if part in costs))
+
+
 def peak_bytes() -> int:
     """The most memory that this process ever had."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 
 
-def _report(
-    plan: Plan,
-    given: Bundle | None,
-    loaded: Loaded,
-    split: Split,
-    rivals: Sequence[str],
-    seeds: Sequence[int],
-    costs: dict[str, Cost],
-    codes: list[CodeRecall],
-    phase: Phase,
-) -> Report:
-    asked = Asked(plan.config.test_per_user, plan.test_users, plan.seed)
-    users = users_asked(split, asked.users, asked.seed)
-    found = offered(loaded, split, users)
-    ids = [item.item_id for item in found.catalogue]
-    entries = [
-        *_cascades(plan, given, loaded.name, split, found, seeds, costs, phase),
-        *simple(split, plan.baselines, plan.seed),
-    ]
-    cascades = [entry.contender for entry in entries if entry.name == CASCADE and isinstance(entry.contender, Cascade)]
-    codes += [one for cascade in cascades if (one := code_recall(cascade.bundle, split.known, users)) is not None]
-    entries += _rivals(plan, rivals, split, found.catalogue, seeds, costs, phase)
-    most = len(users) if split.whole else len(users) * plan.config.test_per_user
-    with phase("asking") as tell:
-        return evaluate(split, entries, ids, asked, lambda done: tell(done, max(most, done)))
+class _Asking:
+    """One evaluation under way: what is asked of whom, with what configuration, and what came about so far."""
 
+    def __init__(self, plan: Plan, loaded: Loaded, split: Split, phase: Phase) -> None:
+        self._plan, self._loaded, self._split, self._phase = plan, loaded, split, phase
+        self._clock = clock_of(plan.device)
+        self.config = plan.config
+        self.seeds = list(range(plan.seed, plan.seed + plan.seeds))
+        self.choice: Choice | None = None
+        self.costs: dict[str, Cost] = {}
+        self.codes: list[CodeRecall] = []
 
-def _choice(plan: Plan, loaded: Loaded, split: Split, costs: dict[str, Cost], phase: Phase) -> Choice:
-    """The shares of lists, by the newest part of what may be learnt from and a bundle that learnt from the older."""
-    clock, part = clock_of(plan.device), validation(split, plan.config.holdout)
-    began = clock()
-    users = users_asked(part, plan.test_users, plan.seed)
-    if len(users) < LEAST_USERS:
-        return Choice(plan.config.shares, len(users), 0, 0.0, 0.0)
-    found = offered(loaded, part, users)
-    bundle = _learnt(plan, loaded.name, part, found.catalogue, plan.seed, "choosing shares", phase)
-    cascade = Cascade(Recommender(bundle, plan.device), plan.config.top_k, *found)
-    choice = choose_shares(cascade, questions(part, plan.config.test_per_user, users), plan.seed)
-    costs[CHOOSING] = Cost(round(clock() - began, 1), 1)
-    return choice
+    def choose(self) -> None:
+        """Take the shares that suit the newest part of what may be learnt from, by a bundle that learnt from the older."""
+        plan, part, began = self._plan, validation(self._split, self.config.holdout), self._clock()
+        users = users_asked(part, plan.test_users, plan.seed)
+        if len(users) < LEAST_USERS:
+            self.choice = Choice(self.config.shares, len(users), 0, 0.0, 0.0)
+            return
+        there = offered(self._loaded, part, users)
+        cascade = self._cascade(self._learnt(part, there, plan.seed, CHOOSING), there)
+        self.choice = choose_shares(cascade, questions(part, self.config.test_per_user, users), plan.seed)
+        self.config = msgspec.structs.replace(self.config, shares=self.choice.shares)
+        self._cost(CHOOSING, began, 1)
 
+    def report(self, given: Bundle | None, rivals: Sequence[str]) -> Report:
+        """Put what is held out to the cascade, of the `given` bundle or of one a seed, and to all others."""
+        plan, split = self._plan, self._split
+        asked = Asked(self.config.test_per_user, plan.test_users, plan.seed)
+        users = users_asked(split, asked.users, asked.seed)
+        there = offered(self._loaded, split, users)
+        cascades = self._trained(there) if given is None else [(plan.seed, self._cascade(given, there))]
+        self.codes += [one for _, cascade in cascades if (one := code_recall(cascade.bundle, split.known, users)) is not None]
+        entries = [entry for seed, cascade in cascades for entry in _both(cascade, seed)]
+        entries += simple(split, plan.baselines, plan.seed)
+        entries += self._rivals(rivals, there.catalogue, self.seeds if given is None else [plan.seed])
+        most = len(users) if split.whole else len(users) * asked.per_user
+        with self._phase("asking") as tell:
+            return evaluate(split, entries, [item.item_id for item in there.catalogue], asked, lambda done: tell(done, max(most, done)))
 
-def _learnt(plan: Plan, name: str, split: Split, catalogue: list[Item], seed: int, title: str, phase: Phase) -> Bundle:
-    with phase(title) as tell:
+    def _trained(self, there: Offered) -> list[tuple[int, Cascade]]:
+        began = self._clock()
+        bundles = [self._learnt(self._split, there, seed, f"training, seed {seed}") for seed in self.seeds]
+        self._cost(CASCADE, began, len(self.seeds))
+        return [(seed, self._cascade(bundle, there)) for seed, bundle in zip(self.seeds, bundles, strict=True)]
 
-        def progress(at: Progress) -> None:
-            tell(at.step, at.steps)
+    def _learnt(self, split: Split, there: Offered, seed: int, title: str) -> Bundle:
+        with self._phase(title) as tell:
 
-        return learn(split.known, catalogue, plan.config, seed, progress, cut_ms=split.cut_ms, data=name, device=plan.device)
+            def progress(at: Progress) -> None:
+                tell(at.step, at.steps)
 
+            name, device = self._loaded.name, self._plan.device
+            return learn(split.known, there.catalogue, self.config, seed, progress, cut_ms=split.cut_ms, data=name, device=device)
 
-def _cascades(
-    plan: Plan,
-    given: Bundle | None,
-    name: str,
-    split: Split,
-    there: Offered,
-    seeds: Sequence[int],
-    costs: dict[str, Cost],
-    phase: Phase,
-) -> list[Entry]:
-    if given is not None:
-        return _both(Cascade(Recommender(given, plan.device), given.manifest.config.top_k, *there), plan.seed)
-    clock, found = clock_of(plan.device), []
-    began = clock()
-    for seed in seeds:
-        bundle = _learnt(plan, name, split, there.catalogue, seed, f"training, seed {seed}", phase)
-        found += _both(Cascade(Recommender(bundle, plan.device), plan.config.top_k, *there), seed)
-    costs[CASCADE] = Cost(round(clock() - began, 1), len(seeds))
-    return found
+    def _cascade(self, bundle: Bundle, there: Offered) -> Cascade:
+        return Cascade(Recommender(bundle, self._plan.device), bundle.manifest.config.top_k, *there)
+
+    def _rivals(self, names: Sequence[str], catalogue: list[Item], seeds: Sequence[int]) -> list[Entry]:
+        if not names:
+            return []
+        history = rival_history(self._split.known, [item.item_id for item in catalogue], (item.category_id for item in catalogue))
+        budget = Budget(self._plan.budget_s or budget_s(self.costs), 20, self._plan.trials)
+        found = []
+        for name in names:
+            began = self._clock()
+            with self._phase(name) as tell:
+                for done, seed in enumerate(seeds):
+                    tell(done, len(seeds))
+                    rival = open_rival(name, self._clock)
+                    rival.fit(history, seed, budget)
+                    found.append(Entry(name, seed, Trained(rival)))
+                    tell(done + 1, len(seeds))
+            self._cost(name, began, len(seeds))
+        return found
+
+    def _cost(self, name: str, began: float, seeds: int) -> None:
+        self.costs[name] = Cost(round(self._clock() - began, 1), seeds)
 
 
 def _both(cascade: Cascade, seed: int) -> list[Entry]:
     """The cascade as it serves, and beside it what its searches find alone: contenders have no list of own items either."""
     searches = msgspec.structs.replace(cascade.bundle.manifest.config.shares, repeat=0.0)
     return [Entry(CASCADE, seed, cascade), Entry(NO_OWN, seed, cascade.shared(searches))]
-
-
-def _rivals(
-    plan: Plan, names: Sequence[str], split: Split, catalogue: list[Item], seeds: Sequence[int], costs: dict[str, Cost], phase: Phase
-) -> list[Entry]:
-    if not names:
-        return []
-    history = rival_history(split.known, [item.item_id for item in catalogue], (item.category_id for item in catalogue))
-    ours = costs[CASCADE].seconds / costs[CASCADE].seeds if CASCADE in costs else 0.0
-    budget = Budget(plan.budget_s or max(LEAST_BUDGET_S, ours), 20, plan.trials)
-    clock, found = clock_of(plan.device), []
-    for name in names:
-        began = clock()
-        with phase(name) as tell:
-            for done, seed in enumerate(seeds):
-                tell(done, len(seeds))
-                rival = open_rival(name, clock)
-                rival.fit(history, seed, budget)
-                found.append(Entry(name, seed, Trained(rival)))
-                tell(done + 1, len(seeds))
-        costs[name] = Cost(round(clock() - began, 1), len(seeds))
-    return found

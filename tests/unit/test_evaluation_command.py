@@ -10,7 +10,7 @@ from features import sources
 from features.events import Click, Item
 from features.history import deeds
 from infra.cli import make_app
-from infra.offline.evaluation import SeenInTraining, refuse_seen
+from infra.offline.evaluation import Cost, SeenInTraining, budget_s, refuse_seen
 from infra.offline.evaluation_input import Plan, catalogue_for, load_data
 from infra.offline.sections import write_section
 from models.bundle import save
@@ -41,6 +41,13 @@ def test_a_bundle_that_has_seen_the_test_is_refused():
         refuse_seen(manifest, "log.jsonl", by_users(deeds(events), 0))
     with pytest.raises(SeenInTraining, match="train it again"):
         refuse_seen(msgspec.structs.replace(manifest, cut_ms=None), "log.jsonl", split)
+
+
+def test_contenders_have_the_seconds_of_one_seed_of_ours_and_of_choosing_its_shares():
+    costs = {"choosing shares": Cost(100.0, 1), "cascade": Cost(600.0, 3)}
+    assert budget_s(costs) == 300.0
+    assert budget_s({"cascade": costs["cascade"]}) == 200.0
+    assert budget_s({"cascade": Cost(9.0, 3)}) == budget_s({}) == 60.0
 
 
 def everlong(*arguments):
