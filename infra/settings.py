@@ -113,6 +113,10 @@ class Settings(BaseSettings):
     query_share: Part = Field(
         None, description="Share of a set for a search that no event followed yet (docs/retrieval.md), 0: none; else the bundle's."
     )
+    demand: Annotated[float | None, Field(ge=0)] = Field(
+        None,
+        description="Weight of how popular items are of late in what searches find (docs/retrieval.md), 0: none; else the bundle's.",
+    )
     rescore: bool = Field(
         True, description="Let the bundle's re-scorer, where it has one, order the merged candidates (docs/retrieval.md)."
     )

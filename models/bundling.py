@@ -58,4 +58,5 @@ def bundle_of(network: Network, prepared: Prepared, config: Config, seed: int, d
     )
     ids, categories = [item.item_id for item in catalogue], [item.category_id for item in catalogue]
     items = ItemTable(ids, categories, [item.title for item in catalogue], vectors, codebook.encode(coded), parts)
-    return Bundle(manifest, network, prepared.vocabulary, items, codebook, popularity(prepared.done, prepared.cut_ms, config.popular))
+    popular = popularity(prepared.done, prepared.cut_ms, config.popular, config.popular_days)
+    return Bundle(manifest, network, prepared.vocabulary, items, codebook, popular)

@@ -3,7 +3,7 @@
 What the papers leave open is a field here; docs/ablations.md has the measured effect of each.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -67,7 +67,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     top_k: int = 8  # K: categories searched for each user
     category_source: Literal["gated", "pointer", "generator"] = "gated"  # what names them
     shares: Shares = Shares()  # of the places of a candidate set, list by list
-    popular: int = 200
+    popular: int = 200  # of a category's popular items so many are kept, and of all
+    popular_days: float = 7.0  # half-life of an event in what is popular
+    demand: Annotated[float, msgspec.Meta(ge=0)] = 0.5  # weight of that in the order of what searches find (models.retrieval.demand)
 
     seminar: SeminarConfig = SeminarConfig()  # SEMINAR's, but for dim, heads, per_user and per_basket, which are those above
 

@@ -11,7 +11,6 @@ in the answer and in a metric.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
@@ -28,7 +27,8 @@ from models.index import ItemIndex, View, Where
 from models.recommender import Recommender, ShortState
 from models.rescoring.order import depth
 from models.retrieval import asked, own
-from models.retrieval.cascade import listed, retrieve, retrieve_short
+from models.retrieval.cascade import Searched, listed, merged, search, search_short
+from models.retrieval.demand import Demand
 from models.retrieval.popular import Popular, popular_candidates
 from models.retrieval.quotas import Extra
 from models.retrieval.shares import Shares
@@ -38,19 +38,20 @@ LEVELS = ("full", "short", "category_popular", "popular")
 Chosen = Sequence[tuple[str, float]]  # categories of a user with their probabilities
 
 
-@dataclass(frozen=True)
 class Serving:
-    """What answers: a recommender and the index of its generation, swapped as one."""
+    """What answers: a recommender and the index of its generation, with what is popular and how much; swapped as one."""
 
-    recommender: Recommender
-    index: ItemIndex
-    popular: Popular
+    def __init__(self, recommender: Recommender, index: ItemIndex) -> None:
+        bundle = recommender.bundle
+        self.recommender, self.index = recommender, index
+        self.popular: Popular = bundle.popular
+        self.demand = Demand(index.look(), bundle.popular, bundle.manifest.config.temperature)
 
 
 class Limits(NamedTuple):
     """`top_k` categories a user, `candidates` in a set, whether bought items and those that cannot be had are left out, whether the
-    bundle's re-scorer, where it has one, has the last word (models.rescoring), and shares that stand in place of the bundle's
-    (fields of models.retrieval.shares)."""
+    bundle's re-scorer, where it has one, has the last word (models.rescoring), and shares (fields of models.retrieval.shares) and a
+    weight of demand (models.retrieval.demand) that stand in place of the bundle's."""
 
     top_k: int = 8
     candidates: int = 200
@@ -58,6 +59,7 @@ class Limits(NamedTuple):
     only_available: bool = True
     rescore: bool = True
     shares: Mapping[str, float] = MappingProxyType({})
+    demand: float | None = None
 
 
 class User(NamedTuple):
@@ -123,8 +125,7 @@ class Refresh:
         computed = Computed()
         failure = None
         try:
-            recommender = serving.recommender
-            answers = self._short(recommender, view, users) if behind else self._full(recommender, view, users, computed)  # 3, 4, 5
+            answers = self._short(serving, view, users) if behind else self._full(serving, view, users, computed)  # 3, 4, 5
         except (RuntimeError, FloatingPointError) as error:  # torch's errors, a lost GPU among them
             failure = f"{type(error).__name__}: {error}"
             answers = [NOTHING] * len(users)
@@ -144,7 +145,8 @@ class Refresh:
             users.append(User(request, unpack(UserRow, row and row.packed), unpack(InterestsRow, interests and interests.packed), version))
         return users
 
-    def _full(self, recommender: Recommender, view: View, users: Sequence[User], computed: "Computed") -> list[Answer]:
+    def _full(self, serving: Serving, view: View, users: Sequence[User], computed: "Computed") -> list[Answer]:
+        recommender = serving.recommender
         state = recommender.short([user.row for user in users])
         _check(state.vectors)
         chosen = recommender.categories([user.row for user in users], state, self._limits.top_k)
@@ -153,10 +155,9 @@ class Refresh:
         rows = self._rows(users, [_wanted(recommender, *one, rescores) for one in zip(users, chosen, held, strict=True)])
         long = _long(recommender, state, chosen, held, rows, computed)
         excluded, limit = self._excluded(users), self._limits.candidates
-        merged = depth(limit) if rescores else limit
-        extras = self._extras(recommender, view, users, excluded, merged)
-        shares = self._shares(recommender)
-        found_by_user = retrieve(view, long, chosen, state.vectors, excluded, merged, self._where, extras, shares)
+        together = depth(limit) if rescores else limit
+        searched = search(view, long, chosen, state.vectors, excluded, together, self._where)
+        found_by_user = self._merged(serving, view, users, searched, excluded, together)
         if rescores:
             found_by_user = recommender.rescore([user.row for user in users], rows, found_by_user, limit)
         answers = []
@@ -177,12 +178,12 @@ class Refresh:
                 rows[n][category] = unpack(CategoryRow, row and row.packed)
         return rows
 
-    def _short(self, recommender: Recommender, view: View, users: Sequence[User]) -> list[Answer]:
-        state = recommender.short([user.row for user in users])
+    def _short(self, serving: Serving, view: View, users: Sequence[User]) -> list[Answer]:
+        state = serving.recommender.short([user.row for user in users])
         _check(state.vectors)
         excluded, limit = self._excluded(users), self._limits.candidates
-        extras = self._extras(recommender, view, users, excluded, limit)
-        found = retrieve_short(view, state.vectors, excluded, limit, self._where, extras, self._shares(recommender))
+        searched = search_short(view, state.vectors, excluded, limit, self._where)
+        found = self._merged(serving, view, users, searched, excluded, limit)
         return [
             Answer(candidates if user.known else [], "short", without_touched(user)) for user, candidates in zip(users, found, strict=True)
         ]
@@ -202,6 +203,13 @@ class Refresh:
             level = "popular" if all(candidate.path == "popular" for candidate in found) else "category_popular"
             answers.append(Answer(found, level, without_touched(user)))
         return answers
+
+    def _merged(
+        self, serving: Serving, view: View, users: Sequence[User], searched: Searched, excluded: Sequence[set[str]], limit: int
+    ) -> list[list[Candidate]]:
+        recommender, given = serving.recommender, self._limits.demand
+        ordered = serving.demand.ordered(searched, recommender.bundle.manifest.config.demand if given is None else given)
+        return merged(view, ordered, self._extras(recommender, view, users, excluded, limit), self._shares(recommender))
 
     def _extras(self, recommender: Recommender, view: View, users: Sequence[User], excluded: Sequence[set[str]], limit: int) -> list[Extra]:
         """The lists beside the searches."""

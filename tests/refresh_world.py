@@ -52,7 +52,7 @@ class Failing(MemoryStore):
 
 def serving(seed=1):
     bundle = quickly_trained(seed)
-    return Serving(Recommender(bundle), bundle.index(), bundle.popular)
+    return Serving(Recommender(bundle), bundle.index())
 
 
 class System:

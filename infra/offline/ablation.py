@@ -125,7 +125,7 @@ def _scores(bundle: Bundle, config: Config, asked: _Asked, device: str, seconds:
     served = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config))
     recommender = Recommender(served, device)
     entries = [
-        Entry(CASCADE, 0, Cascade(recommender, config.top_k, asked.catalogue, asked.own)),
+        Entry(CASCADE, 0, Cascade(recommender, config.top_k, asked.catalogue, asked.own, bundle.popular)),
         Entry(TOLD, 0, ToldCategory(recommender, asked.catalogue, asked.own)),
     ]
     known = frozenset(event.item for deeds in asked.split.known.values() for event in deeds.events)

@@ -10,7 +10,7 @@ from models.retrieval.shares import Shares
 from models.seminar.config import SeminarConfig
 
 DEFAULT = "default"
-SERVING = ("top_k", "category_source", "shares")  # settings that a bundle is served with: they need no training of their own
+SERVING = ("top_k", "category_source", "shares", "demand")  # settings that a bundle is served with: they need no training of their own
 
 
 class Row(NamedTuple):
@@ -85,6 +85,9 @@ SENSITIVITY = (
     Row("no list of own items", {"shares": Shares(repeat=0.0)}),
     Row("own items 0.4 of the set", {"shares": Shares(repeat=0.4)}),
     Row("no list of live searches", {"shares": Shares(query=0.0)}),
+    Row("no demand", {"demand": 0.0}),
+    Row("demand 1", {"demand": 1.0}),
+    Row("demand 2", {"demand": 2.0}),
 )
 GROUPS = {
     "mechanisms": ROWS,

@@ -16,6 +16,7 @@ from models.config import Config
 from models.evaluation.cascaded import Cascade
 from models.evaluation.choosing import LEAST_USERS, Choice, choose_shares, chooses
 from models.evaluation.coded import CodeRecall, code_recall
+from models.evaluation.contenders import popularity
 from models.evaluation.questions import questions, users_asked
 from models.evaluation.report import CASCADE, Asked, Report, evaluate
 from models.evaluation.simple import simple
@@ -167,7 +168,7 @@ class _Asking:
             self.choice = Choice(self.config.shares, len(users), 0, 0.0, 0.0)
             return
         there = offered(self._loaded, part, users)
-        cascade = self._cascade(self._learnt(part, there, plan.seed, CHOOSING), there)
+        cascade = self._cascade(self._learnt(part, there, plan.seed, CHOOSING), part, there)
         self.choice = choose_shares(cascade, questions(part, self.config.test_per_user, users), plan.seed)
         self.config = msgspec.structs.replace(self.config, shares=self.choice.shares)
         self._cost(CHOOSING, began, 1)
@@ -178,7 +179,7 @@ class _Asking:
         asked = Asked(self.config.test_per_user, plan.test_users, plan.seed)
         users = users_asked(split, asked.users, asked.seed)
         there = offered(self._loaded, split, users)
-        cascades = self._trained(there) if given is None else [(plan.seed, self._cascade(given, there))]
+        cascades = self._trained(there) if given is None else [(plan.seed, self._cascade(given, split, there))]
         self.codes += [one for _, cascade in cascades if (one := code_recall(cascade.bundle, split.known, users)) is not None]
         entries = [entry for seed, cascade in cascades for entry in _both(cascade, seed)]
         entries += simple(split, plan.baselines, plan.seed)
@@ -191,7 +192,7 @@ class _Asking:
         began = self._clock()
         bundles = [self._learnt(self._split, there, seed, f"training, seed {seed}") for seed in self.seeds]
         self._cost(CASCADE, began, len(self.seeds))
-        return [(seed, self._cascade(bundle, there)) for seed, bundle in zip(self.seeds, bundles, strict=True)]
+        return [(seed, self._cascade(bundle, self._split, there)) for seed, bundle in zip(self.seeds, bundles, strict=True)]
 
     def _learnt(self, split: Split, there: Offered, seed: int, title: str) -> Bundle:
         with self._phase(title) as tell:
@@ -202,8 +203,10 @@ class _Asking:
             name, device = self._loaded.name, self._plan.device
             return learn(split.known, there.catalogue, self.config, seed, progress, cut_ms=split.cut_ms, data=name, device=device)
 
-    def _cascade(self, bundle: Bundle, there: Offered) -> Cascade:
-        return Cascade(Recommender(bundle, self._plan.device), bundle.manifest.config.top_k, *there)
+    def _cascade(self, bundle: Bundle, split: Split, there: Offered) -> Cascade:
+        config = bundle.manifest.config
+        wanted = popularity(split.known, split.cut_ms, config.popular, config.popular_days)  # a given bundle's may hold what is asked
+        return Cascade(Recommender(bundle, self._plan.device), config.top_k, *there, wanted)
 
     def _rivals(self, names: Sequence[str], catalogue: list[Item], seeds: Sequence[int]) -> list[Entry]:
         if not names:

@@ -56,6 +56,7 @@ class RefreshWorker:
             settings.only_available,
             settings.rescore,
             settings.shares,
+            settings.demand,
         )
         self._serving = self._live.serving
         self._refresh = Refresh(frame.store, lambda: self._serving, wall_ms, limits)

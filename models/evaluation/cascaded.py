@@ -19,7 +19,9 @@ from models.recommender import Recommender, ShortState
 from models.rescoring.order import depth
 from models.retrieval import asked as live
 from models.retrieval.cascade import Searched, merged, search
+from models.retrieval.demand import Demand
 from models.retrieval.own import repeated
+from models.retrieval.popular import NOTHING, Popular
 from models.retrieval.quotas import Extra
 from models.retrieval.shares import Shares
 
@@ -40,11 +42,18 @@ class Cascade:
     """
 
     def __init__(
-        self, recommender: Recommender, top_k: int, catalogue: Sequence[Item], own: Sequence[Item] = (), rescore: bool = True
+        self,
+        recommender: Recommender,
+        top_k: int,
+        catalogue: Sequence[Item],
+        own: Sequence[Item] = (),
+        popular: Popular = NOTHING,
+        rescore: bool = True,
     ) -> None:
         """Over `catalogue`; those of `own` are found only for a user who had them. New items get the vectors that serving gives them.
 
-        `rescore`: by the bundle's re-scorer, where it has one.
+        `popular`: what was wanted before the cut, as demand; a bundle's own may know more than that. `rescore`: by the bundle's
+        re-scorer, where it has one.
         """
         self._rescore = rescore and recommender.rescores
         self._recommender, self._top_k, self._shares = recommender, top_k, recommender.bundle.manifest.config.shares
@@ -60,6 +69,7 @@ class Cascade:
         exact = Sizes(exact=max(1, len(ids)))
         parts = None if recommender.fused else recommender.item_parts([*kept, *new])
         self._view = ItemIndex(recommender.bundle.codebook, vectors, ids, categories, parts=parts, sizes=exact).look()
+        self._demand = Demand(self._view, popular, recommender.bundle.manifest.config.temperature)
 
     @property
     def bundle(self) -> Bundle:
@@ -126,6 +136,7 @@ class Cascade:
         k: int,
     ) -> Lists:
         searched = search(self._view, long, chosen, state.vectors, exclude, k)
+        searched = self._demand.ordered(searched, self.bundle.manifest.config.demand)
         near = live.searched_for(self._view, users, self._recommender.queries, exclude, k)
         return Lists(searched, repeated(self._view, users, exclude, k), near)
 

@@ -1,15 +1,17 @@
-"""What a model must beat without being trained: popular, popular in the user's categories, seen before, seen often."""
+"""What a model must beat without being trained: popular, of late too, popular in the user's categories, seen before, seen often."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 from typing import NamedTuple, Protocol
 
+from features.event_time import DAY_MS
 from features.history import Deeds
 from models.evaluation.questions import Question
 from models.retrieval.popular import Popular, popular_candidates
 
 POPULAR_DEPTH = 2000
-SIMPLE = ("most popular", "popular in categories", "seen before", "seen often", "item-kNN")
+SIMPLE = ("most popular", "popular lately", "popular in categories", "seen before", "seen often", "item-kNN")
 
 
 class Answer(NamedTuple):
@@ -27,16 +29,17 @@ class Contender(Protocol):
         """At most `k` distinct items in each list, best first."""
 
 
-def popularity(done: Mapping[str, Deeds], until_ts: int, depth: int) -> Popular:
-    """How often each item was wanted before `until_ts` (ms), in the category of its newest event."""
-    counts: Counter[str] = Counter()
+def popularity(done: Mapping[str, Deeds], until_ts: int, depth: int, half_life_days: float = inf) -> Popular:
+    """How often each item was wanted before `until_ts` (ms), in the category of its newest event; each time counts half after every
+    half-life. Nothing later is read."""
+    counts: defaultdict[str, float] = defaultdict(float)
     category: dict[str, tuple[int, str]] = {}
     for deeds in done.values():
         for event in deeds.events:
             if event.ts < until_ts:
-                counts[event.item] += 1
+                counts[event.item] += 0.5 ** ((until_ts - event.ts) / (half_life_days * DAY_MS))
                 category[event.item] = max(category.get(event.item, (0, "")), (event.ts, event.category))
-    return Popular.of(((item, category[item][1], float(count)) for item, count in counts.items()), depth)
+    return Popular.of(((item, category[item][1], count) for item, count in counts.items()), depth)
 
 
 class MostPopular:

@@ -36,18 +36,18 @@ def judged(bundle: Bundle, catalogue: Sequence[Item], split: Split, seed: int, d
         bundle = with_shares(bundle, there, own, only(split, users), seed, device)
         split = only(split, others)
     config = bundle.manifest.config
-    cascade = Cascade(Recommender(bundle, device), config.top_k, there, own)
+    cascade = Cascade(Recommender(bundle, device), config.top_k, there, own, bundle.popular)
     report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, Asked(config.test_per_user, MOST_USERS, seed))
     newest = max(event.ts for deed in split.done.values() for event in deed.events)
     manifest = msgspec.structs.replace(bundle.manifest, metrics=compact(report))
-    return replace(bundle, manifest=manifest, popular=popularity(split.done, newest + 1, config.popular))
+    return replace(bundle, manifest=manifest, popular=popularity(split.done, newest + 1, config.popular, config.popular_days))
 
 
 def with_shares(bundle: Bundle, there: Sequence[Item], own: Sequence[Item], split: Split, seed: int, device: str) -> Bundle:
     """The bundle with the shares that suit what the split holds out, over items `there` and, for who had them, `own`."""
     config = bundle.manifest.config
     asked = questions(split, config.test_per_user, users_asked(split, MOST_USERS, seed))
-    choice = choose_shares(Cascade(Recommender(bundle, device), config.top_k, there, own), asked, seed)
+    choice = choose_shares(Cascade(Recommender(bundle, device), config.top_k, there, own, bundle.popular), asked, seed)
     config = msgspec.structs.replace(config, shares=choice.shares)
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config, chosen=True))
 

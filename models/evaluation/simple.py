@@ -7,12 +7,15 @@ from models.evaluation.neighbours import ItemNeighbours
 from models.evaluation.split import Split
 from models.evaluation.tally import Entry
 
+LATELY_DAYS = 7.0  # half-life of an event
+
 
 def simple(split: Split, names: Sequence[str] = SIMPLE, seed: int = 0) -> list[Entry]:
     """The named ones of SIMPLE, in its order."""
     popular = popularity(split.known, split.cut_ms, POPULAR_DEPTH)
     makers: dict[str, Callable[[], Contender]] = {
         "most popular": lambda: MostPopular(popular),
+        "popular lately": lambda: MostPopular(popularity(split.known, split.cut_ms, POPULAR_DEPTH, LATELY_DAYS)),
         "popular in categories": lambda: PopularInCategories(popular),
         "seen before": lambda: SeenBefore(popular, often=False),
         "seen often": lambda: SeenBefore(popular, often=True),

@@ -1,7 +1,7 @@
 """Cascaded retrieval: K category searches and one of the whole pool for each user, merged by models.retrieval.quotas (papers, section 1.3).
 
-Beside these K+1 lists others may take part (`Extra`): the user's own items (models.retrieval.own), what a live search finds
-(models.retrieval.asked).
+`search` finds, `models.retrieval.demand` may put what was found in another order, `merged` merges. Beside the K+1 lists others may
+take part (`Extra`): the user's own items (models.retrieval.own), what a live search finds (models.retrieval.asked).
 """
 
 from collections.abc import Collection, Sequence
@@ -23,25 +23,6 @@ class Searched(NamedTuple):
     pool: Found  # (B, limit)
     categories: Found  # (R, limit)
     chosen: Sequence[Sequence[tuple[str, float]]]  # for each user (category, probability), R in all
-
-
-def retrieve(
-    view: View,
-    long_vectors: Sequence[Floats],
-    categories: Sequence[Sequence[tuple[str, float]]],
-    short_vectors: Floats,
-    excludes: Sequence[Collection[str]],
-    limit: int,
-    where: Where | None = None,
-    extras: Sequence[Extra] = (),
-    shares: Shares = USUAL,
-) -> list[list[Candidate]]:
-    """Candidates of B users, best first: `search`, then `merged`.
-
-    Raises:
-        ValueError: numbers of rows that do not fit, or vectors that the index refuses.
-    """
-    return merged(view, search(view, long_vectors, categories, short_vectors, excludes, limit, where), extras, shares)
 
 
 def search(
@@ -81,6 +62,14 @@ def search(
     return Searched(pool, view.search_categories(stacked, names, limit, mine, where), categories)
 
 
+def search_short(
+    view: View, short_vectors: Floats, excludes: Sequence[Collection[str]], limit: int, where: Where | None = None
+) -> Searched:
+    """The search of the pool alone, for B users: the first step down from `search`, same promises."""
+    none = [short_vectors[:0]] * len(short_vectors)
+    return search(view, none, [[]] * len(short_vectors), short_vectors, excludes, limit, where)
+
+
 def merged(view: View, searched: Searched, extras: Sequence[Extra] = (), shares: Shares = USUAL) -> list[list[Candidate]]:
     """Candidates of B users, best first, as many as a search gave hits: one merge of all lists. Paths are `category`, `short`, and
     those of the extras, which are made for the same users, view, excludes, limit and filter.
@@ -100,20 +89,6 @@ def merged(view: View, searched: Searched, extras: Sequence[Extra] = (), shares:
     lists.append(_pool(searched.pool, "short", max(shares.short, LEAST)))
     lists += [_pool(extra.found, extra.path, extra.weight) for extra in extras if extra.share]
     return _named(view, _joined(lists), users, limit)
-
-
-def retrieve_short(
-    view: View,
-    short_vectors: Floats,
-    excludes: Sequence[Collection[str]],
-    limit: int,
-    where: Where | None = None,
-    extras: Sequence[Extra] = (),
-    shares: Shares = USUAL,
-) -> list[list[Candidate]]:
-    """Candidates of B users without categories: the first step down from `retrieve`, same promises."""
-    none = [short_vectors[:0]] * len(short_vectors)
-    return retrieve(view, none, [[]] * len(short_vectors), short_vectors, excludes, limit, where, extras, shares)
 
 
 def listed(view: View, extra: Extra) -> list[list[Candidate]]:

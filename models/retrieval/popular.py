@@ -39,6 +39,9 @@ class Popular(NamedTuple):
         return cls(by_category, overall)
 
 
+NOTHING = Popular({}, ())
+
+
 def popular_candidates(
     popular: Popular,
     categories: Sequence[tuple[str, float]],

@@ -62,7 +62,7 @@ class LiveServing:
             numbers = view.everything()
             recommender.remember(view.names(numbers), view.vectors(numbers))
         self.lock = Lock()
-        self.serving = Serving(recommender, index, bundle.popular)
+        self.serving = Serving(recommender, index)
         self.places: Places = {} if saved is None else dict(saved.places)
         self._saved = Saved(index, self.places, index.held) if saved is not None else None
         self._applying = Lock()  # held for the time of a batch: places, index and what is coming agree

@@ -8,7 +8,7 @@ from models.codes.codebook import Codebook
 from models.index import Delete, Found, ItemIndex, Upsert, Where
 from models.references import merge as reference_merge
 from models.references import search as reference_search
-from models.retrieval.cascade import retrieve, retrieve_short
+from models.retrieval import cascade
 from models.retrieval.popular import Popular, popular_candidates
 from models.retrieval.quotas import DEPTHS, Extra, Lists, choose, weights
 from models.retrieval.shares import USUAL, Shares
@@ -16,6 +16,15 @@ from models.retrieval.shares import USUAL, Shares
 ITEMS = [f"i{number * 7 % 30:02d}" for number in range(30)]  # their order by id is not that by number
 HOME = {item: f"c{number % 4}" for number, item in enumerate(ITEMS)}
 VECTORS = np.random.default_rng(0).integers(-2, 3, (30, 4)).astype(np.float32)  # whole numbers: equal scores abound
+
+
+def retrieve(view, long, chosen, short, out, limit, where=None, extras=(), shares=USUAL):
+    return cascade.merged(view, cascade.search(view, long, chosen, short, out, limit, where), extras, shares)
+
+
+def retrieve_short(view, short, out, limit, where=None, extras=()):
+    return cascade.merged(view, cascade.search_short(view, short, out, limit, where), extras)
+
 
 chances = st.sampled_from([0.0, 0.1, 0.4, 0.4, 1.0])
 excludes = st.sets(st.sampled_from(ITEMS))

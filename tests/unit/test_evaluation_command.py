@@ -63,7 +63,7 @@ def test_the_command_prints_json_and_writes_its_section_again(tmp_path):
     told = json.loads(done.stdout)
     assert told["seeds"] == [0, 1]
     assert len(told["report"]["sections"][0]["rows"]["cascade"]["recall@50"]["seeds"]) == 2
-    simple = {"most popular", "popular in categories", "seen before", "seen often", "item-kNN"}
+    simple = {"most popular", "popular lately", "popular in categories", "seen before", "seen often", "item-kNN"}
     assert set(told["report"]["sections"][0]["minus"]) == {"cascade, no own items", *simple}
     assert told["costs"]["cascade"]["seconds"] > 0 < told["peak_bytes"]
     first = page.read_text()

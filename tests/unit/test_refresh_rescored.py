@@ -23,7 +23,7 @@ def rescoring():
     network = deepcopy(bundle.network)
     network.rescorer = Rescorer(config)
     changed = replace(bundle, network=network, manifest=msgspec.structs.replace(bundle.manifest, config=config))
-    return Serving(Recommender(changed), changed.index(), changed.popular)
+    return Serving(Recommender(changed), changed.index())
 
 
 @pytest.fixture
