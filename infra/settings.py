@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from features.event_time import TimeRules
+from models.config import MOST_DEMAND
 from models.retrieval.shares import MOST, Shares
 
 PREFIX = "EVERLONG_"
@@ -113,7 +114,7 @@ class Settings(BaseSettings):
     query_share: Part = Field(
         None, description="Share of a set for a search that no event followed yet (docs/retrieval.md), 0: none; else the bundle's."
     )
-    demand: Annotated[float | None, Field(ge=0)] = Field(
+    demand: Annotated[float | None, Field(ge=0, le=MOST_DEMAND)] = Field(
         None,
         description="Weight of how popular items are of late in what searches find (docs/retrieval.md), 0: none; else the bundle's.",
     )

@@ -10,6 +10,9 @@ import msgspec
 from models.retrieval.shares import Shares
 from models.seminar.config import SeminarConfig
 
+MOST_DEMAND = 10.0
+DemandWeight = Annotated[float, msgspec.Meta(ge=0, le=MOST_DEMAND)]
+
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Sizes of the network and of its training, and its mechanisms. alpha, beta, gamma weigh the losses of papers.md 1.1 and 1.2."""
@@ -68,8 +71,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     category_source: Literal["gated", "pointer", "generator"] = "gated"  # what names them
     shares: Shares = Shares()  # of the places of a candidate set, list by list
     popular: int = 200  # of a category's popular items so many are kept, and of all
-    popular_days: float = 7.0  # half-life of an event in what is popular
-    demand: Annotated[float, msgspec.Meta(ge=0)] = 0.5  # weight of that in the order of what searches find (models.retrieval.demand)
+    popular_days: Annotated[float, msgspec.Meta(gt=0)] = 7.0  # half-life of an event in what is popular
+    demand: DemandWeight = 0.5  # weight of that in the order of what searches find (models.retrieval.demand)
 
     seminar: SeminarConfig = SeminarConfig()  # SEMINAR's, but for dim, heads, per_user and per_basket, which are those above
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 from features.event_time import DAY_MS
 from features.events import Click
@@ -19,7 +20,7 @@ from models.evaluation.split import temporal
 from models.index import Delete, Found, ItemIndex
 from models.recommender import Recommender
 from models.retrieval.cascade import Searched
-from models.retrieval.demand import Demand
+from models.retrieval.demand import Demand, descending
 from models.retrieval.popular import NOTHING, Popular
 from stream.refresh import Limits
 from tests.refresh_world import NOW, System, click
@@ -67,6 +68,15 @@ def test_hits_come_by_score_and_the_logarithm_of_their_count(rows, events, weigh
             assert now[:kept].tolist() == [number for number, _ in expected]
             assert (now[kept:] == -1).all()
             assert np.isneginf(now_scores[kept:]).all()
+
+
+@given(
+    arrays(
+        np.float32, (3, 40), elements=st.sampled_from([-np.inf, -1e30, -0.5, -0.0, 0.0, 1e-40, 0.5, 1e30]) | st.floats(-10, 10, width=32)
+    )
+)
+def test_the_order_is_that_of_a_stable_sort(scores):
+    np.testing.assert_array_equal(descending(scores), np.argsort(-scores, axis=1, kind="stable"))
 
 
 def test_no_weight_and_nothing_popular_change_nothing():

@@ -16,7 +16,7 @@ from features.store import Key, Stored, StoreUnavailable, Version
 from models.index import Delete, Upsert
 from models.recommender import Recommender
 from models.retrieval.shares import Shares
-from stream.refresh import coalesce
+from stream.refresh import Serving, coalesce
 from tests.refresh_world import CATEGORIES, NOW, Failing, System, click, lose_model, order, request, serving
 from tests.tiny_bundle import quickly_trained
 
@@ -92,7 +92,7 @@ def test_the_bundles_shares_serve_unless_others_are_set(behind):
         config = msgspec.structs.replace(bundle.manifest.config, shares=Shares(repeat=share, short=0.95))
         manifest = msgspec.structs.replace(bundle.manifest, config=config)
         changed = Recommender(dataclasses.replace(bundle, manifest=manifest))
-        system.serving = dataclasses.replace(system.serving, recommender=changed)
+        system.serving = Serving(changed, system.serving.index)
         assert least <= [c.path for c in system.answer(asked, behind).candidates].count("repeat") <= most
     over = System(system.store, candidates=10, shares={"repeat": 0.0})
     over.serving = system.serving
