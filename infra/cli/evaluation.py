@@ -50,6 +50,9 @@ def evaluate(
     choose_shares: Annotated[
         bool, typer.Option("--choose-shares/--usual-shares", help="Choose the shares of lists before the cut, by one more training.")
     ] = True,
+    work: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Where finished trainings are kept; they are not run again. Unset: nowhere.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Hold something out, train on the rest, print how well it is foretold beside baselines, with intervals over users."""
@@ -87,6 +90,7 @@ def evaluate(
         trials=trials,
         choose=choose_shares,
         device=choose_device(load_settings()),
+        work=work,
     )
     outcome = run(plan, progress)
     if out is not None:

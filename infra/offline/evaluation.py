@@ -5,19 +5,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from time import perf_counter, process_time
+from typing import Any
 
 import msgspec
 
 from features.events import Item
 from infra.offline.evaluation_input import Loaded, Offered, Phase, Plan, load_data, offered, split_of
-from infra.offline.sections import commit, machine, now
+from infra.offline.evaluation_work import Part, Work
+from infra.offline.sections import machine, now
 from models.bundle import Bundle, Manifest, load
 from models.config import Config
 from models.evaluation.cascaded import Cascade
 from models.evaluation.choosing import LEAST_USERS, Choice, choose_shares, chooses
 from models.evaluation.coded import CodeRecall, code_recall
-from models.evaluation.contenders import popularity
-from models.evaluation.questions import questions, users_asked
+from models.evaluation.contenders import Contender, popularity
+from models.evaluation.questions import Question, questions, users_asked
 from models.evaluation.report import CASCADE, Asked, Report, evaluate
 from models.evaluation.simple import simple
 from models.evaluation.split import NothingToLearn, Split, validation
@@ -103,7 +105,7 @@ def run(plan: Plan, phase: Phase) -> Outcome:
         codes=asking.codes,
         seconds=round(perf_counter() - began, 1),
         peak_bytes=peak_bytes(),
-        commit=commit(),
+        commit=", ".join(sorted(asking.work.commits)),
         machine=machine(),
         date=now(),
     )
@@ -154,6 +156,7 @@ class _Asking:
     def __init__(self, plan: Plan, loaded: Loaded, split: Split, phase: Phase) -> None:
         self._plan, self._loaded, self._split, self._phase = plan, loaded, split, phase
         self._clock = clock_of(plan.device)
+        self.work = Work(plan.work, self._clock)
         self.config = plan.config
         self.seeds = list(range(plan.seed, plan.seed + plan.seeds))
         self.choice: Choice | None = None
@@ -162,16 +165,17 @@ class _Asking:
 
     def choose(self) -> None:
         """Take the shares that suit the newest part of what may be learnt from, by a bundle that learnt from the older."""
-        plan, part, began = self._plan, validation(self._split, self.config.holdout), self._clock()
+        plan, part = self._plan, validation(self._split, self.config.holdout)
         users = users_asked(part, plan.test_users, plan.seed)
         if len(users) < LEAST_USERS:
             self.choice = Choice(self.config.shares, len(users), 0, 0.0, 0.0)
             return
         there = offered(self._loaded, part, users)
-        cascade = self._cascade(self._learnt(part, there, plan.seed, CHOOSING), part, there)
-        self.choice = choose_shares(cascade, questions(part, self.config.test_per_user, users), plan.seed)
+        bundle, seconds = self._learnt(part, there, plan.seed, CHOOSING)
+        began = self._clock()
+        self.choice = choose_shares(self._cascade(bundle, part, there), questions(part, self.config.test_per_user, users), plan.seed)
         self.config = msgspec.structs.replace(self.config, shares=self.choice.shares)
-        self._cost(CHOOSING, began, 1)
+        self._cost(CHOOSING, [seconds + self._clock() - began])
 
     def report(self, given: Bundle | None, rivals: Sequence[str]) -> Report:
         """Put what is held out to the cascade, of the `given` bundle or of one a seed, and to all others."""
@@ -183,51 +187,66 @@ class _Asking:
         self.codes += [one for _, cascade in cascades if (one := code_recall(cascade.bundle, split.known, users)) is not None]
         entries = [entry for seed, cascade in cascades for entry in _both(cascade, seed)]
         entries += simple(split, plan.baselines, plan.seed)
-        entries += self._rivals(rivals, there.catalogue, self.seeds if given is None else [plan.seed])
+        if rivals:
+            moments = list(questions(split, asked.per_user, users)) if plan.work is not None else []
+            entries += self._rivals(rivals, there.catalogue, self.seeds if given is None else [plan.seed], moments)
         most = len(users) if split.whole else len(users) * asked.per_user
         with self._phase("asking") as tell:
             return evaluate(split, entries, [item.item_id for item in there.catalogue], asked, lambda done: tell(done, max(most, done)))
 
     def _trained(self, there: Offered) -> list[tuple[int, Cascade]]:
-        began = self._clock()
-        bundles = [self._learnt(self._split, there, seed, f"training, seed {seed}") for seed in self.seeds]
-        self._cost(CASCADE, began, len(self.seeds))
-        return [(seed, self._cascade(bundle, self._split, there)) for seed, bundle in zip(self.seeds, bundles, strict=True)]
+        parts = [self._learnt(self._split, there, seed, f"training, seed {seed}") for seed in self.seeds]
+        self._cost(CASCADE, [part.seconds for part in parts])
+        return [(seed, self._cascade(part.made, self._split, there)) for seed, part in zip(self.seeds, parts, strict=True)]
 
-    def _learnt(self, split: Split, there: Offered, seed: int, title: str) -> Bundle:
+    def _learnt(self, split: Split, there: Offered, seed: int, title: str) -> Part[Bundle]:
         with self._phase(title) as tell:
 
             def progress(at: Progress) -> None:
                 tell(at.step, at.steps)
 
-            name, device = self._loaded.name, self._plan.device
-            return learn(split.known, there.catalogue, self.config, seed, progress, cut_ms=split.cut_ms, data=name, device=device)
+            def learnt() -> Bundle:
+                name, device = self._loaded.name, self._plan.device
+                return learn(split.known, there.catalogue, self.config, seed, progress, cut_ms=split.cut_ms, data=name, device=device)
+
+            return self.work.bundle([*self._about(split), self.config, seed], self._plan.device, learnt)
+
+    def _about(self, split: Split) -> list[Any]:
+        """Of which data and split."""
+        plan = self._plan
+        events = sum(len(deeds.events) for deeds in split.known.values())
+        return [self._loaded.name, events, plan.products and plan.products.name, plan.max_users, split.name, split.cut_ms, plan.seed]
 
     def _cascade(self, bundle: Bundle, split: Split, there: Offered) -> Cascade:
         config = bundle.manifest.config
         wanted = popularity(split.known, split.cut_ms, config.popular, config.popular_days)  # a given bundle's may hold what is asked
         return Cascade(Recommender(bundle, self._plan.device), config.top_k, *there, wanted)
 
-    def _rivals(self, names: Sequence[str], catalogue: list[Item], seeds: Sequence[int]) -> list[Entry]:
-        if not names:
-            return []
-        history = rival_history(self._split.known, [item.item_id for item in catalogue], (item.category_id for item in catalogue))
-        budget = Budget(self._plan.budget_s or budget_s(self.costs), 20, self._plan.trials)
+    def _rivals(self, names: Sequence[str], catalogue: list[Item], seeds: Sequence[int], moments: Sequence[Question]) -> list[Entry]:
+        plan, ids = self._plan, [item.item_id for item in catalogue]
+        history = rival_history(self._split.known, ids, (item.category_id for item in catalogue))
+        budget = Budget(plan.budget_s or budget_s(self.costs), 20, plan.trials)
+        about = [*self._about(self._split), plan.config, plan.test_users, plan.trials, plan.budget_s]
         found = []
         for name in names:
-            began = self._clock()
+            parts = []
             with self._phase(name) as tell:
                 for done, seed in enumerate(seeds):
                     tell(done, len(seeds))
-                    rival = open_rival(name, self._clock)
-                    rival.fit(history, seed, budget)
-                    found.append(Entry(name, seed, Trained(rival)))
+
+                    def fitted(name: str = name, seed: int = seed) -> Contender:
+                        rival = open_rival(name, self._clock)
+                        rival.fit(history, seed, budget)
+                        return Trained(rival)
+
+                    parts.append(self.work.contender([*about, name, seed], fitted, moments, ids))
                     tell(done + 1, len(seeds))
-            self._cost(name, began, len(seeds))
+            self._cost(name, [part.seconds for part in parts])
+            found += [Entry(name, seed, part.made) for seed, part in zip(seeds, parts, strict=True)]
         return found
 
-    def _cost(self, name: str, began: float, seeds: int) -> None:
-        self.costs[name] = Cost(round(self._clock() - began, 1), seeds)
+    def _cost(self, name: str, seconds: Sequence[float]) -> None:
+        self.costs[name] = Cost(round(sum(seconds), 1), len(seconds))
 
 
 def _both(cascade: Cascade, seed: int) -> list[Entry]:

@@ -28,7 +28,7 @@ Phase = Callable[[str], AbstractContextManager[Tell]]  # opens a progress bar
 
 class Plan(NamedTuple):
     """What is evaluated, and how. `budget_s`: seconds of each trained baseline; None: as long as our own training took.
-    `choose`: the shares of lists are chosen before the cut, by one more training."""
+    `choose`: the shares of lists are chosen before the cut, by one more training. `work`: where finished trainings are kept."""
 
     data: str
     config: Config
@@ -44,6 +44,7 @@ class Plan(NamedTuple):
     trials: int = 4
     choose: bool = False
     device: str = "cpu"
+    work: Path | None = None
 
 
 class Loaded(NamedTuple):

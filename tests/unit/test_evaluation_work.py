@@ -1,0 +1,106 @@
+"""An evaluation that was stopped goes on: what is finished is not made again, and says the same."""
+
+import json
+import os
+from importlib.util import find_spec
+
+import pytest
+from typer.testing import CliRunner
+
+from features import sources
+from features.history import deeds
+from infra.cli import make_app
+from infra.offline import evaluation
+from infra.offline.evaluation_work import FINISHED, Work
+from models.evaluation.contenders import MostPopular, SeenBefore, popularity
+from models.evaluation.metrics import DEPTH
+from models.evaluation.questions import questions
+from models.evaluation.split import temporal
+from tests.tiny_bundle import quickly_trained, shop
+
+
+class Clock:
+    """Counts its own calls as seconds."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        self.now += 1.0
+        return self.now
+
+
+def forbidden(*_, **__):
+    raise AssertionError("it was made again")
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("often", [False, True])
+def test_a_contender_that_answered_answers_the_same_from_its_file(tmp_path, often):
+    events, catalogue = shop(users=20, events=40)
+    split = temporal(deeds(events), 0.2)
+    items = [item.item_id for item in catalogue]
+    asked = list(questions(split, 3, sorted(split.starts)))
+    popular = popularity(split.known, split.cut_ms, 500)
+    contender = SeenBefore(popular, often=True) if often else MostPopular(popular)
+    expected = contender.answer(asked, DEPTH)
+    assert 0 < min(len(answer.fresh) for answer in expected) < len(items)
+    for fit in (lambda: contender, forbidden):
+        part = Work(tmp_path, Clock()).contender(["a", 0], fit, asked, items)
+        assert part.seconds == 1.0
+        assert [(*map(list, answer[:2]),) for answer in part.made.answer(asked, DEPTH)] == [(*map(list, a[:2]),) for a in expected]
+        assert list(part.made.answer(asked[3:4], 5)[0].items) == list(expected[3].items[:5])
+    with pytest.raises(AssertionError, match="made again"):
+        Work(tmp_path, Clock()).contender(["a", 1], forbidden, asked, items)
+
+
+def test_a_part_that_was_interrupted_is_made_again(tmp_path):
+    bundle = quickly_trained(1)
+    with pytest.raises(KeyboardInterrupt):
+        Work(tmp_path, Clock()).bundle(["b"], "cpu", interrupted)
+    [place] = tmp_path.iterdir()
+    (place / "bundle").mkdir()
+    (place / "bundle" / "manifest.json").write_text("half of it")
+    assert not (place / FINISHED).exists()
+    assert Work(tmp_path, Clock()).bundle(["b"], "cpu", lambda: bundle).made is bundle
+    found = Work(tmp_path, Clock()).bundle(["b"], "cpu", forbidden)
+    assert (found.made.generation, found.seconds) == (bundle.generation, 1.0)
+
+
+def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    work = Work(None, Clock())
+    assert work.bundle(["b"], "cpu", lambda: quickly_trained(1)).made is quickly_trained(1)
+    contender = MostPopular(popularity({}, 0, 1))
+    assert work.contender(["a"], lambda: contender, [], []).made is contender
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
+    if find_spec("torch_rechub") is None:
+        reason = "torch-rechub is not installed: pip install 'everlong[baselines]'"
+        pytest.fail(reason) if os.environ.get("REQUIRE_BASELINES") == "1" else pytest.skip(reason)
+    log, catalogue = shop(users=60, events=25)
+    sources.write(tmp_path / "log.jsonl", [*catalogue, *log])
+    given = ("--data", tmp_path / "log.jsonl", "--epochs", 1, "--dim", 16, "--seeds", 2, "--baselines", "simple,gru4rec", "--budget", 1)
+
+    def told(*more):
+        done = CliRunner().invoke(make_app(), ["evaluate", *map(str, (*given, "--trials", 1, "--json", *more))])
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    rival = evaluation.open_rival
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "Trained", interrupted)  # all of ours is finished, the first rival is not
+        assert CliRunner().invoke(make_app(), ["evaluate", *map(str, (*given, "--trials", 1, "--work", tmp_path / "work"))]).exit_code != 0
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluation, "learn", forbidden)
+        first = told("--work", tmp_path / "work")
+        patched.setattr(rival("gru4rec").__class__, "fit", forbidden)
+        second = told("--work", tmp_path / "work")
+    assert second["report"] == first["report"]
+    assert second["costs"]["gru4rec"] == first["costs"]["gru4rec"]
+    assert second["choice"]["shares"] == first["choice"]["shares"]
