@@ -2,7 +2,7 @@
 
 It knows no Kafka. Steps: 1 coalesce requests by user, 2 read `user` and `user_interests` in one round trip, 3 predict
 categories and read the `user_category` rows of those whose interest is to be computed, and of the re-scorer, 4 towers,
-5 search, merge and re-score, 6 one versioned write; then the agent: 7 publish, 8 acknowledge. All steps may be repeated.
+5 search, order by demand, merge and re-score, 6 one versioned write; then the agent: 7 publish, 8 acknowledge. All steps may be repeated.
 
 The ladder, when something is lost: full; short (the short interest, a live search and the user's own items, where the backlog
 exceeds the budget); category_popular (no model: the user's own items and popular ones of their categories); popular. The level is
