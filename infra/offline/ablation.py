@@ -5,7 +5,6 @@ A finished row is kept as a file and not run again: a run that was stopped goes 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from hashlib import blake2b
 from pathlib import Path
 from time import process_time
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import msgspec
 import numpy as np
 
 from infra.offline.ablation_rows import DEFAULT, Row, trained_as
+from infra.offline.digests import digest
 from infra.offline.evaluation_input import Loaded, Phase, Plan, load_data, offered
 from infra.offline.sections import commit
 from models.bundle import Bundle
@@ -136,7 +136,7 @@ def _scores(bundle: Bundle, config: Config, asked: _Asked, device: str, seconds:
 def _place(work: Path, plan: Plan, split: Split, config: Config, seed: int) -> Path:
     """Where a row's scores are kept: all that they follow from is in the name, the code aside."""
     told: list[Any] = [Path(plan.data).name, plan.max_users, plan.test_users, plan.seed, split.name, split.cut_ms, config, seed]
-    return work / f"{blake2b(msgspec.json.encode(told), digest_size=10).hexdigest()}.npz"
+    return work / f"{digest(told)}.npz"
 
 
 def _keep(path: Path, scores: Scores) -> None:

@@ -1,24 +1,23 @@
 """What an evaluation has finished, kept in a folder, so that one that was stopped goes on: bundles, and answers of trained contenders."""
 
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from pathlib import Path
-from shutil import rmtree
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
 
+from infra.offline.digests import digest
 from infra.offline.sections import commit
 from models.bundle import Bundle, load, save
+from models.directories import replaced
 from models.evaluation.contenders import Answer, Contender
 from models.evaluation.metrics import DEPTH
 from models.evaluation.questions import Question
 from models.evaluation.tally import BATCH
 
+BUNDLE, ANSWERS, FINISHED = "bundle", "answers.npy", "finished.json"
 Made = TypeVar("Made")
-
-FINISHED = "finished.json"  # is written last: a part without it is made again
 
 
 class Finished(msgspec.Struct, frozen=True):
@@ -36,67 +35,61 @@ class Part(NamedTuple, Generic[Made]):
 
 
 class Work:
-    """Parts of evaluations in `folder`, each under the digest of all that it follows from, the code aside; None: nothing is kept."""
+    """Parts of evaluations in `folder`, each under the digest of all that it follows from, the code aside; None: nothing is kept.
+
+    `commits` are those on which the parts in use were made.
+    """
 
     def __init__(self, folder: Path | None, clock: Callable[[], float]) -> None:
         self._folder, self._clock = folder, clock
         self.commits = {commit()}
 
-    def bundle(self, told: Sequence[Any], device: str, learn: Callable[[], Bundle]) -> Part[Bundle]:
-        """The bundle that `told` names, learnt where it is not there."""
-        place = self._place("bundle", told)
-        if (found := self._finished(place)) is not None and place is not None:
-            return Part(load(place / "bundle", device), found.seconds)
-        part = self._made(learn)
-        if place is not None:
-            save(part.made, place / "bundle")
-            _finish(place, part.seconds)
+    def bundle(self, facts: Sequence[Any], device: str, learn: Callable[[], Bundle]) -> Part[Bundle]:
+        """The bundle that follows from `facts`, learnt where it is not there."""
+        if self._folder is None:
+            return self._timed(learn)
+        place = self._folder / f"bundle-{digest(facts)}"
+        if place.exists():
+            return Part(load(place / BUNDLE, device), self._seconds(place))
+        part = self._timed(learn)
+        with replaced(place) as new:
+            save(part.made, new / BUNDLE)
+            _finish(new, part.seconds)
         return part
 
     def contender(
-        self, told: Sequence[Any], fit: Callable[[], Contender], asked: Sequence[Question], items: Sequence[str]
+        self, facts: Sequence[Any], fit: Callable[[], Contender], asked: Sequence[Question], items: Sequence[str]
     ) -> Part[Contender]:
-        """The contender that `told` names, fitted where it has not answered yet; with a folder it is asked all of `asked` at once.
+        """The contender that follows from `facts`, fitted where it has not answered `asked`; with a folder it answers all at once.
 
         `items` are those of the catalogue, which it answers from.
         """
-        place = self._place("answers", told)
-        if place is None:
-            return self._made(fit)
-        if (found := self._finished(place)) is not None:
-            return Part(Answered(place, asked, items), found.seconds)
-        part = self._made(fit)
-        _write(place, part.made, asked, items)
-        _finish(place, part.seconds)
-        return Part(Answered(place, asked, items), part.seconds)
+        if self._folder is None:
+            return self._timed(fit)
+        place = self._folder / f"answers-{digest([*facts, [(question.user, question.ts) for question in asked], items])}"
+        if not place.exists():
+            part = self._timed(fit)
+            with replaced(place) as new:
+                np.save(new / ANSWERS, _answers(part.made, asked, items))
+                _finish(new, part.seconds)
+        return Part(Answered(place / ANSWERS, asked, items), self._seconds(place))
 
-    def _made(self, make: Callable[[], Made]) -> Part[Made]:
+    def _timed(self, make: Callable[[], Made]) -> Part[Made]:
         began = self._clock()
         made = make()
         return Part(made, self._clock() - began)
 
-    def _place(self, kind: str, told: Sequence[Any]) -> Path | None:
-        if self._folder is None:
-            return None
-        return self._folder / f"{kind}-{blake2b(msgspec.json.encode(told), digest_size=10).hexdigest()}"
-
-    def _finished(self, place: Path | None) -> Finished | None:
-        if place is None:
-            return None
-        if not (place / FINISHED).exists():
-            rmtree(place, ignore_errors=True)
-            place.mkdir(parents=True)
-            return None
-        found = msgspec.json.decode((place / FINISHED).read_bytes(), type=Finished)
-        self.commits.add(found.commit)
-        return found
+    def _seconds(self, place: Path) -> float:
+        finished = msgspec.json.decode((place / FINISHED).read_bytes(), type=Finished)
+        self.commits.add(finished.commit)
+        return finished.seconds
 
 
 class Answered:
     """A contender as it answered: one question after the other, each known by its user and moment."""
 
-    def __init__(self, place: Path, asked: Sequence[Question], items: Sequence[str]) -> None:
-        self._lists = np.load(place / "answers.npy", mmap_mode="r")  # (Q, 2, DEPTH) int32 places among `items`, -1 to the end
+    def __init__(self, path: Path, asked: Sequence[Question], items: Sequence[str]) -> None:
+        self._lists = np.load(path, mmap_mode="r")  # (Q, 2, DEPTH) int32 places among `items`, -1 to the end
         self._items = items
         self._row = {(question.user, question.ts): row for row, question in enumerate(asked)}
 
@@ -109,17 +102,16 @@ class Answered:
         return [self._items[place] for place in places.tolist() if place >= 0]
 
 
-def _write(place: Path, contender: Contender, asked: Sequence[Question], items: Sequence[str]) -> None:
+def _answers(contender: Contender, asked: Sequence[Question], items: Sequence[str]) -> np.ndarray:
+    """Places among `items` (Q, 2, DEPTH) int32 of both lists of each answer, -1 to the end."""
     number = {item: at for at, item in enumerate(items)}
     lists = np.full((len(asked), 2, DEPTH), -1, np.int32)
     for start in range(0, len(asked), BATCH):
         for row, answer in enumerate(contender.answer(asked[start : start + BATCH], DEPTH), start):
             for which, found in enumerate((answer.items, answer.fresh)):
                 lists[row, which, : len(found)] = [number[item] for item in found]
-    np.save(place / "answers.npy", lists)
+    return lists
 
 
 def _finish(place: Path, seconds: float) -> None:
-    staging = place / f"{FINISHED}.part"
-    staging.write_bytes(msgspec.json.encode(Finished(seconds, commit())))
-    staging.replace(place / FINISHED)
+    (place / FINISHED).write_bytes(msgspec.json.encode(Finished(seconds, commit())))

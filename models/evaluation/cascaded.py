@@ -21,7 +21,7 @@ from models.retrieval import asked as live
 from models.retrieval.cascade import Searched, merged, search
 from models.retrieval.demand import Demand
 from models.retrieval.own import repeated
-from models.retrieval.popular import NOTHING, Popular
+from models.retrieval.popular import NOTHING_POPULAR, Popular
 from models.retrieval.quotas import Extra
 from models.retrieval.shares import Shares
 
@@ -47,7 +47,7 @@ class Cascade:
         top_k: int,
         catalogue: Sequence[Item],
         own: Sequence[Item] = (),
-        popular: Popular = NOTHING,
+        popular: Popular = NOTHING_POPULAR,
         rescore: bool = True,
     ) -> None:
         """Over `catalogue`; those of `own` are found only for a user who had them. New items get the vectors that serving gives them.

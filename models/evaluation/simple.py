@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
+from models.config import Config
 from models.evaluation.contenders import POPULAR_DEPTH, SIMPLE, Contender, MostPopular, PopularInCategories, SeenBefore, popularity
 from models.evaluation.neighbours import ItemNeighbours
 from models.evaluation.split import Split
 from models.evaluation.tally import Entry
 
-LATELY_DAYS = 7.0  # half-life of an event
+LATELY_DAYS = Config().popular_days  # half-life of an event
 
 
 def simple(split: Split, names: Sequence[str] = SIMPLE, seed: int = 0) -> list[Entry]:

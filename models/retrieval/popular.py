@@ -39,7 +39,7 @@ class Popular(NamedTuple):
         return cls(by_category, overall)
 
 
-NOTHING = Popular({}, ())
+NOTHING_POPULAR = Popular({}, ())
 
 
 def popular_candidates(

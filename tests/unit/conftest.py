@@ -1,5 +1,8 @@
 """Unit tests compute on one thread: small arrays gain nothing from more, and busy machines lose much by them."""
 
+import os
+from importlib.util import find_spec
+
 import faiss
 import pytest
 import torch
@@ -13,3 +16,13 @@ def _one_thread():
     yield
     torch.set_num_threads(before[0])
     faiss.omp_set_num_threads(before[1])
+
+
+@pytest.fixture
+def _library():
+    """For tests of trained contenders: the library that has them."""
+    if find_spec("torch_rechub") is None:
+        reason = "torch-rechub is not installed: pip install 'everlong[baselines]'"
+        if os.environ.get("REQUIRE_BASELINES") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)

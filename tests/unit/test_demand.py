@@ -1,5 +1,6 @@
 """How much items are wanted of late puts what the searches find in another order, and nothing else."""
 
+from dataclasses import replace
 from math import log1p
 
 import msgspec
@@ -21,8 +22,7 @@ from models.index import Delete, Found, ItemIndex
 from models.recommender import Recommender
 from models.retrieval.cascade import Searched
 from models.retrieval.demand import Demand, descending
-from models.retrieval.popular import NOTHING, Popular
-from stream.refresh import Limits
+from models.retrieval.popular import NOTHING_POPULAR, Popular
 from tests.refresh_world import NOW, System, click
 from tests.tiny_bundle import CONFIG, quickly_trained, shop
 
@@ -83,7 +83,7 @@ def test_no_weight_and_nothing_popular_change_nothing():
     before = searched([[(3, 0.5), (1, 0.25)]])
     popular = Popular.of([("i1", "c", 100.0)])
     assert Demand(index().look(), popular, TEMPERATURE).ordered(before, 0.0) is before
-    after = Demand(index().look(), NOTHING, TEMPERATURE).ordered(before, 1.0)
+    after = Demand(index().look(), NOTHING_POPULAR, TEMPERATURE).ordered(before, 1.0)
     np.testing.assert_array_equal(after.pool.numbers, before.pool.numbers)
 
 
@@ -104,20 +104,20 @@ def test_an_event_counts_half_after_each_half_life_and_nothing_later_counts():
     assert [item for item, *_ in popularity(deeds(clicks), until, 10).overall] == ["a", "b"]
 
 
-def refreshed(system, item, count, **limits):
-    """What a user gets when `item` of one of their categories has so many events of late, by path."""
-    system.refresh._limits = Limits(candidates=100, **limits)
+def refreshed(item, count, **limits):
+    """What the searches find for a user when `item` has so many events of late."""
+    system = System(**limits)
     system.serving.demand = Demand(system.serving.index.look(), Popular.of([(item, "c1", count)]), 0.07)
     sets = system.refresh.process(system.happens(*[click(n, f"c{n % 3}", ts=NOW - 1000 * (30 - n)) for n in range(20)])).sets
     return [found.item for found in sets[0][0].candidates if found.path in ("category", "short")]
 
 
 def test_what_is_wanted_of_late_comes_first_and_a_setting_can_overrule_the_bundle():
-    plain = refreshed(System(), "i1-7", 1.0, demand=0.0)
+    plain = refreshed("i1-7", 1.0, demand=0.0)
     last = plain[-1]
-    assert refreshed(System(), last, 1e9, demand=0.0) == plain
-    assert refreshed(System(), last, 1e9).index(last) < plain.index(last)
-    assert set(refreshed(System(), last, 1e9)) == set(plain)
+    assert refreshed(last, 1e9, demand=0.0) == plain
+    assert refreshed(last, 1e9).index(last) < plain.index(last)
+    assert set(refreshed(last, 1e9)) == set(plain)
 
 
 def test_the_cascade_of_an_evaluation_reads_what_it_is_given_and_not_what_the_bundle_knows():
@@ -129,10 +129,10 @@ def test_the_cascade_of_an_evaluation_reads_what_it_is_given_and_not_what_the_bu
 
     def answers(weight, popular):
         config = msgspec.structs.replace(bundle.manifest.config, demand=weight)
-        served = bundle.__class__(**{**bundle.__dict__, "manifest": msgspec.structs.replace(bundle.manifest, config=config)})
+        served = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config))
         return [answer.items for answer in Cascade(Recommender(served), 8, catalogue, popular=popular).answer(batch, 60)]
 
     popular = popularity(split.known, split.cut_ms, 200, CONFIG.popular_days)
     assert bundle.popular != popular
-    assert answers(2.0, NOTHING) == answers(0.0, popular)
+    assert answers(2.0, NOTHING_POPULAR) == answers(0.0, popular)
     assert answers(2.0, popular) != answers(0.0, popular)

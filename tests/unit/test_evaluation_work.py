@@ -1,8 +1,6 @@
 """An evaluation that was stopped goes on: what is finished is not made again, and says the same."""
 
 import json
-import os
-from importlib.util import find_spec
 
 import pytest
 from typer.testing import CliRunner
@@ -10,8 +8,8 @@ from typer.testing import CliRunner
 from features import sources
 from features.history import deeds
 from infra.cli import make_app
-from infra.offline import evaluation
-from infra.offline.evaluation_work import FINISHED, Work
+from infra.offline import evaluation, evaluation_work
+from infra.offline.evaluation_work import Work
 from models.evaluation.contenders import MostPopular, SeenBefore, popularity
 from models.evaluation.metrics import DEPTH
 from models.evaluation.questions import questions
@@ -53,18 +51,19 @@ def test_a_contender_that_answered_answers_the_same_from_its_file(tmp_path, ofte
         assert part.seconds == 1.0
         assert [(*map(list, answer[:2]),) for answer in part.made.answer(asked, DEPTH)] == [(*map(list, a[:2]),) for a in expected]
         assert list(part.made.answer(asked[3:4], 5)[0].items) == list(expected[3].items[:5])
-    with pytest.raises(AssertionError, match="made again"):
-        Work(tmp_path, Clock()).contender(["a", 1], forbidden, asked, items)
+    for facts, others, catalogue in ((["a", 1], asked, items), (["a", 0], asked[1:], items), (["a", 0], asked, items[::-1])):
+        with pytest.raises(AssertionError, match="made again"):
+            Work(tmp_path, Clock()).contender(facts, forbidden, others, catalogue)
 
 
-def test_a_part_that_was_interrupted_is_made_again(tmp_path):
+def test_a_part_that_was_interrupted_is_made_again(tmp_path, monkeypatch):
     bundle = quickly_trained(1)
-    with pytest.raises(KeyboardInterrupt):
-        Work(tmp_path, Clock()).bundle(["b"], "cpu", interrupted)
-    [place] = tmp_path.iterdir()
-    (place / "bundle").mkdir()
-    (place / "bundle" / "manifest.json").write_text("half of it")
-    assert not (place / FINISHED).exists()
+    for where in ("learning", "keeping"):
+        with monkeypatch.context() as patched:
+            patched.setattr(evaluation_work, "_finish", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                Work(tmp_path, Clock()).bundle(["b"], "cpu", interrupted if where == "learning" else lambda: bundle)
+        assert list(tmp_path.iterdir()) == []
     assert Work(tmp_path, Clock()).bundle(["b"], "cpu", lambda: bundle).made is bundle
     found = Work(tmp_path, Clock()).bundle(["b"], "cpu", forbidden)
     assert (found.made.generation, found.seconds) == (bundle.generation, 1.0)
@@ -79,10 +78,8 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("_library")
 def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
-    if find_spec("torch_rechub") is None:
-        reason = "torch-rechub is not installed: pip install 'everlong[baselines]'"
-        pytest.fail(reason) if os.environ.get("REQUIRE_BASELINES") == "1" else pytest.skip(reason)
     log, catalogue = shop(users=60, events=25)
     sources.write(tmp_path / "log.jsonl", [*catalogue, *log])
     given = ("--data", tmp_path / "log.jsonl", "--epochs", 1, "--dim", 16, "--seeds", 2, "--baselines", "simple,gru4rec", "--budget", 1)

@@ -1,10 +1,8 @@
 """Each trained baseline keeps the contract and learns a planted pattern: after item i comes item i + 1."""
 
-import os
 import random
 import subprocess
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +26,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def _library():
-    if find_spec("torch_rechub") is None:
-        reason = "torch-rechub is not installed: pip install 'everlong[baselines]'"
-        if os.environ.get("REQUIRE_BASELINES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 def walks(users: int, seed: int) -> dict[str, list[tuple[int, str, str, int]]]:
