@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
+from time import monotonic, sleep
 
 from features.store import Key, Stored, StoreUnavailable, Version
 from features.store.layout import (
@@ -22,6 +23,7 @@ from features.store.layout import (
 from features.table import APPLIED, PACKED, VIEWS
 
 QUESTION_KEYS = 500  # of one SELECT; SQLite's limit of variables is at least 999
+SWITCH_AGAIN_S = 0.01  # between two tries to switch a file that another process writes to its write-ahead log
 
 _TABLE = """CREATE TABLE IF NOT EXISTS {table} (
     entity_key BLOB, feature_name TEXT, value BLOB, value_text TEXT, vector_value BLOB, event_ts timestamp,
@@ -41,7 +43,7 @@ class SqliteStore:
     Args:
         path: the file; its folder is made.
         project: Feast project.
-        busy_timeout_s: how long a write waits for another process that writes.
+        busy_timeout_s: how long a write, and opening, waits for another process that writes.
 
     Raises:
         StoreUnavailable: the file cannot be opened or is no database.
@@ -54,6 +56,7 @@ class SqliteStore:
         with self._translated():
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = sqlite3.connect(self._path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
+            self._write_ahead(busy_timeout_s)
             self._prepare()
 
     def __repr__(self) -> str:
@@ -87,9 +90,20 @@ class SqliteStore:
         with self._lock:
             self._connection.close()
 
+    def _write_ahead(self, busy_timeout_s: float) -> None:
+        """A log that readers and writers share. SQLite's own timeout does not hold while a new file is switched to it: we wait here."""
+        until = monotonic() + busy_timeout_s
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= until:
+                    raise
+            sleep(SWITCH_AGAIN_S)
+
     def _prepare(self) -> None:
         """Tables as Feast makes them, and the column of milliseconds where Feast made them first."""
-        self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         with self._transaction():
             for table in self._tables.values():

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 import redis
@@ -168,6 +168,22 @@ def test_a_sqlite_file_is_shared_and_survives_reopening(tmp_path: Path) -> None:
     one.close()
     two.close()
     assert SqliteStore(tmp_path / "rows.db").read([KEY]) == [ROW]
+
+
+@pytest.mark.parametrize("begin", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+def test_opening_a_sqlite_file_waits_for_who_writes_it_first(tmp_path: Path, begin: str) -> None:
+    first = sqlite3.connect(tmp_path / "rows.db", isolation_level=None)
+    first.execute(begin)
+    with pytest.raises(StoreUnavailable, match="locked"):
+        SqliteStore(tmp_path / "rows.db", busy_timeout_s=0.1)
+    with ThreadPoolExecutor(1) as second:
+        opening = second.submit(SqliteStore, tmp_path / "rows.db", busy_timeout_s=30)
+        sleep(0.2)
+        first.execute("COMMIT")
+        store = opening.result()
+    assert store.write([(KEY, ROW)]) == [True]
+    first.close()
+    store.close()
 
 
 def test_writers_of_one_sqlite_file_wait_for_each_other(tmp_path: Path) -> None:
