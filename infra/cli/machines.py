@@ -35,10 +35,10 @@ def demo(
     Starts an embedded broker and store, trains a small bundle, starts the workers, streams clicks, queries and orders
     through them, and checks that every event was counted. Exit code 0 only if all is well; nothing keeps running.
     """
-    from infra.demo.show import Plan, run_demo
+    from infra.demo.show import SHOP, Plan, run_demo
     from infra.settings import load_settings
 
-    raise typer.Exit(run_demo(load_settings(), Plan(seconds=seconds, rate=rate, users=users), keep))
+    raise typer.Exit(run_demo(load_settings(), Plan(seconds, rate, SHOP._replace(users=users)), keep))
 
 
 def up(

@@ -33,6 +33,7 @@ from models.config import Config
 DRAIN_S = 90.0
 PLAIN_WIDTH = 150  # of tables in a file or pipe
 CONFIG = Config(epochs=2, per_user=20)
+SHOP = ShopPlan(items=1500, days=30.0, seed=7)
 
 
 class Plan(NamedTuple):
@@ -40,11 +41,7 @@ class Plan(NamedTuple):
 
     seconds: float = 45.0
     rate: float = 60.0
-    users: int = 300
-    items: int = 1500
-    categories: int = 40
-    days: float = 30.0
-    seed: int = 7
+    shop: ShopPlan = SHOP
 
 
 class Result(NamedTuple):
@@ -90,11 +87,11 @@ async def _run(supervisor: Supervisor, settings: Settings, plan: Plan, console: 
         settings, _ = system.start_parts(supervisor, settings, persist=False)
         system.make_topics(settings)
         system.apply_features(settings)
-    since_ms = wall_ms()
-    shop_plan = ShopPlan(plan.users, plan.items, plan.categories, plan.days, plan.seed, since_ms)
-    history = shop_history(shop_plan)
-    with _step(console, f"a small bundle, trained on {len(history.events):,} events of {plan.users:,} users"), progress("training") as tell:
-        train_bundle(history, settings.bundle_path, config=CONFIG, seed=plan.seed, device=choose_device(settings), tell=tell)
+    plan = plan._replace(shop=plan.shop._replace(end_ms=wall_ms()))
+    history = shop_history(plan.shop)
+    trained = f"a small bundle, trained on {len(history.events):,} events of {plan.shop.users:,} users"
+    with _step(console, trained), progress("training") as tell:
+        train_bundle(history, settings.bundle_path, config=CONFIG, seed=plan.shop.seed, device=choose_device(settings), tell=tell)
     with _step(console, "workers: " + ", ".join(system.WORKERS)):
         ports = system.start_workers(supervisor, settings, restart=False)
         system.wait_ready(supervisor, ports)
@@ -105,7 +102,7 @@ async def _run(supervisor: Supervisor, settings: Settings, plan: Plan, console: 
             with _step(console, f"{len(history.items):,} items and {len(history.events):,} past events applied, every user answered"):
                 await feed.send_all([*history.items, *history.events])
                 await _drain(supervisor, accounts, store, users_of(history.events))
-            return await _stream(supervisor, settings, plan, shop_plan, history, accounts, feed, store, console, since_ms)
+            return await _stream(supervisor, settings, plan, history, accounts, feed, store, console)
     finally:
         store.close()
 
@@ -114,20 +111,18 @@ async def _stream(
     supervisor: Supervisor,
     settings: Settings,
     plan: Plan,
-    shop_plan: ShopPlan,
     history: History,
     accounts: Accounts,
     feed: Feed,
     store: OnlineStore,
     console: Console,
-    since_ms: int,
 ) -> Result:
     broker = connection(settings)
     user = _busiest(history)
     async with Latency(broker, settings.topic_prefix) as latency:
         live = LiveStream(supervisor, accounts, feed, FeatureReader(store), latency, settings.topic_prefix)
         with LiveTable(console) as view:
-            events = shop_plan.open().live(wall_ms(), plan.rate, history.events)
+            events = plan.shop.open().live(wall_ms(), plan.rate, history.events)
             await live.run(events, plan.seconds, user, history.events, view)
             picture = await live.picture(plan.seconds)
             users = users_of([*history.events, *live.events])
@@ -135,7 +130,7 @@ async def _stream(
             await system.wait_until(lambda: latency.unanswered == 0, supervisor, 5.0, "candidates of the last events", strict=False)
             figures = await live.picture(plan.seconds)
             view.show(figures._replace(elapsed_s=picture.elapsed_s, events_per_s=picture.events_per_s))
-        lines = await asyncio.to_thread(close, accounts.look(), broker, settings.topic_prefix, since_ms - DAY_MS)
+        lines = await asyncio.to_thread(close, accounts.look(), broker, settings.topic_prefix, plan.shop.end_ms - DAY_MS)
         final = figures._replace(elapsed_s=picture.elapsed_s, events_per_s=picture.events_per_s)
         return Result(lines, final, len(unanswered(store, users)), latency.unanswered, live.followed)
 

@@ -16,7 +16,7 @@ from infra.offline.sections import machine, now
 from models.bundle import Bundle, Manifest, load
 from models.config import Config
 from models.evaluation.cascaded import Cascade
-from models.evaluation.choosing import LEAST_USERS, Choice, choose_shares, chooses
+from models.evaluation.choosing import Choice, choose_shares, chooses, enough
 from models.evaluation.coded import CodeRecall, code_recall
 from models.evaluation.contenders import Contender, popularity
 from models.evaluation.questions import Question, questions, users_asked
@@ -167,7 +167,7 @@ class _Asking:
         """Take the shares that suit the newest part of what may be learnt from, by a bundle that learnt from the older."""
         plan, part = self._plan, validation(self._split, self.config.holdout)
         users = users_asked(part, plan.test_users, plan.seed)
-        if len(users) < LEAST_USERS:
+        if not enough(len(users)):
             self.choice = Choice(self.config.shares, len(users), 0, 0.0, 0.0)
             return
         there = offered(self._loaded, part, users)

@@ -3,7 +3,7 @@
 import msgspec
 
 from infra.offline.evaluation import Outcome
-from models.evaluation.choosing import LEAST_USERS, Choice
+from models.evaluation.choosing import Choice, enough
 from models.evaluation.metrics import ALL, NEW
 from models.evaluation.report import Section
 from models.evaluation.table import CLAIMED, markdown, number, table, verdict
@@ -68,7 +68,7 @@ def _facts(outcome: Outcome) -> list[str]:
 
 def _shares(choice: Choice) -> str:
     """What was chosen, and by what."""
-    if choice.users < LEAST_USERS:
+    if not enough(choice.users):
         return f"the usual shares of lists, as {choice.users} users are too few to choose by"
     given = msgspec.structs.asdict(choice.shares)
     changed = ", ".join(f"{name} {share:g}" for name, share in given.items() if share != getattr(USUAL, name))

@@ -43,7 +43,7 @@ def choose_shares(cascade: Cascade, asked: Iterable[Question], seed: int) -> Cho
     """The shares for what is `asked`, which must not be what is reported afterwards; before any re-scoring. `seed`: of the bootstrap."""
     questions = [question for question in asked if question.wanted]
     users, shares = len({question.user for question in questions}), cascade.bundle.manifest.config.shares
-    if users < LEAST_USERS:
+    if not enough(users):
         return Choice(shares, users, len(questions), 0.0, 0.0)
     batches = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))
     lists = [(batch, cascade.lists(batch, CUT)) for batch in batches]
@@ -59,6 +59,11 @@ def choose_shares(cascade: Cascade, asked: Iterable[Question], seed: int) -> Cho
             if bounds(bootstrap.means((found - recall)[:, None]))[0, 0] > 0:
                 shares, recall = best, found
     return Choice(shares, users, len(questions), before, float(recall.mean()))
+
+
+def enough(users: int) -> bool:
+    """Whether so many users are enough to choose by."""
+    return users >= LEAST_USERS
 
 
 def chooses(user: str, seed: int) -> bool:

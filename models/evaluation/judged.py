@@ -8,7 +8,7 @@ import msgspec
 from features.events import Item
 from models.bundle import Bundle
 from models.evaluation.cascaded import Cascade
-from models.evaluation.choosing import LEAST_USERS, choose_shares, halves
+from models.evaluation.choosing import choose_shares, enough, halves
 from models.evaluation.contenders import popularity
 from models.evaluation.questions import own_items, questions, users_asked
 from models.evaluation.report import CASCADE, Asked, compact, evaluate
@@ -32,7 +32,7 @@ def judged(bundle: Bundle, catalogue: Sequence[Item], split: Split, seed: int, d
     ids = {item.item_id for item in there}
     own = own_items(split, split.starts, [item for item in catalogue if item.item_id not in ids])
     users, others = halves(split.starts, seed)
-    if choose and len(users) >= LEAST_USERS:
+    if choose and enough(len(users)):
         bundle = with_shares(bundle, there, own, only(split, users), seed, device)
         split = only(split, others)
     config = bundle.manifest.config
