@@ -28,7 +28,7 @@ def demo(
     seconds: Annotated[float, typer.Option(min=5, help="How long live events flow.")] = 45.0,
     rate: Annotated[float, typer.Option(min=1, max=2000, help="Live events a second.")] = 60.0,
     users: Annotated[int, typer.Option(min=20, max=5000, help="Users of the simulated shop.")] = 300,
-    keep: Annotated[Path | None, typer.Option(help="Keep data and logs in this folder instead of a temporary one.")] = None,
+    keep: Annotated[Path | None, typer.Option(help="Keep data and logs in this new or empty folder instead of a temporary one.")] = None,
 ) -> None:
     """Watch a simulated shop's events become candidates, on real parts; ends by itself in under three minutes.
 

@@ -69,15 +69,23 @@ class Result(NamedTuple):
         return found
 
 
+class NotEmpty(Exception):
+    """The folder that should keep the demonstration's data holds something."""
+
+
 def run_demo(settings: Settings, plan: Plan, keep: Path | None = None) -> int:
-    """Run the demonstration; 0 if all is well. Data and logs go to `keep`, or to a folder that is removed at the end."""
+    """Run the demonstration; 0 if all is well. Data and logs go to `keep`, or to a folder that is removed at the end.
+
+    Raises:
+        NotEmpty: `keep` holds something: what an earlier run left there would be counted too.
+    """
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     began = time.monotonic()
-    with stop_on_signals(), _folder(keep) as folder, Supervisor(folder / "logs", settings.stop_deadline_s) as supervisor:
+    with stop_on_signals(), _folder(keep) as folder:
         own = {"kafka_bootstrap": None, "kafka_security_protocol": "PLAINTEXT", "store_url": None, "bundle": None, "topic_prefix": ""}
         settings = settings.model_copy(update={**own, "data_dir": folder, "replication": 1, "torch_threads": 1})
-        result = asyncio.run(_run(supervisor, settings, plan, console))
-        system.stop(supervisor, settings)
+        with system.children(settings) as supervisor:
+            result = asyncio.run(_run(supervisor, settings, plan, console))
     _summarise(result, time.monotonic() - began, console)
     return 1 if result.failures else 0
 
@@ -150,6 +158,8 @@ def _busiest(history: History) -> str:
 def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
+        if any(keep.iterdir()):
+            raise NotEmpty(f"{keep} is not empty: name a new folder with --keep")
         yield keep.resolve()
         return
     folder = Path(tempfile.mkdtemp(prefix="everlong-demo-"))

@@ -96,15 +96,13 @@ class Supervisor:
         """The process ids of the children that run."""
         return [child.pid for child in self.children.values() if child.pid is not None]
 
-    def stop(self, *names: str) -> None:
-        """SIGTERM to the named children at once (none named: to all), SIGKILL to those that outlive the deadline.
+    def stop_all(self) -> None:
+        """Stop one child after the other, last started first."""
+        for name in reversed(list(self.children)):
+            self.stop(name)
 
-        All are stopped in two rounds: the workers together, then what they depend on, in reverse order of starting.
-        """
-        if not names:
-            for child in reversed(list(self.children.values())):
-                self.stop(child.name)
-            return
+    def stop(self, *names: str) -> None:
+        """SIGTERM to the named children at once, SIGKILL to those that outlive the deadline."""
         chosen = [self.children.pop(name) for name in names if name in self.children]
         try:
             for child in chosen:
@@ -125,7 +123,7 @@ class Supervisor:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            self.stop()
+            self.stop_all()
         finally:  # a second Ctrl-C while stopping: no more waiting
             for child in self.children.values():
                 _signal(child, signal.SIGKILL)

@@ -9,10 +9,10 @@ import msgspec
 from features import sources
 from features.events import Refusal
 from infra.clock import wall_ms
-from infra.local import running, system
+from infra.local import system
 from infra.local.accounts import Accounts, Line, Standing, close, unanswered
 from infra.local.feed import Feed, users_of
-from infra.local.processes import Supervisor, stop_on_signals
+from infra.local.processes import Supervisor
 from infra.offline.training import config_of, file_history, train_bundle
 from infra.settings import Settings
 from infra.terminal import print_json, print_table, progress, say
@@ -45,8 +45,7 @@ async def publish_file(
 
 def replay_alone(settings: Settings, path: Path, pace: float | None, products: Path | None, as_json: bool) -> int:
     """Replay on embedded parts that live as long as it takes; 0 if every event is accounted for and every user has candidates."""
-    running.claim(settings.data_dir)
-    with stop_on_signals(), Supervisor(settings.data_dir / "logs", settings.stop_deadline_s) as supervisor:
+    with system.children(settings) as supervisor:
         settings, _ = system.start_parts(supervisor, settings, persist=True)
         system.make_topics(settings)
         system.apply_features(settings)
@@ -59,7 +58,6 @@ def replay_alone(settings: Settings, path: Path, pace: float | None, products: P
         store = open_online_store(settings)
         without = unanswered(store, users_of(sources.read(path, lambda refusal: None)))
         store.close()
-        system.stop(supervisor, settings)
     _print_accounts(lines, refused, without, as_json)
     return 0 if sent and not without and all(line.adds_up for line in lines) else 1
 

