@@ -11,6 +11,7 @@ from threading import Thread
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from features.events import Reason
 from infra.health import Health
 
 PATH_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
@@ -24,6 +25,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._with_lag: set[tuple[str, int]] = set()
         self._flow(registry)
         self._work(registry)
         self._serving(registry)
@@ -34,6 +36,8 @@ class Metrics:
             "everlong_events", "Events read, by what became of them", ["topic", "outcome"], registry=registry
         )  # outcome: applied, duplicate, redelivered
         self.dead_letters = Counter("everlong_dead_letters", "Events refused and kept as dead letters", ["reason"], registry=registry)
+        for reason in Reason:
+            self.dead_letters.labels(reason)  # shown from the start: to `increase` the first value of a new series is no increase
         self.lag = Gauge("everlong_lag_records", "Records waiting in a partition", ["topic", "partition"], registry=registry)
         self.event_to_feature = Histogram(
             "everlong_event_to_feature_seconds", "From sending an event to its row being written", buckets=PATH_BUCKETS_S, registry=registry
@@ -110,6 +114,14 @@ class Metrics:
         for step, seconds in steps.items():
             self.step_seconds.labels(role, step).observe(seconds)
         self.batch_seconds.labels(role).observe(sum(steps.values()))
+
+    def lags(self, waiting: Mapping[tuple[str, int], int]) -> None:
+        """Records that wait in each partition, by topic and number. Those that another worker has now are shown no more."""
+        for partition in self._with_lag - waiting.keys():
+            self.lag.remove(*map(str, partition))
+        for (topic, number), records in waiting.items():
+            self.lag.labels(topic, str(number)).set(records)
+        self._with_lag = set(waiting)
 
     def bundle(self, generation: str) -> None:
         """The process now uses this generation, and no other."""

@@ -272,7 +272,7 @@ def _mask(secret: str) -> str:
         url = urlsplit(secret)
     except ValueError:
         return MASK
-    if "@" in url.path:  # an unquoted slash in the password
+    if "@" in url.path + url.query + url.fragment:  # an unquoted /, ? or # in the password
         return f"{url.scheme}://{MASK}"
     user, at, host = url.netloc.rpartition("@")
     if at:

@@ -27,7 +27,6 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.responses import Response
 
 from features.codec import LayoutError
@@ -37,7 +36,7 @@ from infra.clock import wall_ms
 from infra.health import Health
 from infra.http import intake
 from infra.http.answers import Answers, Fallback
-from infra.http.guard import Guard, page_policy
+from infra.http.guard import Guard, Hosts, page_policy
 from infra.http.intake import Publisher, Refused
 from infra.metrics import Metrics, readiness
 from infra.settings import Settings
@@ -88,7 +87,7 @@ def make_api(
             allow_headers=["Authorization", "Content-Type"],
         )
     if "*" not in settings.api_allowed_hosts:
-        app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(settings.api_allowed_hosts), www_redirect=False)
+        app.add_middleware(Hosts, names=settings.api_allowed_hosts)
     app.add_middleware(Guard, metrics=metrics)
     return app
 

@@ -1,11 +1,14 @@
-"""What stands around every route of the API: security headers, request metrics, and the page's content policy."""
+"""What stands around every route of the API: the hosts it answers to, security headers, request metrics, and the page's content policy."""
 
 import re
 from base64 import b64encode
+from collections.abc import Sequence
 from hashlib import sha256
 from time import perf_counter
+from urllib.parse import urlsplit
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from infra.metrics import Metrics
@@ -20,6 +23,32 @@ HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
+
+PROBED = ("/health/live", "/health/ready", "/metrics")  # probes and scrapes name an address, not a host
+
+
+class Hosts:
+    """ASGI middleware: refuses requests that name another host than these. `*.shop.example` is any below that. PROBED answer to all."""
+
+    def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
+        self._app = app
+        self._names = {name.lower() for name in names if not name.startswith("*.")}
+        self._below = tuple(name.lower().removeprefix("*") for name in names if name.startswith("*."))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if scope["type"] != "http" or scope["path"] in PROBED or self._answers(given := Headers(scope=scope).get("host", "")):
+            await self._app(scope, receive, send)
+            return
+        detail = f"the API does not answer to the host {given!r}: EVERLONG_API_ALLOWED_HOSTS names those that it answers to"
+        await JSONResponse({"reason": "unknown_host", "detail": detail}, 400)(scope, receive, send)
+
+    def _answers(self, given: str) -> bool:
+        try:
+            name = urlsplit(f"//{given}").hostname or ""
+        except ValueError:
+            return False
+        return name in self._names or name.endswith(self._below)
 
 
 class Guard:

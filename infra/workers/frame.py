@@ -122,8 +122,7 @@ class Frame:
     async def _tick(self) -> None:
         try:
             while not self.app.should_stop:
-                for (topic, number), lag in self.app.progress.lag().items():
-                    self.metrics.lag.labels(topic, str(number)).set(lag)
+                self.metrics.lags(self.app.progress.lag())
                 if stalled := self.app.progress.stalled(time.monotonic()):
                     self.health.set_failed("progress", f"no progress on {stalled}")
                 for task in self._tasks:

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
+from features.events import Reason
 from infra.health import Health
 from infra.metrics import Metrics, serve_metrics
 
@@ -95,6 +96,20 @@ def test_one_generation_at_a_time(metrics):
     value = metrics.registry.get_sample_value
     assert value("everlong_bundle_generation_info", {"generation": "g2"}) == 1
     assert value("everlong_bundle_generation_info", {"generation": "g1"}) is None
+
+
+def test_lag_is_shown_of_the_partitions_that_are_ours(metrics):
+    metrics.lags({("clicks", 0): 20_000, ("clicks", 1): 3})
+    metrics.lags({("clicks", 1): 0, ("orders", 1): 5})
+    shown = {tuple(sample.labels.values()): sample.value for sample in metrics.lag.collect()[0].samples}
+    assert shown == {("clicks", "1"): 0, ("orders", "1"): 5}
+    metrics.lags({})
+    assert not metrics.lag.collect()[0].samples
+
+
+def test_dead_letters_of_every_reason_are_shown_from_the_start(metrics):
+    totals = [sample for sample in metrics.dead_letters.collect()[0].samples if sample.name.endswith("_total")]
+    assert {sample.labels["reason"]: sample.value for sample in totals} == dict.fromkeys(Reason, 0)
 
 
 def test_a_worker_serves_metrics_and_health(metrics, served):

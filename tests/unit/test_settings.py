@@ -104,6 +104,8 @@ def test_unknown_variables_name_the_nearest(caplog, monkeypatch):
         ("redis://valkey:6379/1?password=hunter2", "redis://valkey:6379/1?**********"),
         ("redis://shop:hun/ter2@valkey", "redis://**********"),
         ("redis://shop:hun@ter2@valkey", "redis://shop:**********@valkey"),
+        ("redis://:hun#ter2@valkey:6379/0", "redis://**********"),
+        ("redis://shop:hun?ter2@valkey:6379", "redis://**********"),
         ("sqlite:///data/online.db", "sqlite:///data/online.db"),
     ],
 )

@@ -10,6 +10,7 @@ from features.outcomes import Candidate
 from features.store import Key, StoreUnavailable
 from features.store.redis import RedisStore
 from infra.health import Health
+from infra.http.guard import PROBED
 from infra.local import embedded
 
 NOW = 1_760_000_000_000
@@ -181,7 +182,27 @@ def test_only_named_origins_and_hosts(make):
     with make(api_cors_origins=(origin,), api_allowed_hosts=("testserver",)) as client:
         assert client.get("/v1/users", headers={"Origin": origin}).headers["Access-Control-Allow-Origin"] == origin
         assert "Access-Control-Allow-Origin" not in client.get("/v1/users", headers={"Origin": "https://evil.example"}).headers
-        assert client.get("/v1/users", headers={"Host": "evil.example"}).status_code == 400
+        refused = client.get("/v1/users", headers={"Host": "evil.example"})
+        assert (refused.status_code, refused.json()["reason"]) == (400, "unknown_host")
+        assert "EVERLONG_API_ALLOWED_HOSTS" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("shop.example", 200), ("Shop.Example:8080", 200), ("a.below.example", 200), ("[::1]:8080", 200),
+        ("below.example", 400), ("notbelow.example", 400), ("shop.example.evil", 400), ("[::2]", 400), ("[broken", 400), ("", 400),
+    ],
+)  # fmt: skip
+def test_hosts_are_compared_whole_without_port_and_case(make, host, status):
+    with make(api_allowed_hosts=("shop.example", "*.below.example", "::1")) as client:
+        assert client.get("/v1/users", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize("path", PROBED)
+def test_probes_and_scrapes_may_name_an_address(make, path):
+    with make(api_allowed_hosts=("shop.example",)) as client:
+        assert client.get(path, headers={"Host": "10.0.0.7:8080"}).status_code == 200
 
 
 def test_the_page_is_shipped():
