@@ -45,6 +45,12 @@ def alignment(items: Items, temperature: float) -> Tensor:
     return torch.stack(losses).mean() if losses else items.modalities.sum() * 0
 
 
+def apart(text: Tensor, item: Tensor) -> Tensor:
+    """Which items (n,) are negatives of which queries (n,), pair i being (text i, item i): (n, n), where no pair is (text i, item j)."""
+    same_text, same_item = text[:, None] == text[None, :], item[:, None] == item[None, :]  # (n, n) each
+    return same_text.float() @ same_item.float() == 0
+
+
 def relevance(queries: Tensor, items: Tensor, negatives: Tensor, weight: Tensor, temperature: float) -> Tensor:
     """-log(exp(cos(q, e) / t) / (exp(cos(q, e) / t) + sum over negatives)), the mean over n pairs by their `weight` (n,).
 

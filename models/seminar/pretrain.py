@@ -19,7 +19,7 @@ from models.seminar.config import SeminarConfig
 from models.seminar.contents import Contents, Widths, contents, trim
 from models.seminar.histories import Batch, Histories, build, distinct
 from models.seminar.model import Asked, Seminar, Steps
-from models.seminar.objectives import alignment, next_pair, relevance
+from models.seminar.objectives import alignment, apart, next_pair, relevance
 from models.seminar.psu import Items, Psu, Queries
 from models.vocabulary import UNKNOWN, Vocabulary
 
@@ -160,14 +160,13 @@ def draw(share: np.ndarray, count: int, rng: np.random.Generator) -> Drawn:
 def position_relevance(items: Items, queries: Queries, both: np.ndarray, config: SeminarConfig, rng: np.random.Generator) -> Tensor:
     """The relevance objective over at most `positions` distinct pairs (n, 2) of the batch that have a query and an item.
 
-    Another position's item is a negative, unless it is the same, or follows the same query somewhere in the batch.
+    Another position's item is a negative, unless it follows the same query at any of these positions.
     """
     pairs = np.unique(both[(both >= 0).all(1)], axis=0)  # (n, 2)
     pairs = pairs[rng.permutation(len(pairs))[: config.positions]]
     text, item = (torch.from_numpy(column.copy()).to(items.gates.device) for column in pairs.T)  # (n,) each
-    negatives = (text[:, None] != text[None, :]) & (item[:, None] != item[None, :])  # (n, n)
     weight = (queries.here[text] & items.here[item]).float()  # (n,)
-    negatives = negatives & (weight > 0)  # (n, n)
+    negatives = apart(text, item) & (weight > 0)  # (n, n)
     return relevance(queries.query[text], items.item[item], negatives, weight, config.temperature)
 
 

@@ -16,7 +16,7 @@ from models.seminar.contents import Contents, Widths, padded, pieces, query_word
 from models.seminar.judgements import Judgements, split
 from models.seminar.lexical import Bm25
 from models.seminar.measures import DRAWS, Measured, Statistic, auc, bootstrap, measure, spearman
-from models.seminar.objectives import relevance
+from models.seminar.objectives import apart, relevance
 from models.seminar.psu import Psu
 from models.seminar.report import Report, report
 from models.vocabulary import FIRST, UNKNOWN
@@ -103,7 +103,7 @@ def learn(
     seed: int,
     progress: Callable[[int, int, float], None] = lambda *_: None,
 ) -> None:
-    """The relevance objective over graded pairs: a pair's weight is its gain, its negatives are other queries' titles."""
+    """The relevance objective over graded pairs: a pair's weight is its gain, its negatives are titles not judged for its query."""
     psu.train()
     config, rng = psu.config, np.random.default_rng(seed)
     optimiser = torch.optim.Adam(psu.parameters(), lr=config.learning_rate, fused=True)
@@ -117,7 +117,7 @@ def learn(
             query, title = torch.from_numpy(batch.query), torch.from_numpy(batch.title)  # (n,) each
             asked = psu.queries(trim(queries[batch.query]), given.queries[batch.query] if given is not None else None)
             items = psu.items(titles.take(batch.title))
-            negatives = (query[:, None] != query[None, :]) & (title[:, None] != title[None, :])  # (n, n)
+            negatives = apart(query, title)  # (n, n)
             weight = torch.from_numpy(batch.gain) * asked.here * items.here  # (n,)
             loss = relevance(asked.query, items.item, negatives & items.here, weight, config.temperature)
             optimiser.zero_grad(set_to_none=True)

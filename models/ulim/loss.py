@@ -43,8 +43,9 @@ class Pool:
         position = np.concatenate([targets, same, everywhere])
         category = self._category[position]
         at = np.searchsorted(categories, category).clip(max=len(categories) - 1)
-        in_category = here[at] * self._share_in_category[position] + per_category / size[at]
-        in_pool = len(targets) * self._share[position] + pool / len(self._category)
+        drawn = pool / len(self._category)  # from the pool, which counts in the category too
+        in_category = here[at] * self._share_in_category[position] + per_category / size[at] + drawn
+        in_pool = len(targets) * self._share[position] + drawn
         pooled = np.ones(len(position), bool)
         pooled[len(targets) : len(targets) + len(same)] = False
         return Drawn(position, category, np.log(in_category), np.log(in_pool + 1e-12), pooled)

@@ -1,6 +1,7 @@
 """The door from rows to numbers: what is read of a row, how it is padded, and what is drawn as a negative."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,3 +129,17 @@ def test_log_q_is_how_often_a_candidate_is_drawn():
         for at, log_q in zip(got.position, got.log_q_pool, strict=True):
             expected[at] = np.exp(log_q)
     np.testing.assert_allclose(drawn / 500, expected, rtol=0.15)
+
+
+@pytest.mark.parametrize("pool_negatives", [0, 30])
+def test_candidates_of_a_category_stand_for_all_of_it(pool_negatives):
+    """The sum of 1 / q over them estimates how many items the category has, whichever way they were drawn."""
+    rng = np.random.default_rng(0)
+    category = np.repeat([2, 3, 4], [60, 30, 10])
+    targets = rng.integers(0, 100, 4000)
+    pool, found = Pool(category, targets), {2: [], 3: [], 4: []}
+    for batch in targets.reshape(-1, 8):
+        got = pool.draw(batch, per_category=4, pool=pool_negatives, rng=rng)
+        for one in set(category[batch].tolist()):
+            found[one].append(np.exp(-got.log_q_category[got.category == one]).sum())
+    np.testing.assert_allclose([np.mean(found[one]) for one in (2, 3, 4)], [60, 30, 10], rtol=0.1)

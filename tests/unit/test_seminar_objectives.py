@@ -1,5 +1,6 @@
 """The three objectives against plain loops, over random shapes and masks; and that they pull the right way."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from models.seminar import reference
-from models.seminar.objectives import SAME, alignment, next_pair, relevance
+from models.seminar.objectives import SAME, alignment, apart, next_pair, relevance
 from models.seminar.psu import Items
 from tests.drawn import drawn, masks
 
@@ -59,6 +60,15 @@ def descend(loss_of, *tensors):
         loss_of(*moved).backward()
         optimiser.step()
     return [tensor.detach() for tensor in moved]
+
+
+def test_what_follows_the_same_query_elsewhere_is_no_negative():
+    rng = np.random.default_rng(0)
+    pairs = np.unique(rng.integers(0, 6, (20, 2)), axis=0)
+    there = {tuple(pair) for pair in pairs.tolist()}
+    expected = [[(text, item) not in there for _, item in pairs.tolist()] for text, _ in pairs.tolist()]
+    assert apart(*torch.from_numpy(pairs).T).tolist() == expected
+    assert apart(torch.tensor([0, 0, 1]), torch.tensor([1, 2, 2]))[0].tolist() == [False, False, False]
 
 
 def test_relevance_draws_query_and_item_together_and_negatives_apart():
