@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import process_time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -55,6 +55,7 @@ class _Asked(NamedTuple):
     """What every row is asked, and over which items."""
 
     loaded: Loaded
+    content: str  # the digest of what is loaded
     split: Split
     catalogue: list
     own: list
@@ -77,7 +78,7 @@ def ablate(plan: Plan, rows: Sequence[Row], work: Path, phase: Phase, tell: Call
     for seed in seeds:
         for row in _together(rows, plan.config):
             config = row.of(plan.config)
-            path = _place(work, plan, asked.split, config, seed)
+            path = _place(work, plan, asked, config, seed)
             if path.exists():
                 continue
             shared = trained_as(config)
@@ -96,7 +97,7 @@ def _asked(plan: Plan, held_out: bool) -> _Asked:
     if not split.starts:
         raise NothingToLearn("no event is left to ask for: ask for a larger --holdout or give a longer history")
     users = users_asked(split, plan.test_users, plan.seed)
-    return _Asked(loaded, split, *offered(loaded, split, users), list(questions(split, plan.config.test_per_user, users)))
+    return _Asked(loaded, loaded.digest(), split, *offered(loaded, split, users), list(questions(split, plan.config.test_per_user, users)))
 
 
 def _together(rows: Sequence[Row], usual: Config) -> Iterator[Row]:
@@ -133,10 +134,10 @@ def _scores(bundle: Bundle, config: Config, asked: _Asked, device: str, seconds:
     return Scores(counted.users, columns(counted), seconds)
 
 
-def _place(work: Path, plan: Plan, split: Split, config: Config, seed: int) -> Path:
+def _place(work: Path, plan: Plan, asked: _Asked, config: Config, seed: int) -> Path:
     """Where a row's scores are kept: all that they follow from is in the name, the code aside."""
-    told: list[Any] = [Path(plan.data).name, plan.max_users, plan.test_users, plan.seed, split.name, split.cut_ms, config, seed]
-    return work / f"{digest(told)}.npz"
+    facts = [asked.content, asked.split.name, asked.split.cut_ms, plan.test_users, plan.seed, plan.device, config, seed]
+    return work / f"{digest(facts)}.npz"
 
 
 def _keep(path: Path, scores: Scores) -> None:
@@ -150,7 +151,7 @@ def _result(plan: Plan, asked: _Asked, rows: Sequence[Row], seeds: Sequence[int]
     commits: set[str] = set()
     for row in rows:
         for seed in seeds:
-            path = _place(work, plan, asked.split, row.of(plan.config), seed)
+            path = _place(work, plan, asked, row.of(plan.config), seed)
             if path.exists():
                 with np.load(path) as kept:
                     scores = Scores(kept["users"].tolist(), kept["values"], float(kept["seconds"]))

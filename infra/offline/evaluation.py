@@ -156,6 +156,7 @@ class _Asking:
     def __init__(self, plan: Plan, loaded: Loaded, split: Split, phase: Phase) -> None:
         self._plan, self._loaded, self._split, self._phase = plan, loaded, split, phase
         self._clock = clock_of(plan.device)
+        self._content = loaded.digest() if plan.work is not None else ""
         self.work = Work(plan.work, self._clock)
         self.config = plan.config
         self.seeds = list(range(plan.seed, plan.seed + plan.seeds))
@@ -212,10 +213,8 @@ class _Asking:
             return self.work.bundle([*self._about(split), self.config, seed], self._plan.device, learnt)
 
     def _about(self, split: Split) -> list[Any]:
-        """Of which data and split."""
-        plan = self._plan
-        events = sum(len(deeds.events) for deeds in split.known.values())
-        return [self._loaded.name, events, plan.products and plan.products.name, plan.max_users, split.name, split.cut_ms, plan.seed]
+        """Of which data and split, and on what device."""
+        return [self._content, split.name, split.cut_ms, self._plan.seed, self._plan.device]
 
     def _cascade(self, bundle: Bundle, split: Split, there: Offered) -> Cascade:
         config = bundle.manifest.config
@@ -226,7 +225,8 @@ class _Asking:
         plan, ids = self._plan, [item.item_id for item in catalogue]
         history = rival_history(self._split.known, ids, (item.category_id for item in catalogue))
         budget = Budget(plan.budget_s or budget_s(self.costs), 20, plan.trials)
-        about = [*self._about(self._split), plan.config, plan.test_users, plan.trials, plan.budget_s]
+        ours = plan.budget_s or ["as ours", plan.bundle is None, plan.choose]  # not the seconds, of which no two runs have the same
+        about = [*self._about(self._split), plan.config, plan.test_users, plan.trials, ours]
         found = []
         for name in names:
             parts = []

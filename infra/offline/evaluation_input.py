@@ -11,6 +11,7 @@ from features import sources
 from features.events import Event, Item, Refusal
 from features.history import Deeds, deeds
 from features.sources.catalogue import read_products
+from infra.offline.digests import digest
 from infra.offline.training import ShopPlan, shop_history
 from models.config import Config
 from models.evaluation.contenders import SIMPLE
@@ -56,6 +57,10 @@ class Loaded(NamedTuple):
     told: Sequence[Item]
     name: str
     refused: int
+
+    def digest(self) -> str:
+        """What follows from all of it: a corrected file, another table of products or sample of users has another."""
+        return digest([self.name, *self.done.items(), "described", *self.described, "told", *self.told])
 
 
 class Offered(NamedTuple):

@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 import infra.offline.ablation as runs
+from features import sources
 from features.history import deeds
 from infra.cli import make_app
 from infra.offline.ablation import ablate
@@ -70,6 +71,21 @@ def test_a_finished_row_is_not_run_again_and_serving_rows_share_a_training(log, 
     assert "no time gap" in text(first)
     ablate(plan._replace(config=msgspec.structs.replace(QUICK, dim=8)), chosen("K 1"), work, silent, told.append)
     assert len(trained) == 6
+
+
+def test_another_file_of_the_same_name_is_run_again(tmp_path, monkeypatch):
+    """Wholly others must not be given the rows of the first; the same events elsewhere may."""
+    trained = []
+    learn = runs.learn
+    monkeypatch.setattr(runs, "learn", lambda *given, **named: trained.append(given[3]) or learn(*given, **named))
+    events, catalogue = shop(users=30, events=20)
+    retitled = [msgspec.structs.replace(item, title=f"new {item.title}") for item in catalogue]
+    for folder, items, times in (("one", catalogue, 1), ("two", retitled, 2), ("three", catalogue, 2)):
+        (tmp_path / folder).mkdir()
+        sources.write(tmp_path / folder / "log.jsonl", [*items, *events])
+        plan = Plan(str(tmp_path / folder / "log.jsonl"), QUICK, test_users=5)
+        ablate(plan, chosen("default"), tmp_path / "work", silent, lambda found: None)
+        assert len(trained) == times
 
 
 def test_the_rows_are_of_known_settings_and_stand_beside_rows():

@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 from typer.testing import CliRunner
 
@@ -101,3 +102,42 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     assert second["report"] == first["report"]
     assert second["costs"]["gru4rec"] == first["costs"]["gru4rec"]
     assert second["choice"]["shares"] == first["choice"]["shares"]
+
+
+@pytest.mark.usefixtures("_library")
+def test_what_follows_from_other_data_or_another_budget_is_made_again(tmp_path, monkeypatch):
+    log, catalogue = shop(users=60, events=25)
+    path, made = tmp_path / "log.jsonl", []
+    rival, learn = evaluation.open_rival("gru4rec").__class__, evaluation.learn
+    fit = rival.fit
+    monkeypatch.setattr(rival, "fit", lambda *given: made.append("rival") or fit(*given))
+    monkeypatch.setattr(evaluation, "learn", lambda *given, **named: made.append("ours") or learn(*given, **named))
+    monkeypatch.setattr(evaluation, "budget_s", lambda costs: 1.0)
+
+    def run(*more):
+        made.clear()
+        given = (
+            "--data",
+            path,
+            "--epochs",
+            1,
+            "--dim",
+            16,
+            "--baselines",
+            "gru4rec",
+            "--trials",
+            1,
+            "--usual-shares",
+            "--work",
+            tmp_path / "work",
+        )
+        done = CliRunner().invoke(make_app(), ["evaluate", *map(str, (*given, *more))])
+        assert done.exit_code == 0, done.output
+        return list(made)
+
+    sources.write(path, [*catalogue, *log])
+    assert run() == ["ours", "rival"]
+    assert run() == []
+    assert run("--choose-shares") == ["ours", "rival"]  # whose seconds those of choosing are added to
+    sources.write(path, [*[msgspec.structs.replace(item, title="another") for item in catalogue], *log])
+    assert run() == ["ours", "rival"]
