@@ -1,6 +1,5 @@
 """What every worker has: an app, metrics and health served over HTTP, a store, a producer, and a task that keeps gauges true."""
 
-import asyncio
 import gc
 import logging
 import signal
@@ -61,6 +60,7 @@ class Frame:
             broker_commit_interval=settings.commit_interval_s,
         )
         self._tasks: list[Callable[[], Awaitable[None]]] = []
+        self._last: list[Callable[[], Awaitable[None]]] = []
 
     def await_bundle(self) -> None:
         """Return once there is a bundle to serve with; readiness says how to make one."""
@@ -98,6 +98,10 @@ class Frame:
         """Await `task` again and again while the worker runs, also after an outage; another failure crashes the worker."""
         self._tasks.append(task)
 
+    def at_stop(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Await `task` when the worker stops: after the list in hand, while it can still publish. It bears outages by itself."""
+        self._last.append(task)
+
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """Publish and await the broker's word on each record."""
         await self.outbound.publish(records)
@@ -105,6 +109,7 @@ class Frame:
     def run(self) -> int:
         """Run until a signal; the exit code."""
         self.app.on_partitions_assigned.connect(self._on_assigned, weak=False)
+        self.app.on_before_shutdown.connect(self._end, weak=False)
         self.app.task(self._tick)
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -131,8 +136,11 @@ class Frame:
                 await self.app.sleep(TICK_S)
         except Exception as error:
             await self.app.crash(error)
-        finally:
-            await asyncio.shield(self.outbound.stop())
+
+    async def _end(self, *_: Any, **__: Any) -> None:
+        for task in self._last:
+            await task()
+        await self.outbound.stop()
 
     async def _attempt(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
