@@ -83,11 +83,11 @@ class Frame:
 
         def on_retry(error: Exception, tries: int) -> None:
             self.metrics.retries.labels(self.role, type(error).__name__).inc()
-            self.health.set_failed("store", str(error))
+            self.health.set_failed("store" if isinstance(error, StoreUnavailable) else "broker", str(error))
 
         async def healthy(records: list[Any]) -> None:
             await handle(records)
-            self.health.set_ready("store")
+            self._answered()
 
         backoff = Backoff(longest_s=self.settings.retry_max_s)
         batch_agent(
@@ -123,6 +123,11 @@ class Frame:
 
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
         self.health.set_ready("partitions")
+        self._answered()  # a list that was given up on with its partition is another worker's to complain of
+
+    def _answered(self) -> None:
+        self.health.set_ready("store")
+        self.health.set_ready("broker")
 
     async def _tick(self) -> None:
         try:
