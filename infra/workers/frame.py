@@ -1,5 +1,6 @@
 """What every worker has: an app, metrics and health served over HTTP, a store, a producer, and a task that keeps gauges true."""
 
+import asyncio
 import gc
 import logging
 import signal
@@ -141,6 +142,9 @@ class Frame:
                 await self.app.sleep(TICK_S)
         except Exception as error:
             await self.app.crash(error)
+        except asyncio.CancelledError:  # after `_end`, in the middle of a task that may have connected again
+            await asyncio.shield(self.outbound.stop())
+            raise
 
     async def _end(self, *_: Any, **__: Any) -> None:
         for task in self._last:
