@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,8 @@ PREFIX = "EVERLONG_"
 TEST_PREFIX = PREFIX + "TEST_"  # read by the test suite only
 MASK = "**********"
 SET_BY_FEAST = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
+KAFKA_PORT = 9092
+BROKER = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\])(:(?P<port>[0-9]{1,5}))?")
 STORE_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "sqlite", "memory")  # of features.store.opening
 
 _log = logging.getLogger("everlong.settings")
@@ -40,7 +43,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid")
 
     kafka_bootstrap: str | None = Field(
-        None, description="Brokers as `host:port,host:port`. Unset: the embedded broker, on this machine only."
+        None,
+        description="Brokers as `host:port,host:port`, IPv6 addresses in brackets; without a port it is 9092. "
+        "Unset: the embedded broker, on this machine only.",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to talk to the brokers."
@@ -145,7 +150,14 @@ class Settings(BaseSettings):
     api_cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Web origins whose pages may call the API, parted by commas. Unset: none."
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="The least severe lines logged.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="The least severe lines logged; of the Kafka libraries never `DEBUG`, which would show the SASL password."
+    )
+
+    @field_validator("kafka_bootstrap")
+    @classmethod
+    def _name_ports(cls, value: str | None) -> str | None:
+        return None if value is None else ",".join(_address(server) for server in value.split(","))
 
     @field_validator("api_allowed_hosts", "api_cors_origins", mode="before")
     @classmethod
@@ -239,6 +251,19 @@ def settings_page() -> str:
         meaning = f"{field.description}{' One of ' + ', '.join(choices) + '.' if choices else ''}"
         lines.append(f"| `{_variable(name)}` | {_default(field.default)} | {meaning} |")
     return "\n".join(lines) + "\n"
+
+
+def _address(server: str) -> str:
+    """A broker as "host:port".
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = BROKER.fullmatch(server.strip())
+    port = int(found["port"] or KAFKA_PORT) if found else 0
+    if found is None or not 1 <= port <= 65535:
+        raise ValueError("write host:port,host:port without a scheme or password, ports from 1 to 65535, IPv6 as [::1]:9092")
+    return f"{found['host']}:{port}"
 
 
 def _variable(name: str) -> str:

@@ -89,11 +89,14 @@ def _tenths(what: str) -> Callable[[int, int], None]:
 
 
 def show_logs(level: str) -> None:
-    """Log lines of this process go to stderr; those of libraries from WARNING on, unless all are asked for."""
+    """Log lines of this process go to stderr; those of libraries from WARNING on, from INFO on where DEBUG is asked for.
+
+    Never their DEBUG: the Kafka clients then log their configuration and the bytes that they send, the password among them.
+    """
     logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    if level != "DEBUG":
-        for library in CHATTY:
-            logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLevelName(level)))
+    least = logging.INFO if level == "DEBUG" else max(logging.WARNING, logging.getLevelName(level))
+    for library in CHATTY:
+        logging.getLogger(library).setLevel(least)
 
 
 def complain(error: Exception) -> None:

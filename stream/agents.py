@@ -138,7 +138,7 @@ async def _pause(app: App, messages: list[Any], wait_s: float) -> bool:
             for message in messages:
                 consumer.abandon(message)
             return False
-        app.progress.retrying(monotonic())
+        app.progress.alive(monotonic())
         if (left := end - monotonic()) <= 0:
             return True
         await asyncio.sleep(min(left, 0.05))

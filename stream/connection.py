@@ -23,9 +23,13 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     ssl_certfile: str | None = None
     ssl_keyfile: str | None = None
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What is printed: the fields that are set, the password masked."""
+        fields = [(name, getattr(self, name)) for name in self.__struct_fields__]
+        return [(name, "***" if name == "sasl_password" else value) for name, value in fields if value is not None]
+
     def __repr__(self) -> str:
-        password = None if self.sasl_password is None else "***"
-        return f"Connection({self.bootstrap!r}, {self.security_protocol}, user={self.sasl_username!r}, password={password!r})"
+        return f"Connection({', '.join(f'{name}={value!r}' for name, value in self.__rich_repr__())})"
 
     __str__ = __repr__
 

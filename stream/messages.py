@@ -9,7 +9,8 @@ import msgspec
 class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Topic `refresh`, key user id: rows of this user changed. `version` is that of the rows (epoch and offsets).
 
-    `event_ts` (ms) is the newest event applied, `sent_ms` the wall clock (ms) when its producer sent it.
+    `event_ts` (ms) is the newest event applied, `sent_ms` the wall clock (ms) when its producer sent it; 0: answered before, but
+    short, and handed on by a worker that owed the full answer.
     """
 
     user_id: str

@@ -15,6 +15,7 @@ from aiokafka.errors import (
     ProducerFenced,
     UnknownProducerId,
 )
+from aiokafka.protocol.metadata import MetadataRequest
 
 from stream.connection import Connection
 
@@ -80,6 +81,27 @@ class Outbound:
                 await producer.stop()
                 raise
             self._producer = producer
+
+    async def ask(self, within_s: float = 3.0) -> None:
+        """Ask the brokers whether they are there, connecting first if not connected.
+
+        Raises:
+            PublishFailed: none of them answered.
+        """
+        await self.start()
+        if (producer := self._producer) is None:
+            raise PublishFailed("the producer was stopped")
+        client, nothing = producer.client, MetadataRequest([])  # of no topic: what is asked about one may make it
+        asking = [asyncio.ensure_future(client.send(broker.nodeId, nothing)) for broker in client.cluster.brokers()]
+        try:
+            done, _ = await asyncio.wait(asking, timeout=within_s)
+        finally:
+            for question in asking:
+                question.cancel()
+        failures = [failure for question in done if (failure := question.exception()) is not None]
+        if len(failures) == len(done):
+            failure = next(iter(failures), KafkaTimeoutError(f"no answer in {within_s} s"))
+            raise PublishFailed(repr(failure)) from failure
 
     async def stop(self) -> None:
         """Send what is under way, for a second at most, and close."""

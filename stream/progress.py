@@ -32,6 +32,7 @@ class Progress:
     def __init__(self, stall_after_s: float) -> None:
         self._stall_after_s = stall_after_s
         self._places: dict[Partition, _Place] = {}
+        self._rebalancing = True
         self._acked_at = float("-inf")
         self._lock = Lock()
 
@@ -39,11 +40,18 @@ class Progress:
         """Start anew with these partitions: after a rebalance all of them are read again from what was committed."""
         with self._lock:
             self._places = {(topic, number): _Place(now) for topic, number in partitions}
+            self._rebalancing = False
 
     def revoked(self) -> None:
         """Forget all partitions: they are another worker's, or soon ours again."""
         with self._lock:
             self._places = {}
+            self._rebalancing = True
+
+    @property
+    def rebalancing(self) -> bool:
+        """Whether it is not settled which partitions are ours: none were assigned yet, or the last ones were revoked."""
+        return self._rebalancing
 
     def partitions(self) -> list[Partition]:
         """The partitions that are ours."""
@@ -77,8 +85,8 @@ class Progress:
                     place.acked = committed
                     place.delivered = committed
 
-    def retrying(self, now: float) -> None:
-        """Work waits for a store or broker that does not answer: for no partition is that standing still."""
+    def alive(self, now: float) -> None:
+        """A part of a long list is done, or work waits for a store or broker that does not answer: no partition stands still."""
         with self._lock:
             for place in self._places.values():
                 place.moved_at = now

@@ -38,7 +38,7 @@ async def watch(app: faust.App, progress: Progress, connection: Connection, chec
                 await _observe(app, progress, probe)
             except (KafkaError, TimeoutError, OSError) as error:
                 log.warning("the watchdog could not ask the broker: %r", error)
-                progress.retrying(monotonic())
+                progress.alive(monotonic())
             if not app.should_stop and (stalled := progress.stalled(monotonic())):
                 await app.crash(Stalled(stalled))
                 return

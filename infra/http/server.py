@@ -95,7 +95,7 @@ async def _check(store: OnlineStore, outbound: Outbound, health: Health) -> None
         except StoreUnavailable as error:
             health.set_failed("store", str(error))
         try:
-            await outbound.start()
+            await outbound.ask()
             health.set_ready("broker")
         except PublishFailed as error:
             health.set_failed("broker", str(error))

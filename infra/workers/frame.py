@@ -61,6 +61,7 @@ class Frame:
             broker_commit_interval=settings.commit_interval_s,
         )
         self._tasks: list[Callable[[], Awaitable[None]]] = []
+        self._last: list[Callable[[], Awaitable[None]]] = []
 
     def await_bundle(self) -> None:
         """Return once there is a bundle to serve with; readiness says how to make one."""
@@ -83,11 +84,11 @@ class Frame:
 
         def on_retry(error: Exception, tries: int) -> None:
             self.metrics.retries.labels(self.role, type(error).__name__).inc()
-            self.health.set_failed("store", str(error))
+            self.health.set_failed("store" if isinstance(error, StoreUnavailable) else "broker", str(error))
 
         async def healthy(records: list[Any]) -> None:
             await handle(records)
-            self.health.set_ready("store")
+            self._answered()
 
         backoff = Backoff(longest_s=self.settings.retry_max_s)
         batch_agent(
@@ -98,6 +99,10 @@ class Frame:
         """Await `task` again and again while the worker runs, also after an outage; another failure crashes the worker."""
         self._tasks.append(task)
 
+    def at_stop(self, task: Callable[[], Awaitable[None]]) -> None:
+        """Await `task` when the worker stops: after the list in hand, while it can still publish. It bears outages by itself."""
+        self._last.append(task)
+
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """Publish and await the broker's word on each record."""
         await self.outbound.publish(records)
@@ -105,6 +110,7 @@ class Frame:
     def run(self) -> int:
         """Run until a signal; the exit code."""
         self.app.on_partitions_assigned.connect(self._on_assigned, weak=False)
+        self.app.on_before_shutdown.connect(self._end, weak=False)
         self.app.task(self._tick)
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -118,6 +124,11 @@ class Frame:
 
     async def _on_assigned(self, *_: Any, **__: Any) -> None:
         self.health.set_ready("partitions")
+        self._answered()  # a list that was given up on with its partition is another worker's to complain of
+
+    def _answered(self) -> None:
+        self.health.set_ready("store")
+        self.health.set_ready("broker")
 
     async def _tick(self) -> None:
         try:
@@ -130,8 +141,14 @@ class Frame:
                 await self.app.sleep(TICK_S)
         except Exception as error:
             await self.app.crash(error)
-        finally:
+        except asyncio.CancelledError:  # after `_end`, in the middle of a task that may have connected again
             await asyncio.shield(self.outbound.stop())
+            raise
+
+    async def _end(self, *_: Any, **__: Any) -> None:
+        for task in self._last:
+            await task()
+        await self.outbound.stop()
 
     async def _attempt(self, task: Callable[[], Awaitable[None]]) -> None:
         try:

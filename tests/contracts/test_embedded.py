@@ -13,7 +13,7 @@ import redis
 from kafka import KafkaConsumer, KafkaProducer
 
 from infra.local import embedded
-from infra.local.processes import ChildFailed, Supervisor, tail
+from infra.local.processes import FIRST_BACKOFF_S, ChildFailed, Supervisor, tail
 
 PARENT = """
 import sys, time
@@ -204,11 +204,15 @@ def test_a_child_that_must_run_fails_the_check_with_its_log(tmp_path: Path) -> N
 def test_a_child_is_started_again_with_growing_backoff(tmp_path: Path) -> None:
     with Supervisor(tmp_path / "logs") as supervisor:
         child = supervisor.start("worker", [sys.executable, "-S", "-c", "print('once')"], restart=True)
-        end = time.monotonic() + 1.3
-        while time.monotonic() < end:
-            supervisor.check()
+        waits = [child.backoff_s]
+        end = time.monotonic() + 30
+        while child.restarts < 2:
+            assert time.monotonic() < end
             time.sleep(0.02)
-        assert 2 <= child.restarts <= 3
+            supervisor.check()
+            if waits[-1] != child.backoff_s:
+                waits.append(child.backoff_s)
+        assert waits == [0.0, FIRST_BACKOFF_S, 2 * FIRST_BACKOFF_S]
         assert tail(child.log).count("once") >= 2
 
 

@@ -7,6 +7,7 @@ import time
 import pytest
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, NotLeaderForPartitionError
 from faust.types.auth import AuthProtocol
+from rich.pretty import pretty_repr
 
 from stream.admin import BrokerUnavailable, wait_for_broker
 from stream.agents import Backoff
@@ -34,7 +35,10 @@ def test_sasl_over_tls_and_the_password_is_not_printed():
     assert isinstance(arguments["ssl_context"], ssl.SSLContext)
     credentials = connection.faust_credentials()
     assert credentials.protocol == AuthProtocol.SASL_SSL
-    assert "secret" not in repr(connection) + str(connection) + f"{connection}"
+    for shown in (repr(connection), str(connection), f"{connection}", pretty_repr(connection)):
+        assert "secret" not in shown
+        assert "one:9092" in shown
+        assert "me" in shown
 
 
 def test_tls_without_sasl():

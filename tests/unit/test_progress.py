@@ -71,7 +71,7 @@ def test_waiting_for_ones_turn_is_no_standing_still_for_a_while():
 def test_waiting_for_the_store_is_no_standing_still():
     progress = started(A)
     progress.delivered(A, 10, now=0.0)
-    progress.retrying(now=50.0)
+    progress.alive(now=50.0)
     assert progress.stalled(100.0) == []
     assert progress.stalled(110.0) == [A]
 
@@ -93,6 +93,15 @@ def test_markers_at_the_end_of_the_log_are_no_lag():
     progress.observed(A, **at(100, 100), now=2.0)
     assert progress.lag() == {A: 0}
     assert progress.stalled(500.0) == []
+
+
+def test_between_revocation_and_assignment_it_is_open_whose_partitions_are():
+    progress = Progress(stall_after_s=60)
+    assert progress.rebalancing
+    progress.assigned([], now=0.0)
+    assert not progress.rebalancing
+    progress.revoked()
+    assert progress.rebalancing
 
 
 def test_a_rebalance_starts_anew():

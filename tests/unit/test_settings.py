@@ -72,6 +72,34 @@ def test_a_bad_value_names_its_variable_and_the_remedy(monkeypatch, variable, va
     assert "hunter" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("told", "brokers"),
+    [
+        ("kafka", "kafka:9092"),
+        ("kafka:9092,broker2", "kafka:9092,broker2:9092"),
+        (" my_kafka-1.shop:1 , 10.0.0.1:65535 ", "my_kafka-1.shop:1,10.0.0.1:65535"),
+        ("[::1]", "[::1]:9092"),
+        ("[fe80::1%eth0]:9093,[2001:db8::2]", "[fe80::1%eth0]:9093,[2001:db8::2]:9092"),
+    ],
+)
+def test_brokers_without_a_port_get_kafkas(told, brokers):
+    assert load_settings(kafka_bootstrap=told).kafka_bootstrap == brokers
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *("kafka:", "kafka:port", "kafka:0", "kafka:65536", "kafka:-1", "kafka:\u0663", ":9092", "kafka;broker2", "kafka kafka"),
+        *("::1", "::1:9092", "[::1", "[]", "[kafka]", ",", "kafka,", ",kafka", "kafka://kafka:9092", "me:hunter2@kafka:9092"),
+    ],
+)
+def test_what_is_no_broker_is_said_with_the_form(monkeypatch, told):
+    monkeypatch.setenv("EVERLONG_KAFKA_BOOTSTRAP", told)
+    with pytest.raises(SettingsError, match=r"EVERLONG_KAFKA_BOOTSTRAP: write host:port,host:port .*\[::1\]:9092") as caught:
+        load_settings()
+    assert "hunter2" not in str(caught.value)
+
+
 def test_all_bad_values_are_told_at_once(monkeypatch):
     monkeypatch.setenv("EVERLONG_PARTITIONS", "many")
     monkeypatch.setenv("EVERLONG_EPOCH", "-1")

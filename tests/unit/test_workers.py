@@ -13,8 +13,8 @@ from features.rows import UserRow
 from features.store import Key
 from features.store.memory import MemoryStore
 from infra.metrics import Metrics
+from infra.workers.answering import read_requests
 from infra.workers.ingest import IngestWorker
-from infra.workers.refresh import read_requests
 from stream.ingest import Ingest
 from stream.messages import RefreshRequest
 from stream.outbound import PublishFailed
@@ -125,5 +125,5 @@ def test_a_record_that_is_no_refresh_request_is_passed_over(caplog):
     good = RefreshRequest(user_id="u", categories=["c"], version=(0, 1, 0, 0), event_ts=1, sent_ms=2)
     values = [b"{", msgspec.json.encode(good), None, b"", b"\xff", b'{"user_id": 1}']
     found = read_requests([Record(n, b"u", value, "p.refresh") for n, value in enumerate(values)])
-    assert found == [good]
+    assert found == [(0, good)]
     assert caplog.text.count("is no refresh request") == 5

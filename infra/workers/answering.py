@@ -1,0 +1,133 @@
+"""Answering requests: lists of them into published candidate sets, the short way in a backlog, and in full once it is gone."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Any
+
+import msgspec
+from kafka.errors import KafkaError
+
+from infra.clock import wall_ms
+from infra.health import Health
+from infra.metrics import Metrics
+from infra.settings import Settings
+from infra.workers.frame import Steps, count
+from stream.messages import RefreshRequest
+from stream.outbound import Outgoing, PublishFailed
+from stream.owed import Owed
+from stream.progress import Progress
+from stream.refresh import RefreshOutcome, coalesce
+from stream.topics import CANDIDATES, REFRESH, prefixed
+
+log = logging.getLogger(__name__)
+
+
+class Answering:
+    """Answers lists of requests, each user once a list. Users that a backlog got a short answer are owed a full one.
+
+    What is owed lives in memory. It is answered here once the backlog is gone; a partition that goes to another worker takes it
+    along, and so does the end of this one: then the requests are published again, behind those that wait.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[Sequence[RefreshRequest], bool], RefreshOutcome],
+        publish: Callable[[Sequence[Outgoing]], Awaitable[None]],
+        progress: Progress,
+        metrics: Metrics,
+        health: Health,
+        settings: Settings,
+        clock_s: Callable[[], float] = monotonic,
+    ) -> None:
+        self._process, self._publish, self._progress, self._clock_s = process, publish, progress, clock_s
+        self._metrics, self._health = metrics, health
+        self._candidates, self._refresh = prefixed(settings.topic_prefix, CANDIDATES), prefixed(settings.topic_prefix, REFRESH)
+        self._size, self._budget = settings.refresh_batch, settings.refresh_lag_budget
+        self._owed = Owed()
+        self._one_at_a_time = asyncio.Lock()
+        self._closed = False
+
+    async def handle(self, records: Sequence[Any]) -> None:
+        """Take lists of records of any partitions, as one.
+
+        Raises:
+            StoreUnavailable, PublishFailed: hand it in again.
+        """
+        steps, asked = Steps(), read_requests(records)
+        partitions = {request.user_id: partition for partition, request in asked}
+        requests = coalesce(request for _, request in asked)
+        for at in range(0, len(requests), self._size):
+            batch, behind = requests[at : at + self._size], self._behind(in_hand=len(requests) - at)
+            outcome = await self._answer(batch, behind, steps)
+            self._progress.alive(self._clock_s())
+            now = wall_ms()
+            for _, sent_ms in outcome.sets:
+                if sent_ms:
+                    self._metrics.event_to_candidate.observe(max(0, now - sent_ms) / 1000)
+            for request in batch if behind else ():
+                self._owed.add(partitions[request.user_id], request)
+        self._metrics.users_coalesced.inc(len(asked) - len(requests))
+        self._metrics.batch("refresh", len(records), steps.seconds)
+
+    async def settle(self) -> None:
+        """Hand back what is another worker's to give; give the rest, a batch at a time, once the backlog is gone.
+
+        Raises:
+            StoreUnavailable, PublishFailed: call it again.
+        """
+        while not (self._closed or self._progress.rebalancing):
+            mine = {number for _, number in self._progress.partitions()}
+            if lost := self._owed.of_others(mine, self._size):
+                await self._hand_back(lost)
+            elif not self._behind() and (requests := self._owed.of(mine, self._size)):
+                await self._answer(requests, behind=False, steps=Steps())
+                self._owed.settled(requests)
+            else:
+                return
+
+    async def close(self) -> None:
+        """Hand back all that is owed. Users whose request the broker does not take keep their short sets until their next event."""
+        self._closed = True
+        async with self._one_at_a_time:
+            try:
+                while requests := self._owed.of_others((), self._size):
+                    await self._hand_back(requests)
+            except (PublishFailed, KafkaError) as error:
+                log.warning("%d users keep a short answer until their next event: %s", len(self._owed), error)
+
+    def _behind(self, in_hand: int = 0) -> bool:
+        """Whether more requests wait than the budget; those in hand do too, also where the ends of the log are not known yet."""
+        return max(in_hand, sum(self._progress.lag().values())) > self._budget
+
+    async def _hand_back(self, requests: Sequence[RefreshRequest]) -> None:
+        again = [msgspec.structs.replace(request, sent_ms=0) for request in requests]
+        await self._publish([Outgoing(self._refresh, request.user_id.encode(), msgspec.json.encode(request)) for request in again])
+        self._owed.settled(requests)
+
+    async def _answer(self, requests: Sequence[RefreshRequest], behind: bool, steps: Steps) -> RefreshOutcome:
+        async with self._one_at_a_time:  # to the end: an older set must not be published after a newer one
+            outcome = await asyncio.to_thread(self._process, requests, behind)
+            steps.done("compute")
+            await self._publish(
+                [Outgoing(self._candidates, found.user_id.encode(), msgspec.json.encode(found)) for found, _ in outcome.sets]
+            )
+        steps.done("publish")
+        count(self._metrics.refreshes, lambda level: {"level": level}, outcome.levels)
+        if outcome.failure:
+            self._health.set_failed("model", outcome.failure)
+        else:
+            self._health.set_ready("model")
+        return outcome
+
+
+def read_requests(records: Sequence[Any]) -> list[tuple[int, RefreshRequest]]:
+    """The requests of records, each after its partition; a record that is none is logged and passed over, since the topic is ours alone."""
+    requests = []
+    for record in records:
+        try:
+            requests.append((record.partition, msgspec.json.decode(record.value or b"", type=RefreshRequest)))
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            log.error("%s/%d offset %d is no refresh request and is passed over: %r", record.topic, record.partition, record.offset, error)
+    return requests

@@ -1,0 +1,99 @@
+"""Readiness says which part is away, the store or the broker, and clears once that part answers."""
+
+import asyncio
+import os
+import signal
+import time
+from types import SimpleNamespace
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from features.store import StoreUnavailable
+from features.store.memory import MemoryStore
+from infra.health import Health
+from infra.http import server
+from infra.local import embedded
+from infra.local.processes import Supervisor
+from infra.metrics import Metrics
+from infra.settings import Settings
+from infra.workers import frame as frames
+from stream.connection import Connection
+from stream.outbound import Outbound, PublishFailed
+
+
+@pytest.fixture
+def broker(tmp_path):
+    with Supervisor(tmp_path / "logs", 5) as supervisor:
+        started = embedded.start_broker(supervisor, tmp_path)
+        yield SimpleNamespace(connection=Connection(bootstrap=started.bootstrap), pid=supervisor.pids()[0])
+
+
+def test_a_broker_that_is_silent_or_gone_is_noticed_without_publishing(broker):
+    async def main():
+        outbound = Outbound(broker.connection, give_up_after_s=2)
+        await outbound.ask()
+        os.kill(broker.pid, signal.SIGSTOP)
+        began = time.monotonic()
+        with pytest.raises(PublishFailed, match=r"no answer in 0\.5 s"):
+            await outbound.ask(within_s=0.5)
+        assert time.monotonic() - began < 2
+        os.kill(broker.pid, signal.SIGCONT)
+        await outbound.ask()
+        os.kill(broker.pid, signal.SIGKILL)
+        with pytest.raises(PublishFailed, match="EVERLONG_KAFKA_BOOTSTRAP"):
+            await outbound.ask()
+        await outbound.stop()
+
+    asyncio.run(main())
+
+
+def test_the_api_is_unready_while_its_broker_is_away(broker, monkeypatch):
+    monkeypatch.setattr(server, "CHECK_S", 0.02)
+
+    async def main():
+        outbound, health = Outbound(broker.connection, give_up_after_s=2), Health("store", "broker")
+        checking = asyncio.create_task(server._check(MemoryStore(), outbound, health))
+        await until(lambda: health.ready)
+        os.kill(broker.pid, signal.SIGSTOP)
+        await until(lambda: health.reasons().keys() == {"broker"})
+        os.kill(broker.pid, signal.SIGCONT)
+        await until(lambda: health.ready)
+        checking.cancel()
+        await outbound.stop()
+
+    asyncio.run(main())
+
+
+async def until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.02)
+
+
+class Worker(frames.Frame):
+    """A frame without parts: what it does with the outcome of a handle."""
+
+    def __init__(self, handle, monkeypatch):
+        self.role, self.settings = "test", Settings()
+        self.metrics, self.health, self.app = Metrics(CollectorRegistry()), Health(), None
+        told = {}
+        monkeypatch.setattr(frames, "batch_agent", lambda app, topics, handle, **rest: told.update(handle=handle, **rest))
+        self.read([], handle, in_step=False)
+        self.handle, self.on_retry = told["handle"], told["on_retry"]
+
+
+@pytest.mark.parametrize(("error", "part"), [(StoreUnavailable("a test"), "store"), (PublishFailed("a test"), "broker")])
+def test_a_worker_names_the_part_that_failed_until_a_list_is_done(monkeypatch, error, part):
+    async def handle(records):
+        pass
+
+    worker = Worker(handle, monkeypatch)
+    worker.on_retry(error, 1)
+    assert worker.health.reasons() == {part: str(error)}
+    asyncio.run(worker.handle([]))
+    assert worker.health.ready
+    worker.on_retry(error, 1)
+    asyncio.run(worker._on_assigned())
+    assert worker.health.ready
