@@ -67,7 +67,7 @@ def _step(phase: Phase, batch: np.ndarray, rng: np.random.Generator, ranks: Rank
     if len(mine):
         with optimising.precision.computing():
             loss = phase.loss(mine, rng)
-        optimising.precision.backward(loss)
+    optimising.precision.backward(loss)
     mean = ranks.average(optimising.parameters, loss, len(mine) / len(batch))
     optimising.step()
     return mean
