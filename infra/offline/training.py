@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from features import sources
 from features.events import Event, Item
+from features.sources.catalogue import read_products
 from infra.clock import wall_ms
 from infra.offline.training_log import TrainingLog
 from models.bundle import Bundle, Manifest, save
@@ -38,11 +39,13 @@ class ShopPlan(NamedTuple):
 
 
 class History(NamedTuple):
-    """What is learnt from: events ascending by time, the catalogue, and what to call it."""
+    """What is learnt from: events ascending by time, states of items that are described, what to call it, and items that only
+    events tell of."""
 
     events: Sequence[Event]
     items: Sequence[Item]
     name: str
+    told: Sequence[Item] = ()
 
 
 def shop_history(plan: ShopPlan) -> History:
@@ -55,14 +58,18 @@ def shop_history(plan: ShopPlan) -> History:
 
 
 def file_history(path: Path, products: Path | None = None) -> History:
-    """The history in a file; rows that are no event are left out. Items that the file itself describes are taken as they are.
+    """The history in a file; rows that are no event are left out. Items are described by the file itself, or by a table of products.
 
     Raises:
         BadSource: the file cannot be read.
     """
     events = list(sources.read(path, lambda refusal: None))
     described = [event for event in events if isinstance(event, Item)]
-    return History(events, [*sources.read_items(path, products), *described], path.name)
+    told = sources.read_items(path)
+    if products is not None and told:
+        described += read_products(products, min(item.ts for item in told))
+    ids = {item.item_id for item in described}
+    return History(events, described, path.name, [item for item in told if item.item_id not in ids])
 
 
 def train_bundle(
@@ -115,6 +122,7 @@ def train_bundle(
             run=Run(kept, ranks),
             parent=parent,
             choose=choose,
+            told=history.told,
         )
     if ranks.leads:
         save(bundle, out)

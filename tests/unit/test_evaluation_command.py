@@ -11,11 +11,12 @@ from features.events import Click, Item
 from features.history import deeds
 from infra.cli import make_app
 from infra.offline.evaluation import Cost, SeenInTraining, budget_s, refuse_seen
-from infra.offline.evaluation_input import Plan, catalogue_for, load_data
+from infra.offline.evaluation_input import Plan, load_data
 from infra.offline.sections import write_section
 from models.bundle import save
 from models.config import Config
 from models.evaluation import by_users, temporal
+from models.evaluation.offered import offered
 from models.train import train
 from tests.tiny_bundle import CONFIG, shop
 
@@ -105,7 +106,7 @@ def test_an_item_that_only_held_out_events_tell_of_cannot_be_found(tmp_path):
         sources.write(path, [*items, *log, late])
         loaded = load_data(Plan(str(path), Config()))
         split = temporal(loaded.done, 0.1)
-        found = {item.item_id for item in catalogue_for(loaded, split)}
+        found = {item.item_id for item in offered(loaded.described, loaded.told, split, []).catalogue}
         assert ("late" in found) is described
         known = {event.item for deeds in split.known.values() for event in deeds.events}
         assert found >= known if described else found == known
