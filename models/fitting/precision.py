@@ -23,6 +23,11 @@ class Precision:
             return cls(device, None)
         return cls(device, torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16)
 
+    @property
+    def name(self) -> str:
+        """What products of matrices are computed in: float32, bfloat16 or float16."""
+        return str(self.half or torch.float32).removeprefix("torch.")
+
     def computing(self) -> torch.autocast:
         """The context that a loss is computed in."""
         return torch.autocast(self._device, self.half, enabled=self.half is not None)
