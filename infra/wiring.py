@@ -58,8 +58,8 @@ def open_online_store(settings: Settings, wait_s: float = 0.0) -> OnlineStore:
             time.sleep(error.retry_after_s)
 
 
-def choose_device(settings: Settings) -> str:
-    """`cuda` where it is asked for, or with `auto` where a kernel runs on it; else `cpu`. Also sets threads of torch, faiss and numpy.
+def choose_device(settings: Settings, card: str = "cuda") -> str:
+    """`card` where CUDA is asked for, or with `auto` where a kernel runs on it; else `cpu`. Also sets threads of torch, faiss and numpy.
 
     Raises:
         RuntimeError: CUDA was asked for and no kernel runs.
@@ -75,12 +75,12 @@ def choose_device(settings: Settings) -> str:
     if settings.device == "cpu":
         return "cpu"
     try:
-        torch.ones(8, device="cuda").sum().item()
-        return "cuda"
+        torch.ones(8, device=card).sum().item()
+        return card
     except (RuntimeError, AssertionError) as error:
         if settings.device == "cuda":
             raise RuntimeError(
-                f"EVERLONG_DEVICE=cuda, but no kernel runs on it ({error}): install a CUDA build of torch, or unset it"
+                f"EVERLONG_DEVICE=cuda, but no kernel runs on {card} ({error}): install a CUDA build of torch, or unset it"
             ) from error
         return "cpu"
 

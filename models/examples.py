@@ -44,12 +44,12 @@ class Examples(NamedTuple):
 
 
 def build(done: Mapping[str, Deeds], positions: Positions, config: Config, until_ts: int, from_ts: int = 0) -> Examples | None:
-    """Examples from all baskets from `from_ts` on, before `until_ts` (ms); None where there are none."""
+    """Examples from all baskets from `from_ts` on, before `until_ts` (ms), of the items of the table; None where there are none."""
     texts = Texts(config.search_unit)
     parts: list[tuple[Tokens, Tokens, TouchedTokens, np.ndarray, np.ndarray]] = []
     chunk: list[tuple[Moment, Behaviour]] = []
     for moment in moments(dict(done), from_ts=from_ts, until_ts=until_ts, per_user=config.per_user):
-        chunk += [(moment, event) for event in _targets(moment.basket, config.per_basket)]
+        chunk += [(moment, event) for event in _targets(moment.basket, config.per_basket, positions)]
         if len(chunk) >= CHUNK:
             parts.append(_encode(chunk, positions, texts, config))
             chunk = []
@@ -68,9 +68,9 @@ def build(done: Mapping[str, Deeds], positions: Positions, config: Config, until
     )
 
 
-def _targets(basket: Sequence[Behaviour], count: int) -> list[Behaviour]:
-    """At most `count` of a basket's items; ids are hashes, so their order is as good as a random one."""
-    return list({event.item: event for event in basket}.values())[:count]
+def _targets(basket: Sequence[Behaviour], count: int, positions: Positions) -> list[Behaviour]:
+    """At most `count` of a basket's items that are no strangers; ids are hashes, so their order is as good as a random one."""
+    return list({event.item: event for event in basket if positions.knows(event.item)}.values())[:count]
 
 
 def _encode(

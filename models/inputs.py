@@ -89,6 +89,10 @@ class Positions:
         self._known = known
         self._strangers = len(known)
 
+    def knows(self, item: str) -> bool:
+        """Whether an item is one of the table, no stranger."""
+        return item in self._known
+
     def of(self, item: str, category_row: int) -> int:
         """Position of an item; of the stranger of its category where it is not known."""
         position = self._known.get(item)

@@ -5,7 +5,7 @@ weight 1 (it searches the whole pool, so it must learn to tell categories apart)
 rare categories filled up with negatives sampled from the catalogue. Category losses see no candidate of another category.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -16,16 +16,18 @@ from torch import Tensor
 from features.events import Event, Item
 from features.history import Deeds, deeds, moments
 from models.bundle import Bundle
-from models.bundling import bundle_of, item_vectors
+from models.bundling import bundle_of, item_vectors, with_items
+from models.catalogue import catalogue_of
 from models.codes.modalities import choose
 from models.config import Config
 from models.evaluation import NothingToLearn, temporal
 from models.evaluation.judged import judged
+from models.evaluation.offered import offered
 from models.examples import Examples, build
 from models.fitting import Phase, Run, fit
 from models.fitting import Progress as Progress
 from models.inputs import Positions
-from models.prepared import Prepared, catalogue_of, prepare
+from models.prepared import Prepared, prepare
 from models.rescoring import examples as rescoring
 from models.rescoring.learning import Learning
 from models.seminar.contents import strangers
@@ -51,10 +53,14 @@ def train(
     run: Run | None = None,
     parent: Bundle | None = None,
     choose: bool = True,
+    told: Sequence[Item] = (),
 ) -> Bundle:
     """Learn from the events before the cut, evaluate on those after it (`bundle.manifest.metrics`), give the bundle.
 
-    Of several processes (`run`) only the one that leads evaluates; the others' bundles have no metrics.
+    `items` are all states of the items that are described, `told` states of those that nothing but events tell of. Learnt from and
+    evaluated over is the catalogue as it was known at the cut; the bundle's items are the newest states of all that are alive,
+    those that came after the cut among them, as serving encodes new items.
+    Of several processes (`run`) only the one that leads evaluates; the others' bundles have no metrics, and the items of the cut.
     `choose`: as models.evaluation.judged says, which adds what is held out to the bundle's popular items too.
     With a `parent`, what that learnt from is history alone, and the last share of what is newer is held out.
 
@@ -64,13 +70,14 @@ def train(
     progress(Progress("reading history", 0, 1, 0.0))
     done = deeds(events)
     split = temporal(done, config.holdout, config.cut_ms, new_since(parent, done) if parent else 0)
-    catalogue = catalogue_of(items, split.known, split.cut_ms)
+    described = list(items)
+    there = offered(described, told, split, split.starts)
     to = {"data": data, "created": created, "device": device}
-    bundle = learn(split.known, catalogue, config, seed, progress, cut_ms=split.cut_ms, run=run, parent=parent, **to)
+    bundle = learn(split.known, there.catalogue, config, seed, progress, cut_ms=split.cut_ms, run=run, parent=parent, **to)
     if run is not None and not run.ranks.leads:
         return bundle
     progress(Progress("evaluating", 1, 1, 0.0))
-    return judged(bundle, catalogue, split, seed, device, choose)
+    return with_items(judged(bundle, there, split, seed, device, choose), catalogue_of([*told, *described], done))
 
 
 def learn(
@@ -89,9 +96,9 @@ def learn(
 ) -> Bundle:
     """A bundle learnt from what users did before `cut_ms`, and from nothing else; its manifest has no metrics.
 
-    `items` is the catalogue; items that only known events tell of are added. `created` and `data` go into the manifest as
-    they are. The same input and seed give the same bundle on one machine and thread count, whatever the order of items.
-    With a `parent` its weights are gone on from, on what came after it (models.tuning); it is left as it is.
+    `items` is the catalogue: what is not in it, or deleted by its newest state, is a stranger to histories and no target. `created` and
+    `data` go into the manifest as they are. The same input and seed give the same bundle on one machine and thread count, whatever
+    the order of items. With a `parent` its weights are gone on from, on what came after it (models.tuning); it is left as it is.
 
     Raises:
         NothingToLearn: there is no event before the cut. UnknownModality: `config.coded` names none. CannotTune: nothing is new

@@ -27,7 +27,7 @@ from features.sources import lines, tables
 from features.sources.catalogue import items_of, read_products
 from features.sources.formats import BadSource, Format, Report, detect
 
-__all__ = ["CHUNK_ROWS", "BadSource", "count", "items_of", "read", "read_items", "topic_of", "write"]
+__all__ = ["CHUNK_ROWS", "BadSource", "count", "described_and_told", "items_of", "read", "read_items", "topic_of", "write"]
 
 CHUNK_ROWS = 1_000_000
 _HOUR_MS = 60 * MINUTE_MS
@@ -71,6 +71,16 @@ def read_items(path: Path | str, products: Path | str | None = None) -> list[Ite
         first_ms = min(item.ts for item in found.values())
         found.update({item.item_id: item for item in read_products(Path(products), first_ms)})
     return [found[item_id] for item_id in sorted(found)]
+
+
+def described_and_told(path: Path | str, described: Iterable[Item], products: Path | str | None = None) -> tuple[list[Item], list[Item]]:
+    """The items that the file describes itself (`described`) and those of a table of `products`; and those that only its events tell of."""
+    told = read_items(path)
+    there = list(described)
+    if products is not None and told:
+        there += read_products(Path(products), min(item.ts for item in told))
+    ids = {item.item_id for item in there}
+    return there, [item for item in told if item.item_id not in ids]
 
 
 def write(path: Path | str, events: Iterable[Event]) -> int:

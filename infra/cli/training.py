@@ -69,7 +69,7 @@ def train(
     from infra.wiring import choose_device
     from models.codes.modalities import UnknownModality, choose
     from models.evaluation.table import lines
-    from models.fitting import CheckpointRefused, joined
+    from models.fitting import CheckpointRefused, joined, own_card
     from models.tuning import CannotTune
 
     settings = load_settings()
@@ -82,7 +82,8 @@ def train(
     target = out or settings.bundle_path
     log = log or (plot and plot.with_suffix(".csv"))
     plan = ShopPlan(users, items, categories, days, seed, moment_ms(until, "--until") if until else 0)
-    with joined(choose_device(settings)) as (ranks, device):
+    device = choose_device(settings, own_card())
+    with joined(device) as ranks:
         if data == "shop" and until is None and (checkpoints is not None or ranks.size > 1):
             hint = "several processes" if checkpoints is None else "--checkpoints"
             raise typer.BadParameter("a shop whose history ends now is another one each time: say --until too", param_hint=hint)

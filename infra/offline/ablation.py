@@ -14,12 +14,13 @@ import numpy as np
 
 from infra.offline.ablation_rows import DEFAULT, Row, trained_as
 from infra.offline.digests import digest
-from infra.offline.evaluation_input import Loaded, Phase, Plan, load_data, offered
+from infra.offline.evaluation_input import Loaded, Phase, Plan, load_data
 from infra.offline.sections import commit
 from models.bundle import Bundle
 from models.config import Config
 from models.evaluation.ablation import TOLD, Effect, Scores, columns, effect
 from models.evaluation.cascaded import Cascade
+from models.evaluation.offered import offered
 from models.evaluation.questions import Question, questions, users_asked
 from models.evaluation.report import CASCADE
 from models.evaluation.split import NothingToLearn, Split, temporal, validation
@@ -97,7 +98,8 @@ def _asked(plan: Plan, held_out: bool) -> _Asked:
     if not split.starts:
         raise NothingToLearn("no event is left to ask for: ask for a larger --holdout or give a longer history")
     users = users_asked(split, plan.test_users, plan.seed)
-    return _Asked(loaded, loaded.digest(), split, *offered(loaded, split, users), list(questions(split, plan.config.test_per_user, users)))
+    there = offered(loaded.described, loaded.told, split, users)
+    return _Asked(loaded, loaded.digest(), split, *there, list(questions(split, plan.config.test_per_user, users)))
 
 
 def _together(rows: Sequence[Row], usual: Config) -> Iterator[Row]:

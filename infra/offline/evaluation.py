@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from features.events import Item
-from infra.offline.evaluation_input import Loaded, Offered, Phase, Plan, load_data, offered, split_of
+from infra.offline.evaluation_input import Loaded, Phase, Plan, load_data, split_of
 from infra.offline.evaluation_work import Part, Work
 from infra.offline.sections import machine, now
 from models.bundle import Bundle, Manifest, load
@@ -19,6 +19,7 @@ from models.evaluation.cascaded import Cascade
 from models.evaluation.choosing import Choice, choose_shares, chooses, enough
 from models.evaluation.coded import CodeRecall, code_recall
 from models.evaluation.contenders import Contender, popularity
+from models.evaluation.offered import Offered, offered
 from models.evaluation.questions import Question, questions, users_asked
 from models.evaluation.report import CASCADE, Asked, Report, evaluate
 from models.evaluation.simple import simple
@@ -171,7 +172,7 @@ class _Asking:
         if not enough(len(users)):
             self.choice = Choice(self.config.shares, len(users), 0, 0.0, 0.0)
             return
-        there = offered(self._loaded, part, users)
+        there = offered(self._loaded.described, self._loaded.told, part, users)
         bundle, seconds = self._learnt(part, there, plan.seed, CHOOSING)
         began = self._clock()
         self.choice = choose_shares(self._cascade(bundle, part, there), questions(part, self.config.test_per_user, users), plan.seed)
@@ -183,7 +184,7 @@ class _Asking:
         plan, split = self._plan, self._split
         asked = Asked(self.config.test_per_user, plan.test_users, plan.seed)
         users = users_asked(split, asked.users, asked.seed)
-        there = offered(self._loaded, split, users)
+        there = offered(self._loaded.described, self._loaded.told, split, users)
         cascades = self._trained(there) if given is None else [(plan.seed, self._cascade(given, split, there))]
         self.codes += [one for _, cascade in cascades if (one := code_recall(cascade.bundle, split.known, users)) is not None]
         entries = [entry for seed, cascade in cascades for entry in _both(cascade, seed)]

@@ -1,4 +1,4 @@
-"""What an evaluation is asked and what it reads: the plan, the file, its split, the catalogue of that moment."""
+"""What an evaluation is asked and what it reads: the plan, the file, its split."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -10,14 +10,11 @@ import numpy as np
 from features import sources
 from features.events import Event, Item, Refusal
 from features.history import Deeds, deeds
-from features.sources.catalogue import read_products
 from infra.offline.digests import digest
 from infra.offline.training import ShopPlan, shop_history
 from models.config import Config
 from models.evaluation.contenders import SIMPLE
-from models.evaluation.questions import own_items
-from models.evaluation.split import Split, by_users, known_at, temporal
-from models.prepared import catalogue_of
+from models.evaluation.split import Split, by_users, temporal
 
 SHOP = "shop"
 SHOP_ENDS_MS = 1_760_000_000_000
@@ -63,13 +60,6 @@ class Loaded(NamedTuple):
         return digest([self.name, *self.done.items(), "described", *self.described, "told", *self.told])
 
 
-class Offered(NamedTuple):
-    """What the cascade can find: the catalogue, and for a user who had them items that came after the cut."""
-
-    catalogue: list[Item]
-    own: list[Item]
-
-
 def load_data(plan: Plan) -> Loaded:
     """Read the file, or make the simulated shop, and keep `max_users` of its users.
 
@@ -95,20 +85,8 @@ def load_data(plan: Plan) -> Loaded:
         why = f"; its first refused row is row {refused[0].position}: {refused[0].detail}" if refused else ""
         searches = "searches only" if done else "no event"
         raise sources.BadSource(f"{path} holds {searches}{why}: give a file with clicks or orders, as docs/events.md describes")
-    told = sources.read_items(path)
-    if plan.products is not None and told:
-        described += read_products(plan.products, min(item.ts for item in told))
+    described, told = sources.described_and_told(path, described, plan.products)
     return Loaded(_some(done, plan.max_users, plan.seed), described, told, path.name, len(refused))
-
-
-def catalogue_for(loaded: Loaded, split: Split) -> list[Item]:
-    """What can be recommended: items that are described, and of the others those that known events touch.
-
-    That an item is there at all because a held-out event tells of it would give the answer away.
-    """
-    touched = {event.item for deeds in split.known.values() for event in deeds.events}
-    told = [item for item in loaded.told if item.item_id in touched]
-    return catalogue_of([*told, *known_at(loaded.described, split.cut_ms)], split.known, split.cut_ms)
 
 
 def split_of(plan: Plan, done: Mapping[str, Deeds]) -> Split:
@@ -116,13 +94,6 @@ def split_of(plan: Plan, done: Mapping[str, Deeds]) -> Split:
     if plan.split == "users":
         return by_users(done, plan.seed)
     return temporal(done, plan.config.holdout, plan.config.cut_ms)
-
-
-def offered(loaded: Loaded, split: Split, users: Sequence[str]) -> Offered:
-    """What can be found when these users are asked."""
-    catalogue = catalogue_for(loaded, split)
-    there = {item.item_id for item in catalogue}
-    return Offered(catalogue, own_items(split, users, [item for item in loaded.told if item.item_id not in there]))
 
 
 def _some(done: Mapping[str, Deeds], most: int | None, seed: int) -> Mapping[str, Deeds]:

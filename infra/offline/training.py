@@ -38,11 +38,13 @@ class ShopPlan(NamedTuple):
 
 
 class History(NamedTuple):
-    """What is learnt from: events ascending by time, the catalogue, and what to call it."""
+    """What is learnt from: events ascending by time, states of items that are described, what to call it, and items that only
+    events tell of."""
 
     events: Sequence[Event]
     items: Sequence[Item]
     name: str
+    told: Sequence[Item] = ()
 
 
 def shop_history(plan: ShopPlan) -> History:
@@ -55,14 +57,15 @@ def shop_history(plan: ShopPlan) -> History:
 
 
 def file_history(path: Path, products: Path | None = None) -> History:
-    """The history in a file; rows that are no event are left out. Items that the file itself describes are taken as they are.
+    """The history in a file; rows that are no event are left out. Items are described by the file itself, or by a table of products.
 
     Raises:
         BadSource: the file cannot be read.
     """
     events = list(sources.read(path, lambda refusal: None))
     described = [event for event in events if isinstance(event, Item)]
-    return History(events, [*sources.read_items(path, products), *described], path.name)
+    described, told = sources.described_and_told(path, described, products)
+    return History(events, described, path.name, told)
 
 
 def train_bundle(
@@ -115,6 +118,7 @@ def train_bundle(
             run=Run(kept, ranks),
             parent=parent,
             choose=choose,
+            told=history.told,
         )
     if ranks.leads:
         save(bundle, out)

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import msgspec
 
-from features.events import Item
 from models.bundle import Bundle
 from models.evaluation.cascaded import Cascade
 from models.evaluation.choosing import choose_shares, enough, halves
 from models.evaluation.contenders import popularity
-from models.evaluation.questions import own_items, questions, users_asked
+from models.evaluation.offered import Offered
+from models.evaluation.questions import questions, users_asked
 from models.evaluation.report import CASCADE, Asked, compact, evaluate
 from models.evaluation.simple import simple
 from models.evaluation.split import Split
@@ -20,34 +20,30 @@ from models.recommender import Recommender
 MOST_USERS = 2000  # of whom is chosen, and reported
 
 
-def judged(bundle: Bundle, catalogue: Sequence[Item], split: Split, seed: int, device: str, choose: bool = True) -> Bundle:
-    """The bundle with its metrics, and with the popular items of all events, those held out too.
+def judged(bundle: Bundle, there: Offered, split: Split, seed: int, device: str, choose: bool = True) -> Bundle:
+    """The bundle with its metrics, and with the popular items of all events, those held out too. `there` is what can be found.
 
     With `choose` the shares are chosen by half of the held-out users, and the other half is reported; where users are too few the
-    shares stay and all are reported. Of more than `MOST_USERS` as many are drawn by seed, for each of both. Items that came after
-    the cut are not among what can be found: that they are there may tell what was wanted.
+    shares stay and all are reported. Of more than `MOST_USERS` as many are drawn by seed, for each of both.
     """
-    touched = {event.item for deed in split.known.values() for event in deed.events}
-    there = [item for item in catalogue if item.ts < split.cut_ms or item.item_id in touched]
-    ids = {item.item_id for item in there}
-    own = own_items(split, split.starts, [item for item in catalogue if item.item_id not in ids])
     users, others = halves(split.starts, seed)
     if choose and enough(len(users)):
-        bundle = with_shares(bundle, there, own, only(split, users), seed, device)
+        bundle = with_shares(bundle, there, only(split, users), seed, device)
         split = only(split, others)
     config = bundle.manifest.config
-    cascade = Cascade(Recommender(bundle, device), config.top_k, there, own, bundle.popular)
-    report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, Asked(config.test_per_user, MOST_USERS, seed))
+    cascade = Cascade(Recommender(bundle, device), config.top_k, *there, bundle.popular)
+    ids, asked = [item.item_id for item in there.catalogue], Asked(config.test_per_user, MOST_USERS, seed)
+    report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, asked)
     newest = max(event.ts for deed in split.done.values() for event in deed.events)
     manifest = msgspec.structs.replace(bundle.manifest, metrics=compact(report))
     return replace(bundle, manifest=manifest, popular=popularity(split.done, newest + 1, config.popular, config.popular_days))
 
 
-def with_shares(bundle: Bundle, there: Sequence[Item], own: Sequence[Item], split: Split, seed: int, device: str) -> Bundle:
-    """The bundle with the shares that suit what the split holds out, over items `there` and, for who had them, `own`."""
+def with_shares(bundle: Bundle, there: Offered, split: Split, seed: int, device: str) -> Bundle:
+    """The bundle with the shares that suit what the split holds out, over what is `there`."""
     config = bundle.manifest.config
     asked = questions(split, config.test_per_user, users_asked(split, MOST_USERS, seed))
-    choice = choose_shares(Cascade(Recommender(bundle, device), config.top_k, there, own, bundle.popular), asked, seed)
+    choice = choose_shares(Cascade(Recommender(bundle, device), config.top_k, *there, bundle.popular), asked, seed)
     config = msgspec.structs.replace(config, shares=choice.shares)
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config, chosen=True))
 

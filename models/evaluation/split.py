@@ -4,14 +4,13 @@ A basket, the events of a user that share a time stamp, is never split.
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
 
-from features.events import Item
 from features.history import Deeds
 from features.rows import Behaviour
 
@@ -91,15 +90,6 @@ def before(deeds: Deeds, ts: int) -> Deeds:
     """What a user did and searched for before `ts` (ms)."""
     time = attrgetter("ts")
     return Deeds(deeds.events[: bisect_left(deeds.events, ts, key=time)], deeds.queries[: bisect_left(deeds.queries, ts, key=time)])
-
-
-def known_at(items: Iterable[Item], cut_ms: int) -> list[Item]:
-    """One state of each item: its newest from before `cut_ms`, else its first (then it is new after the cut)."""
-    states: dict[str, Item] = {}
-    for item in sorted(items, key=attrgetter("ts")):
-        if item.ts < cut_ms or item.item_id not in states:
-            states[item.item_id] = item
-    return list(states.values())
 
 
 def _cut(done: Mapping[str, Deeds], holdout: float, since_ms: int) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from models.fitting.checkpoints import accept, digest
 from models.fitting.phase import Phase
+from models.fitting.precision import Precision
 from models.fitting.run import Run
 from models.fitting.state import Place, Saved, State
 
@@ -15,13 +16,13 @@ class Keeping:
         RanksDiffer: they do not begin with the same weights, data and settings.
     """
 
-    def __init__(self, run: Run, phase: Phase, state: State) -> None:
+    def __init__(self, run: Run, phase: Phase, state: State, precision: Precision) -> None:
         self._ranks = run.ranks
         self._state = state
         self._checkpoints = run.checkpoints
         if run.checkpoints is not None:
             self._path = run.checkpoints.next_phase(phase.name)
-            self._about = run.checkpoints.about(_about(phase) | {"processes": str(run.ranks.size)})
+            self._about = run.checkpoints.about(_about(phase) | {"processes": str(run.ranks.size), "precision": precision.name})
         self._compare(_about(phase))
 
     def resume(self) -> Saved | None:

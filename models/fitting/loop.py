@@ -27,8 +27,9 @@ def fit(module: nn.Module, phase: Phase, rng: np.random.Generator, tell: Tell = 
     run = run or Run()
     device = next(module.parameters()).device
     module.train()
-    optimising = Optimising(module.parameters(), phase, run.precision or Precision.of(device))
-    keeping = Keeping(run, phase, State(module, optimising, rng, device))
+    precision = run.precision or Precision.of(device)
+    optimising = Optimising(module.parameters(), phase, precision)
+    keeping = Keeping(run, phase, State(module, optimising, rng, device), precision)
     resumed = keeping.resume()
     if resumed is None:
         _epochs(phase, rng, tell, run.ranks, optimising, keeping, Place())
@@ -67,7 +68,7 @@ def _step(phase: Phase, batch: np.ndarray, rng: np.random.Generator, ranks: Rank
     if len(mine):
         with optimising.precision.computing():
             loss = phase.loss(mine, rng)
-        optimising.precision.backward(loss)
+    optimising.precision.backward(loss)
     mean = ranks.average(optimising.parameters, loss, len(mine) / len(batch))
     optimising.step()
     return mean

@@ -23,10 +23,17 @@ class Precision:
             return cls(device, None)
         return cls(device, torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16)
 
+    @property
+    def name(self) -> str:
+        """What products of matrices are computed in: float32, bfloat16 or float16."""
+        return str(self.half or torch.float32).removeprefix("torch.")
+
     def computing(self) -> torch.autocast:
         """The context that a loss is computed in."""
         return torch.autocast(self._device, self.half, enabled=self.half is not None)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of the scaled loss."""
-        self.scaler.scale(loss).backward()
+        """Gradients of the scaled loss; none of a loss that nothing was learnt in, as that of an empty slice."""
+        scaled = self.scaler.scale(loss)
+        if scaled.requires_grad:
+            scaled.backward()

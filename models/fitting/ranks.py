@@ -96,17 +96,28 @@ class Ranks:
                 raise RanksDiffer(rank, {name: (every[0].get(name), other.get(name)) for name in differ})
 
 
+def own_card() -> str:
+    """The CUDA device of this process: under `torchrun` that of its number on the machine, so that none touches another's."""
+    return f"cuda:{dist.get_node_local_rank()}" if dist.is_torchelastic_launched() else "cuda"
+
+
 @contextmanager
-def joined(device: str) -> Iterator[tuple[Ranks, str]]:
-    """The ranks of this `torchrun` and the device of this one ("cuda" becomes its own card); alone outside of it."""
+def joined(device: str) -> Iterator[Ranks]:
+    """The ranks of this `torchrun`, this one on `device` (`own_card` or another kind); alone outside of it.
+
+    A rank that raises leaves at once and waits for nobody: `torchrun` ends the others.
+
+    Raises:
+        RanksDiffer: their devices are of several kinds.
+    """
     if not dist.is_torchelastic_launched():
-        yield Ranks(), device
+        yield Ranks()
         return
-    if device.startswith("cuda"):
-        device = f"cuda:{dist.get_node_local_rank()}"
+    kind = torch.device(device).type
+    if kind == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
-    try:
-        yield Ranks(dist.get_rank(), dist.get_world_size()), device
-    finally:
-        dist.destroy_process_group()
+    dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
+    ranks = Ranks(dist.get_rank(), dist.get_world_size())
+    ranks.agree({"device": kind})
+    yield ranks
+    dist.destroy_process_group()

@@ -38,7 +38,7 @@ def alignment(items: Items, temperature: float) -> Tensor:
         a, b = items.modalities[both, one], items.modalities[both, other]  # (k, d), (k, d)
         if len(a) > 1:
             own = torch.eye(len(a), dtype=torch.bool, device=a.device)
-            allowed = (((a @ a.T) < SAME) & ((b @ b.T) < SAME)) | own  # (k, k)
+            allowed = ~(same(a) | same(b)) | own  # (k, k)
             logits = ((a @ b.T) / temperature).masked_fill(~allowed, NEVER)  # (k, k)
             label = torch.arange(len(a), device=a.device)
             losses.append((F.cross_entropy(logits, label) + F.cross_entropy(logits.T, label)) / 2)
@@ -49,6 +49,12 @@ def apart(text: Tensor, item: Tensor) -> Tensor:
     """Which items (n,) are negatives of which queries (n,), pair i being (text i, item i): (n, n), where no pair is (text i, item j)."""
     same_text, same_item = text[:, None] == text[None, :], item[:, None] == item[None, :]  # (n, n) each
     return same_text.float() @ same_item.float() == 0
+
+
+def same(vectors: Tensor) -> Tensor:
+    """Which of unit vectors (k, d) cannot be told apart, (k, k) bool; in float32, whatever else is computed in half the bytes."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        return (vectors.float() @ vectors.float().T) >= SAME  # (k, k)
 
 
 def relevance(queries: Tensor, items: Tensor, negatives: Tensor, weight: Tensor, temperature: float) -> Tensor:

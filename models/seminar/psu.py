@@ -96,9 +96,10 @@ class Psu(nn.Module):
         """A text in the space that titles and queries share: hashed ids (n, W), given (n, Dt) -> unit (n, d), (n,)."""
         if self.training and self.config.word_dropout:
             words = words * (torch.rand(words.shape, device=words.device) >= self.config.word_dropout)  # (n, W)
+        has_words, is_given = (words != 0).any(1), (given != 0).any(1)  # (n,) each
         mean = F.normalize(mean_words(self.words, words), dim=-1)  # (n, d)
-        both = F.normalize(mean + F.normalize(self.text(given), dim=-1), dim=-1)  # (n, d)
-        return both, (words != 0).any(1) | (given != 0).any(1)
+        text = F.normalize(self.text(given), dim=-1) * is_given.unsqueeze(-1)  # (n, d) no gradient of a zero's direction
+        return F.normalize(mean + text, dim=-1), has_words | is_given
 
 
 def pair(query: Tensor, has_query: Tensor, item: Tensor, has_item: Tensor, share: float) -> Tensor:

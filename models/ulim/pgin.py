@@ -55,7 +55,8 @@ class Pgin(nn.Module):
         logits = self.generate(torch.cat([profile, pooled, long], 1)) @ table.T + bias  # (B, N)
         never = torch.arange(len(table), device=logits.device) < FIRST  # (N,)
         generator = logits.masked_fill(never, NEVER).softmax(1)  # (B, N)
-        gate = torch.sigmoid(self.gate(torch.cat([profile, pooled, long, context], 1))) * mask.any(1, keepdim=True)  # (B, 1)
+        said = self.gate(torch.cat([profile, pooled, long, context], 1)).float()  # (B, 1): in half a number 1 - gate is soon exactly 0
+        gate = torch.sigmoid(said) * mask.any(1, keepdim=True)  # (B, 1)
         return NextCategory(gate * pointer + (1 - gate) * generator, pointer, generator, gate, attention)
 
 

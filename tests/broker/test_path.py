@@ -44,7 +44,9 @@ def events():
 
 @pytest.fixture(scope="module")
 def bundle(events, tmp_path_factory):
-    return save(train(events, sources.read_items(DATA), SMALL, seed=0, data=DATA.name), tmp_path_factory.mktemp("trained") / "bundle")
+    return save(
+        train(events, [], SMALL, seed=0, data=DATA.name, told=sources.read_items(DATA)), tmp_path_factory.mktemp("trained") / "bundle"
+    )
 
 
 def shuffled_file(folder):

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.fitting import CheckpointRefused, Checkpoints, Run, fit
+from models.fitting.precision import Precision
 from models.fitting.state import Saved
 from tests.unit.test_fitting import network, phase
 
@@ -94,6 +95,24 @@ def test_a_checkpoint_of_another_training_is_refused_by_name_with_the_remedy(tmp
         training(tmp_path, **changed)
     assert what in str(refusal.value)
     assert "another --checkpoints directory" in str(refusal.value)
+
+
+@pytest.mark.parametrize(("first", "then"), [(None, "float16"), (None, "bfloat16"), ("bfloat16", None), ("float16", "bfloat16")])
+def test_a_checkpoint_of_another_precision_is_refused_by_name(tmp_path, first, then):
+    def learn(half, tell=lambda _: None):
+        precision = Precision(torch.device("cpu"), half and getattr(torch, half))
+        model, run = network(), Run(Checkpoints(tmp_path, ABOUT, every_s=0.0), precision=precision)
+        fit(model, phase(model), np.random.default_rng(5), tell, run)
+
+    def broken(now):
+        if now.step == 2:
+            raise Broken
+
+    with pytest.raises(Broken):
+        learn(first, broken)
+    with pytest.raises(CheckpointRefused, match=f"precision {first or 'float32'} and not {then or 'float32'}"):
+        learn(then)
+    learn(first)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint at all", None])

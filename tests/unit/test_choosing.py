@@ -9,13 +9,14 @@ import pytest
 from features.history import deeds
 from infra.offline.evaluation import unchosen
 from models.bundle import Bundle
+from models.catalogue import catalogue_of
 from models.evaluation import temporal
 from models.evaluation.cascaded import Cascade
 from models.evaluation.choosing import CUT, LEAST_USERS, choose_shares, halves
 from models.evaluation.judged import judged
 from models.evaluation.metrics import METRICS, item_metrics
+from models.evaluation.offered import Offered
 from models.evaluation.questions import questions
-from models.prepared import catalogue_of
 from models.recommender import Recommender
 from models.retrieval.shares import USUAL, Shares
 from models.train import learn
@@ -29,7 +30,7 @@ def world():
     """A log of a shop, split by time, and a bundle that learnt a little of it."""
     events, items = shop(users=2 * LEAST_USERS + 20, categories=8, items=120, events=14)
     split = temporal(deeds(events), 0.3)
-    catalogue = catalogue_of(items, split.known, split.cut_ms)
+    catalogue = catalogue_of(items, split.known)
     config = msgspec.structs.replace(CONFIG, epochs=1, pretraining=False)
     return split, catalogue, learn(split.known, catalogue, config, 0, cut_ms=split.cut_ms)
 
@@ -91,7 +92,7 @@ def test_halves_are_all_users_none_in_both_whoever_else_is_there():
 
 def test_a_bundle_is_not_asked_about_those_by_whom_its_shares_were_chosen(world):
     split, catalogue, bundle = world
-    manifest = judged(bundle, catalogue, split, bundle.manifest.seed, "cpu").manifest
+    manifest = judged(bundle, Offered(catalogue, []), split, bundle.manifest.seed, "cpu").manifest
     manifest = msgspec.structs.replace(manifest, data="log")
     others = halves(split.starts, manifest.seed)[1]
     assert sorted(unchosen(manifest, "log", split).starts) == others
@@ -102,11 +103,11 @@ def test_a_bundle_is_not_asked_about_those_by_whom_its_shares_were_chosen(world)
 def test_a_training_reports_the_users_that_it_did_not_choose_by(world):
     split, catalogue, bundle = world
     mine, others = halves(split.starts, 5)
-    found = judged(bundle, catalogue, split, 5, "cpu")
+    found = judged(bundle, Offered(catalogue, []), split, 5, "cpu")
     assert found.manifest.metrics["cascade"]["users"] == len(others)
     expected = choose_shares(Cascade(Recommender(bundle), 8, catalogue), questions(split, 2, mine), 5).shares
     assert found.manifest.config.shares == expected
-    whole = judged(bundle, catalogue, split, 5, "cpu", choose=False)
+    whole = judged(bundle, Offered(catalogue, []), split, 5, "cpu", choose=False)
     assert whole.manifest.config.shares == USUAL
     assert whole.manifest.metrics["cascade"]["users"] == len(split.starts)
 

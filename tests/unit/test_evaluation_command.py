@@ -3,6 +3,8 @@
 import json
 
 import msgspec
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
@@ -11,11 +13,12 @@ from features.events import Click, Item
 from features.history import deeds
 from infra.cli import make_app
 from infra.offline.evaluation import Cost, SeenInTraining, budget_s, refuse_seen
-from infra.offline.evaluation_input import Plan, catalogue_for, load_data
+from infra.offline.evaluation_input import Plan, load_data
 from infra.offline.sections import write_section
 from models.bundle import save
 from models.config import Config
 from models.evaluation import by_users, temporal
+from models.evaluation.offered import offered
 from models.train import train
 from tests.tiny_bundle import CONFIG, shop
 
@@ -105,7 +108,7 @@ def test_an_item_that_only_held_out_events_tell_of_cannot_be_found(tmp_path):
         sources.write(path, [*items, *log, late])
         loaded = load_data(Plan(str(path), Config()))
         split = temporal(loaded.done, 0.1)
-        found = {item.item_id for item in catalogue_for(loaded, split)}
+        found = {item.item_id for item in offered(loaded.described, loaded.told, split, []).catalogue}
         assert ("late" in found) is described
         known = {event.item for deeds in split.known.values() for event in deeds.events}
         assert found >= known if described else found == known
@@ -125,6 +128,22 @@ def test_a_file_without_events_says_what_is_needed(tmp_path):
     path.write_text('{"nothing": 1}\n')
     with pytest.raises(sources.BadSource, match="no event"):
         load_data(Plan(str(path), Config()))
+
+
+def test_items_of_a_table_of_products_keep_what_it_says(tmp_path):
+    log, catalogue = shop(users=10, events=10)
+    sources.write(tmp_path / "log.jsonl", log)
+    bare = min(log, key=lambda event: event.ts).item_id  # touched from the start, and not in the table
+    described = {item.item_id: item for item in catalogue if item.item_id != bare}
+    columns = {
+        "product_id": list(described),
+        "product_category": [item.category_id for item in described.values()],
+        "product_type": [item.title for item in described.values()],
+    }
+    pyarrow.parquet.write_table(pa.table(columns), tmp_path / "products.parquet")
+    loaded = load_data(Plan(str(tmp_path / "log.jsonl"), Config(), tmp_path / "products.parquet"))
+    found = offered(loaded.described, loaded.told, temporal(loaded.done, 0.1), []).catalogue
+    assert {item.item_id: item.title for item in found} == {item_id: item.title for item_id, item in described.items()} | {bare: ""}
 
 
 def test_items_described_in_the_file_keep_what_it_says(tmp_path):

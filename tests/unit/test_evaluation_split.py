@@ -13,13 +13,13 @@ from features.history import deeds, offline_rows
 from features.rows import UserRow
 from infra.offline import evaluation
 from infra.offline.evaluation_input import Plan, load_data, split_of
+from models.catalogue import catalogue_of
 from models.evaluation import NothingToLearn, by_users, temporal
 from models.evaluation.cascaded import Cascade
 from models.evaluation.contenders import popularity
 from models.evaluation.questions import own_items, questions, users_asked
 from models.evaluation.report import Asked, evaluate
 from models.evaluation.simple import simple
-from models.evaluation.split import known_at
 from models.evaluation.tally import Entry
 from models.evaluation.trained import Trained, rival_history
 from models.recommender import Recommender
@@ -149,7 +149,8 @@ def test_what_is_held_out_cannot_be_trained_on(make):
     assert mine.items.ids == theirs.items.ids
     np.testing.assert_array_equal(mine.items.vectors, theirs.items.vectors)
     assert mine.popular == theirs.popular
-    leaky = learn(deeds(scrambled(events, split)), catalogue, QUICK, seed=1, cut_ms=10**13)
+    everything = deeds(scrambled(events, split))
+    leaky = learn(everything, catalogue_of(catalogue, everything), QUICK, seed=1, cut_ms=10**13)
     assert leaky.generation != mine.generation
     assert any(item.startswith("secret") for item in leaky.vocabulary.items)
 
@@ -239,12 +240,6 @@ def test_too_little_to_split_says_what_to_do():
         temporal({}, 0.1)
     crowd = [msgspec.structs.replace(event, ts=5 if n < 19 else 6) for n, event in enumerate(same)]
     assert temporal(deeds(crowd), 0.1).cut_ms == 6  # most events share the first time: the cut moves behind it
-
-
-def test_an_item_is_what_it_was_before_the_cut():
-    states = [Item(item_id="i", category_id="c", title=title, ts=ts) for title, ts in (("later", 9), ("old", 1), ("known", 4))]
-    new = [Item(item_id="n", category_id="c", title=title, ts=ts) for title, ts in (("first", 7), ("second", 8))]
-    assert {item.item_id: item.title for item in known_at([*states, *new], 5)} == {"i": "known", "n": "first"}
 
 
 class Liked:

@@ -55,5 +55,5 @@ def test_on_the_last_day_of_taobao_users():
         pytest.skip(f"{path} is not there: put the data sets beside the repository")
     events = list(sources.read(path))
     config = Config(epochs=1, per_user=25, cut_ms=TAOBAO_LAST_DAY_MS, test_per_user=1)
-    bundle = train(events, sources.read_items(path), config, seed=0, data=path.name)
+    bundle = train(events, [], config, seed=0, data=path.name, told=sources.read_items(path))
     assert_beats_popularity(bundle.manifest.metrics)

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from features.events import Item
 from models.codes.modalities import MODALITIES
@@ -15,6 +16,7 @@ from models.seminar.histories import NONE
 from models.seminar.model import Asked, Seminar, Steps
 from models.seminar.psu import Items, Psu, pair
 from models.seminar.search import Search, Spaces
+from models.ulim.layers import mean_words
 from models.vocabulary import Vocabulary
 from tests.drawn import drawn, masks
 
@@ -179,3 +181,12 @@ def test_misspellings_share_ids_and_words_come_first():
     assert pieces("?! ", CONFIG) == []
     only = msgspec.structs.replace(CONFIG, words=False, grams=(3,))
     assert len(pieces("cat", only)) == 3
+
+
+def test_a_text_without_a_given_vector_is_its_words_alone_to_the_last_bit():
+    psu = trained_looking(Psu(CONFIG, VOCABULARY.item_rows, Widths(3, 2)), 0)
+    words, given = torch.from_numpy(query_words(["red", "", "blue shoe", ""], CONFIG)), torch.tensor([[0.6, 0.8], [1, 0], [0, 0], [0, 0]])
+    mean, text = F.normalize(mean_words(psu.words, words), dim=-1), F.normalize(psu.text(given), dim=-1)
+    found, here = psu.said(words, given)
+    assert torch.equal(found, F.normalize(mean + text, dim=-1))
+    assert here.tolist() == [True, True, True, False]

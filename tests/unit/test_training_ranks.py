@@ -5,11 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
+import pytest
+import torch
 
 from infra.offline.training_log import read_log
+from infra.settings import load_settings
+from infra.wiring import choose_device
 from models.bundle import load
+from models.fitting import own_card
 from models.fitting.ranks import Ranks
 
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -17,9 +23,9 @@ SHOP = ("--users", "40", "--items", "120", "--categories", "6", "--days", "20", 
 LIMIT_S = 200
 
 
-def torchrun(folder, *words):
+def torchrun(folder, *words, limit_s=LIMIT_S):
     environ = os.environ | {"EVERLONG_DATA_DIR": str(folder / "data"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.run((*TWO, *words), cwd=folder, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    return subprocess.run((*TWO, *words), cwd=folder, env=environ, capture_output=True, text=True, timeout=limit_s, check=False)
 
 
 def test_two_processes_train_one_bundle(tmp_path):
@@ -48,7 +54,7 @@ from models.fitting import RanksDiffer, Run, fit, joined
 from models.fitting.checkpoints import digest
 from tests.unit.test_fitting import network, phase
 
-with joined("cpu") as (ranks, device):
+with joined("cpu") as ranks:
     other = ranks.rank == 1
     for what in ("data", "seed", "weights", "nothing"):
         model = network(seed=int(other and what == "seed"))
@@ -87,3 +93,72 @@ def test_a_slice_each_makes_the_whole_batch():
             slices = [Ranks(rank, size).mine(np.arange(length)) for rank in range(size)]
             assert np.concatenate(slices).tolist() == list(range(length))
             assert max(map(len, slices)) - min(map(len, slices)) <= 1
+
+
+KINDS = """
+import os
+from pathlib import Path
+
+from models.fitting import RanksDiffer, joined
+
+rank = os.environ["RANK"]
+try:
+    with joined("cpu" if rank == "0" else "mps"):
+        Path("joined").touch()
+except RanksDiffer as error:
+    Path(f"refused-{rank}").write_text(str(error))
+"""
+
+
+def test_ranks_on_devices_of_several_kinds_are_refused_before_they_begin(tmp_path):
+    (tmp_path / "script.py").write_text(KINDS)
+    done = torchrun(tmp_path, str(tmp_path / "script.py"))
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "joined").exists()
+    for rank in (0, 1):
+        assert (tmp_path / f"refused-{rank}").read_text().startswith("rank 1 does not learn what rank 0 learns (device mps and not cpu)")
+
+
+LEFT = """
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from models.fitting import joined
+
+
+def destroy():
+    Path("waited").touch()
+    time.sleep(600)  # as NCCL's does, for ranks that are still busy with one that has gone
+
+
+dist.destroy_process_group = destroy
+with joined("cpu") as ranks:
+    if not ranks.leads:
+        raise ValueError("this rank alone")
+    time.sleep(600)
+"""
+
+
+def test_a_rank_that_raises_alone_ends_the_others_and_waits_for_none(tmp_path):
+    (tmp_path / "script.py").write_text(LEFT)
+    began = perf_counter()
+    done = torchrun(tmp_path, str(tmp_path / "script.py"), limit_s=60)
+    assert done.returncode != 0
+    assert "this rank alone" in done.stderr
+    assert not (tmp_path / "waited").exists()
+    assert perf_counter() - began < 60
+
+
+@pytest.mark.parametrize(("environ", "card"), [({}, "cuda"), ({"TORCHELASTIC_RUN_ID": "1", "LOCAL_RANK": "3"}, "cuda:3")])
+def test_a_rank_probes_the_card_that_is_its_own(monkeypatch, environ, card):
+    for name in ("TORCHELASTIC_RUN_ID", "LOCAL_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    probed, ones = [], torch.ones
+    monkeypatch.setattr(torch, "ones", lambda size, device: probed.append(device) or ones(size))
+    settings = load_settings().model_copy(update={"device": "auto"})
+    assert choose_device(settings, own_card()) == card
+    assert probed == [card]
