@@ -186,7 +186,7 @@ def test_the_bundle_of_the_moment_encodes(store, recommender):
     assert row_of(store, "new")[0].generation == after.generation == current[0].generation
 
 
-@pytest.mark.parametrize(("header", "expected"), [(b"12", 12), (b"", 0), (b"-1", 0), (b"1.5", 0), (b"9" * 5000, 0)])
+@pytest.mark.parametrize(("header", "expected"), [(b"12", 12), (None, 0), (b"", 0), (b"-1", 0), (b"1.5", 0), (b"9" * 5000, 0)])
 def test_a_header_of_the_sending_time_is_taken_only_when_it_is_one(catalogue, header, expected):
     outcome = catalogue.process([record(0, item(), headers=(("other", b"7"), ("sent_ms", header)))])
     assert outcome.codes[0][1].sent_ms == expected

@@ -115,7 +115,7 @@ def test_the_failed_list_is_forgotten_once_another_was_handled(system):
     assert len(system.published) == 2
 
 
-@pytest.mark.parametrize("sent_ms", [b"", b"x", b"-1", b"9" * 30, b"9" * 6000])
+@pytest.mark.parametrize("sent_ms", [None, b"", b"x", b"-1", b"9" * 30, b"9" * 6000])
 def test_a_header_that_is_no_sending_time_stops_nothing(system, sent_ms):
     system.handle([record._replace(headers=(("sent_ms", sent_ms),)) for record in records(0, 2)])
     assert msgspec.json.decode(system.published[0].value, type=RefreshRequest).sent_ms == NOW
