@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from features.availability import is_available
 from features.codec import pack
 from features.event_time import TimeRules
-from features.events import Item, Reason, Refusal, Topic, decode
+from features.events import Id, Item, Reason, Refusal, Topic, decode
 from features.outcomes import ItemRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import ITEM
@@ -75,19 +76,21 @@ class Catalogue:
         return CatalogueOutcome([(item, code) for item, code in codes if item not in newer], dead, counts)
 
     def _decode(self, records: Sequence[Record]) -> tuple[dict[str, News], list[DeadLetter]]:
-        tombstones = [record for record in records if record.value is None and record.key]
-        kept = [record for record in records if record.value is not None or not record.key]
-        decoded = decode(Topic.ITEMS, [record.value for record in kept], self._clock_ms(), self._rules)
-        bad = list(decoded.bad)
-        news = [(record.key.decode(errors="replace"), News(record.offset, 0, None)) for record in tombstones if record.key]
-        for position, event in decoded.good:
-            assert isinstance(event, Item)
-            if kept[position].key == event.item_id.encode():
-                news.append((event.item_id, News(kept[position].offset, sent_ms(kept[position].headers, 0), event)))
+        tombstones = {n for n, record in enumerate(records) if record.value is None and record.key}
+        valued = [n for n in range(len(records)) if n not in tombstones]
+        decoded = decode(Topic.ITEMS, [records[n].value for n in valued], self._clock_ms(), self._rules)
+        bad = [refusal._replace(position=valued[refusal.position]) for refusal in decoded.bad]
+        events = {valued[position]: event for position, event in decoded.good}
+        news: dict[str, News] = {}
+        for n in sorted(events.keys() | tombstones):
+            record, item = records[n], events.get(n)
+            assert item is None or isinstance(item, Item)
+            name = item.item_id if item else _item_id(record.key)
+            if record.key == name.encode():
+                news[name] = News(record.offset, sent_ms(record.headers, 0) if item else 0, item)
             else:
-                bad.append(Refusal(position, Reason.WRONG_KEY, "the record's key is not the event's item_id: set it when producing"))
-        newest = dict(sorted(news, key=lambda entry: entry[1].offset))
-        return newest, [dead_letter(kept[refusal.position], refusal) for refusal in sorted(bad)]
+                bad.append(Refusal(n, Reason.WRONG_KEY, "the record's key is not the item's id: set it when producing"))
+        return news, [dead_letter(records[refusal.position], refusal) for refusal in sorted(bad)]
 
     def _encode(self, news: dict[str, News]) -> tuple[list[tuple[Key, Stored]], list[tuple[str, ItemCode | None]]]:
         recommender = self._current()
@@ -135,6 +138,14 @@ class Catalogue:
     def _row(self, item_id: str, offset: int, row: ItemRow) -> tuple[Key, Stored]:
         """The row; its version counts offsets of the topic `items`."""
         return Key(ITEM.name, (item_id,)), Stored(pack(row), Version(self._epoch, offset + 1), row.ts)
+
+
+def _item_id(key: bytes | None) -> str:
+    """The item that a key names; empty where it can be none's."""
+    try:
+        return msgspec.convert((key or b"").decode(), Id)
+    except (UnicodeDecodeError, msgspec.ValidationError):
+        return ""
 
 
 def _bytes(vector: np.ndarray) -> bytes:

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 from features.apply import Applied, apply, reached
 from features.codec import pack
 from features.event_time import TimeRules
-from features.events import Click, Item, Order, Query, Reason, Refusal, Topic, decode
+from features.events import MAX_EVENT_BYTES, Click, Item, Order, Query, Reason, Refusal, Topic, decode
 from features.queries import query_rows
 from features.rows import Behaviour, Search, UserRow, behaviours, search
 from features.store import Key, OnlineStore, Stored, Version
@@ -217,14 +217,22 @@ def _newest(row: UserRow) -> int:
 
 
 def dead_letter(record: Record, refusal: Refusal) -> DeadLetter:
-    """The message of a refused record, original bytes and place included."""
+    """The message of a refused record with its place, key and value; of each at most MAX_EVENT_BYTES, so that it fits a message."""
+    key, key_cut = _beginning(record.key)
+    value, value_cut = _beginning(record.value)
     return DeadLetter(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
         reason=refusal.reason,
         detail=refusal.detail,
-        key=record.key,
-        value=record.value,
+        key=key,
+        value=value,
         ts=record.timestamp,
+        cut_bytes=key_cut + value_cut,
     )
+
+
+def _beginning(part: bytes | None) -> tuple[bytes | None, int]:
+    """As much of a key or value as a dead letter keeps, and how many bytes it leaves out."""
+    return (None, 0) if part is None else (part[:MAX_EVENT_BYTES], max(0, len(part) - MAX_EVENT_BYTES))

@@ -116,6 +116,14 @@ def test_a_tombstone_and_a_deletion_take_the_item_away(catalogue, store, gone):
     assert (row.deleted, row.vector, row.code, version) == (True, b"", b"", Version(0, 5))
 
 
+@pytest.mark.parametrize("key", [b"\xff", b"\xff" * 400_000, b"x" * 129])
+def test_a_tombstone_whose_key_can_be_no_items_id_is_a_dead_letter(catalogue, key):
+    outcome = catalogue.process([Record(0, key, None), record(1, item())])
+    assert [(letter.offset, letter.reason, letter.value) for letter in outcome.dead] == [(0, "wrong_key", None)]
+    assert [name for name, _ in outcome.codes] == ["new"]
+    assert outcome.counts == {"applied": 1, "dead": 1}
+
+
 def test_of_several_records_of_an_item_the_last_offset_counts(catalogue, store):
     batch = [
         record(0, item("a", title="first")),
