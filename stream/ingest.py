@@ -178,7 +178,8 @@ def _step(topic: Topic, user: str, cached: CachedUser, found: Sequence[Arrived])
     ]
     if applied.user != cached.user.row or version != cached.user.version:
         to_write.append((Key(USER.name, (user,)), Stored(pack(applied.user), version, _newest(applied.user))))
-    categories = sorted({b.category for b in (*fresh, *again)} | changed.keys())
+    written_before = {c for c in needed if _holds(states[c].version, topic, found[0])}  # by a try that may have told nobody
+    categories = sorted({b.category for b in (*fresh, *again)} | changed.keys() | written_before)
     counts = _counts(topic, cached, found, applied, not again and not searches)
     request = RefreshRequest(user_id=user, categories=categories, version=version, event_ts=ts, sent_ms=max(a.sent_ms for a in found))
     return Step(CachedUser(UserState(applied.user, version), states | changed), to_write, counts, request)
