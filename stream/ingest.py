@@ -75,11 +75,10 @@ class Ingest:
         clock_ms: Callable[[], int],
         rules: TimeRules | None = None,
         epoch: int = 0,
-        cached_events: int = 250_000,
+        cached_events: int = 1_000_000,
     ) -> None:
         self._store, self._clock_ms, self._rules = store, clock_ms, rules or TimeRules()
-        self._epoch, self._cached_events = epoch, cached_events  # the bound is per partition
-        self._caches: dict[int, RowCache] = {}
+        self._cache = RowCache(store, epoch, cached_events)
         self._next: dict[tuple[str, int], int] = {}
 
     def process(self, topic: Topic, records: Sequence[Record]) -> Outcome:
@@ -89,7 +88,7 @@ class Ingest:
             StoreUnavailable: nothing is lost, process the same records again.
             Superseded: another worker owns these rows.
         """
-        cache = self._cache(records)
+        self._go_on(records)
         decoded = decode(topic, [record.value for record in records], self._clock_ms(), self._rules)  # 1
         bad = list(decoded.bad)
         pending: dict[str, list[Arrived]] = defaultdict(list)
@@ -103,22 +102,21 @@ class Ingest:
         for _ in range(WRITE_ATTEMPTS):
             if not pending:
                 return outcome
-            pending = self._apply(cache, topic, pending, outcome)
-        self._caches.clear()
+            pending = self._apply(topic, records[0].partition, pending, outcome)
+        self._cache.leave(records[0].partition)
         raise Superseded(f"the rows of {len(pending)} users were refused {WRITE_ATTEMPTS} times: another worker is writing them")
 
-    def _cache(self, records: Sequence[Record]) -> RowCache:
-        """The partition's cache; a new one where the log does not go on where it stopped: another worker may have had it."""
+    def _go_on(self, records: Sequence[Record]) -> None:
+        """Forget the partition's rows where the log does not go on where it stopped: another worker may have had it."""
         topic, partition = records[0].topic, records[0].partition
         if self._next.get((topic, partition)) != records[0].offset:
-            self._caches.pop(partition, None)
+            self._cache.leave(partition)
         self._next[topic, partition] = records[-1].offset + 1
-        return self._caches.setdefault(partition, RowCache(self._store, self._epoch, self._cached_events))
 
-    def _apply(self, cache: RowCache, topic: Topic, arrivals: Mapping[str, list[Arrived]], outcome: Outcome) -> dict[str, list[Arrived]]:
+    def _apply(self, topic: Topic, partition: int, arrivals: Mapping[str, list[Arrived]], outcome: Outcome) -> dict[str, list[Arrived]]:
         """Read, merge and write the rows of these users; gives back those whose write was refused."""
         try:
-            steps = {user: _step(topic, user, *entry) for user, entry in self._read(cache, arrivals).items()}  # 2, 3
+            steps = {user: _step(topic, user, *entry) for user, entry in self._read(partition, arrivals).items()}  # 2, 3
             rows = [row for step in steps.values() for row in step.rows]
             rows += query_rows(a.search for found in arrivals.values() for a in found if a.search)
             accepted = self._store.write(rows)  # 4
@@ -131,24 +129,24 @@ class Ingest:
             if not ok:
                 refused.add(key.entities[0])
         for user in steps.keys() - refused:
-            cache.put(user, steps[user].state)
+            self._cache.put(partition, user, steps[user].state)
             outcome.counts.update(steps[user].counts)
             outcome.refreshes.append(steps[user].request)
         for user in refused:
-            cache.drop(user)
+            self._cache.drop(partition, user)
         return {user: arrivals[user] for user in refused}
 
-    def _read(self, cache: RowCache, arrivals: Mapping[str, list[Arrived]]) -> dict[str, tuple[CachedUser, list[Arrived]]]:
+    def _read(self, partition: int, arrivals: Mapping[str, list[Arrived]]) -> dict[str, tuple[CachedUser, list[Arrived]]]:
         """The rows that each user's step needs: one read, and a second only where a query comes after what it explains."""
         wanted = {user: {b.category for a in found for b in a.behaviours} for user, found in arrivals.items()}
-        cached = cache.load(wanted)
+        cached = self._cache.load(partition, wanted)
         late = {}
         for user, found in arrivals.items():
             more = reached(cached[user].user.row, (), [a.search for a in found if a.search]) - cached[user].categories.keys()
             if more:
                 late[user] = wanted[user] | more
         if late:
-            cached |= cache.load(late)
+            cached |= self._cache.load(partition, late)
         return {user: (cached[user], found) for user, found in arrivals.items()}
 
 
