@@ -25,6 +25,7 @@ from models.codes.codebook import Codebook
 from models.recommender import Recommender
 from stream.ingest import Record, dead_letter
 from stream.messages import DeadLetter, ItemCode
+from stream.partitioning import misplaced
 from stream.sent import sent_ms
 
 
@@ -46,7 +47,7 @@ class News(NamedTuple):
 
 class Catalogue:
     """Applies item events under the recommender that `current` gives at the time, and the codebook that `codebook` gives
-    for a bundle's generation and its own codebook."""
+    for a bundle's generation and its own codebook. `partitions`: how many the topic `items` has."""
 
     def __init__(
         self,
@@ -56,9 +57,10 @@ class Catalogue:
         rules: TimeRules | None = None,
         epoch: int = 0,
         codebook: Callable[[str, Codebook], Codebook] = lambda bundle, own: own,
+        partitions: int = 1,
     ) -> None:
         self._store, self._current, self._clock_ms, self._codebook = store, current, clock_ms, codebook
-        self._rules, self._epoch = rules or TimeRules(), epoch
+        self._rules, self._epoch, self._partitions = rules or TimeRules(), epoch, partitions
 
     def process(self, records: Sequence[Record]) -> CatalogueOutcome:
         """Apply records of one partition of the topic `items`; of several of one item the last counts.
@@ -86,10 +88,12 @@ class Catalogue:
             record, item = records[n], events.get(n)
             assert item is None or isinstance(item, Item)
             name = item.item_id if item else _item_id(record.key)
-            if record.key == name.encode():
-                news[name] = News(record.offset, sent_ms(record.headers, 0) if item else 0, item)
-            else:
+            if record.key != name.encode():
                 bad.append(Refusal(n, Reason.WRONG_KEY, "the record's key is not the item's id: set it when producing"))
+            elif (wrong := misplaced(record.key, record.partition, self._partitions)) is not None:
+                bad.append(Refusal(n, Reason.WRONG_PARTITION, wrong))
+            else:
+                news[name] = News(record.offset, sent_ms(record.headers, 0) if item else 0, item)
         return news, [dead_letter(records[refusal.position], refusal) for refusal in sorted(bad)]
 
     def _encode(self, news: dict[str, News]) -> tuple[list[tuple[Key, Stored]], list[tuple[str, ItemCode | None]]]:

@@ -19,6 +19,7 @@ from features.rows import Behaviour, Search, UserRow, behaviours, search
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CATEGORY
 from stream.messages import DeadLetter, RefreshRequest
+from stream.partitioning import misplaced
 from stream.row_cache import CachedUser, CategoryState, RowCache, Superseded, UserState
 from stream.sent import sent_ms
 
@@ -67,7 +68,7 @@ class Step(NamedTuple):
 
 
 class Ingest:
-    """Applies batches to the rows of a store. Not thread-safe: one batch at a time."""
+    """Applies batches to the rows of a store. Not thread-safe: one batch at a time. `partitions`: how many each topic has."""
 
     def __init__(
         self,
@@ -76,8 +77,9 @@ class Ingest:
         rules: TimeRules | None = None,
         epoch: int = 0,
         cached_events: int = 1_000_000,
+        partitions: int = 1,
     ) -> None:
-        self._store, self._clock_ms, self._rules = store, clock_ms, rules or TimeRules()
+        self._store, self._clock_ms, self._rules, self._partitions = store, clock_ms, rules or TimeRules(), partitions
         self._cache = RowCache(store, epoch, cached_events)
         self._next: dict[tuple[str, int], int] = {}
 
@@ -89,15 +91,7 @@ class Ingest:
             Superseded: another worker owns these rows.
         """
         self._go_on(records)
-        decoded = decode(topic, [record.value for record in records], self._clock_ms(), self._rules)  # 1
-        bad = list(decoded.bad)
-        pending: dict[str, list[Arrived]] = defaultdict(list)
-        for position, event in decoded.good:
-            assert not isinstance(event, Item)
-            if records[position].key == event.user_id.encode():
-                pending[event.user_id].append(_arrived(records[position], event))
-            else:
-                bad.append(Refusal(position, Reason.WRONG_KEY, "the record's key is not the event's user_id: set it when producing"))
+        pending, bad = self._decode(topic, records)  # 1
         outcome = Outcome([], [dead_letter(records[b.position], b) for b in sorted(bad)], Counter(dead=len(bad)), Counter(), Counter())
         for _ in range(WRITE_ATTEMPTS):
             if not pending:
@@ -112,6 +106,27 @@ class Ingest:
         if self._next.get((topic, partition)) != records[0].offset:
             self._cache.leave(partition)
         self._next[topic, partition] = records[-1].offset + 1
+
+    def _decode(self, topic: Topic, records: Sequence[Record]) -> tuple[dict[str, list[Arrived]], list[Refusal]]:
+        """What arrived, by user, and what is refused. A user who is cached for the partition was found to belong there."""
+        partition = records[0].partition
+        decoded = decode(topic, [record.value for record in records], self._clock_ms(), self._rules)
+        bad = list(decoded.bad)
+        good: dict[str, list[tuple[int, Click | Query | Order]]] = defaultdict(list)
+        for position, event in decoded.good:
+            assert not isinstance(event, Item)
+            if records[position].key == event.user_id.encode():
+                good[event.user_id].append((position, event))
+            else:
+                bad.append(Refusal(position, Reason.WRONG_KEY, "the record's key is not the event's user_id: set it when producing"))
+        arrivals: dict[str, list[Arrived]] = {}
+        for user, found in good.items():
+            wrong = None if self._cache.holds(partition, user) else misplaced(user.encode(), partition, self._partitions)
+            if wrong is None:
+                arrivals[user] = [_arrived(records[position], event) for position, event in found]
+            else:
+                bad += [Refusal(position, Reason.WRONG_PARTITION, wrong) for position, _ in found]
+        return arrivals, bad
 
     def _apply(self, topic: Topic, partition: int, arrivals: Mapping[str, list[Arrived]], outcome: Outcome) -> dict[str, list[Arrived]]:
         """Read, merge and write the rows of these users; gives back those whose write was refused."""

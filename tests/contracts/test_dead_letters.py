@@ -2,19 +2,25 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
+from kafka.consumer.fetcher import ConsumerRecord
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from infra.cli import make_app
 from infra.local import embedded
 from infra.local.processes import Supervisor
+from stream.admin import count_partitions, create_topics
 from stream.connection import Connection
-from stream.dead_letters import CutDeadLetter, NoSuchDeadLetter, Place, Wanted, find, read
+from stream.dead_letters import CutDeadLetter, NoSuchDeadLetter, Place, Wanted, find, read, replay
 from stream.messages import DeadLetter
+from stream.partitioning import partition_of
 
 LETTERS = [
     DeadLetter(topic="clicks", partition=0, offset=7, reason="bad_json", detail="cut short", key=b"u1", value=b"\xff{", ts=1000),
@@ -49,6 +55,11 @@ def run(*arguments: str) -> dict:
     return json.loads(done.stdout)
 
 
+def received(broker: str, count: int, *topics: str) -> list[ConsumerRecord]:
+    with closing(KafkaConsumer(*topics, bootstrap_servers=broker, auto_offset_reset="earliest", consumer_timeout_ms=30_000)) as consumer:
+        return list(islice(consumer, count))
+
+
 def test_list_filters_and_show(broker: str) -> None:
     found = run("list")
     assert found["total"] == 4
@@ -67,13 +78,22 @@ def test_replay_sends_the_original_and_leaves_out_what_is_cut(broker: str) -> No
         CliRunner().invoke(make_app(), ["dlq", "replay", cut["place"]], catch_exceptions=False)
     assert run("replay", "--topic", "clicks") == {"sent": 1, "left_out": [cut["place"]]}
     assert run("replay", "--topic", "orders") == {"sent": 2, "left_out": []}
-    consumer = KafkaConsumer("clicks", "orders", bootstrap_servers=broker, auto_offset_reset="earliest", consumer_timeout_ms=3000)
-    records = sorted(((r.topic, r.key, r.value, r.timestamp) for r in consumer), key=lambda r: r[3])
-    consumer.close()
+    records = sorted(((r.topic, r.key, r.value, r.timestamp) for r in received(broker, 3, "clicks", "orders")), key=lambda r: r[3])
     assert records[0] == ("clicks", b"u1", b"\xff{", 1000)
     assert records[1] == ("orders", b"u2", None, 2000)
     assert records[2][0] == "orders"
-    assert len(records) == 3
+
+
+def test_replay_chooses_the_partition_by_the_key_and_not_where_the_letter_lay(broker: str) -> None:
+    connection = Connection(bootstrap=broker)
+    create_topics(connection, "four.", partitions=4, replication=1)
+    assert count_partitions(connection, "four.clicks") == 4
+    keys = [f"u{n}".encode() for n in range(12)]
+    wrong = {key: (partition_of(key, 4) + 1) % 4 for key in keys}
+    letters = [replace(LETTERS[0], topic="four.clicks", partition=at, reason="wrong_partition", key=key) for key, at in wrong.items()]
+    assert replay(connection, letters, 1) == len(keys)
+    found = {record.key: record.partition for record in received(broker, len(keys), "four.clicks")}
+    assert found == {key: partition_of(key, 4) for key in keys}
 
 
 def test_unknown_places_are_refused(broker: str) -> None:
