@@ -62,7 +62,7 @@ async def prepare(bootstrap: str, partitions: int) -> list[Batch]:
     finally:
         await consumer.stop()
     store = _Recorder()
-    ingest, batches = Ingest(store, wall_ms), []
+    ingest, batches = Ingest(store, wall_ms, partitions=partitions), []
     for (topic, partition), records in _pieces(lanes):
         ingest.process(Topic(topic), records)
         hashes = [(entity_key(key.view, key.entities) + b"everlong", _mapping(key, row)) for key, row in store.written]

@@ -109,6 +109,7 @@ class Reason(StrEnum):
     FUTURE = "future"
     BEYOND_RETENTION = "beyond_retention"
     WRONG_KEY = "wrong_key"
+    WRONG_PARTITION = "wrong_partition"
 
 
 class Refusal(NamedTuple):

@@ -80,7 +80,10 @@ class Settings(BaseSettings):
         description="`redis://[user:password@]host[:port][/db]`; `rediss://` with TLS (authority: `?ssl_ca_certs=FILE`); "
         "`redis+cluster://` or `rediss+cluster://` a cluster; `sqlite:///FILE`; `memory://` for one process. Unset: the embedded Valkey.",
     )
-    cached_events: Count = Field(250_000, description="Events in the rows that an ingest worker keeps in memory.")
+    cached_events: Count = Field(
+        1_000_000,
+        description="Events, queries, categories and purchases in the rows that an ingest worker keeps in memory: 150 to 300 bytes each.",
+    )
 
     data_dir: Path = Field(Path(".everlong"), description="Where embedded broker, embedded store and trained bundles live.")
     bundle: Path | None = Field(

@@ -80,6 +80,17 @@ def create_topics(connection: Connection, prefix: str, partitions: int, replicat
     return [prefixed(prefix, topic) for topic in missing]
 
 
+def count_partitions(connection: Connection, name: str) -> int:
+    """How many partitions a topic has; `name` is the broker's.
+
+    Raises:
+        KeyError: there is no such topic.
+        KafkaError: no broker answered.
+    """
+    with _admin(connection, 30) as admin:
+        return _partitions(admin, [name])[name]
+
+
 @contextmanager
 def _admin(connection: Connection, timeout_s: float) -> Iterator[KafkaAdminClient]:
     timeout_ms = int(timeout_s * 1000)

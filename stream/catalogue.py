@@ -11,12 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from features.availability import is_available
 from features.codec import pack
 from features.event_time import TimeRules
-from features.events import Item, Reason, Refusal, Topic, decode
+from features.events import Id, Item, Reason, Refusal, Topic, decode
 from features.outcomes import ItemRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import ITEM
@@ -24,6 +25,7 @@ from models.codes.codebook import Codebook
 from models.recommender import Recommender
 from stream.ingest import Record, dead_letter
 from stream.messages import DeadLetter, ItemCode
+from stream.partitioning import misplaced
 from stream.sent import sent_ms
 
 
@@ -45,7 +47,7 @@ class News(NamedTuple):
 
 class Catalogue:
     """Applies item events under the recommender that `current` gives at the time, and the codebook that `codebook` gives
-    for a bundle's generation and its own codebook."""
+    for a bundle's generation and its own codebook. `partitions`: how many the topic `items` has."""
 
     def __init__(
         self,
@@ -55,9 +57,10 @@ class Catalogue:
         rules: TimeRules | None = None,
         epoch: int = 0,
         codebook: Callable[[str, Codebook], Codebook] = lambda bundle, own: own,
+        partitions: int = 1,
     ) -> None:
         self._store, self._current, self._clock_ms, self._codebook = store, current, clock_ms, codebook
-        self._rules, self._epoch = rules or TimeRules(), epoch
+        self._rules, self._epoch, self._partitions = rules or TimeRules(), epoch, partitions
 
     def process(self, records: Sequence[Record]) -> CatalogueOutcome:
         """Apply records of one partition of the topic `items`; of several of one item the last counts.
@@ -75,19 +78,23 @@ class Catalogue:
         return CatalogueOutcome([(item, code) for item, code in codes if item not in newer], dead, counts)
 
     def _decode(self, records: Sequence[Record]) -> tuple[dict[str, News], list[DeadLetter]]:
-        tombstones = [record for record in records if record.value is None and record.key]
-        kept = [record for record in records if record.value is not None or not record.key]
-        decoded = decode(Topic.ITEMS, [record.value for record in kept], self._clock_ms(), self._rules)
-        bad = list(decoded.bad)
-        news = [(record.key.decode(errors="replace"), News(record.offset, 0, None)) for record in tombstones if record.key]
-        for position, event in decoded.good:
-            assert isinstance(event, Item)
-            if kept[position].key == event.item_id.encode():
-                news.append((event.item_id, News(kept[position].offset, sent_ms(kept[position].headers, 0), event)))
+        tombstones = {n for n, record in enumerate(records) if record.value is None and record.key}
+        valued = [n for n in range(len(records)) if n not in tombstones]
+        decoded = decode(Topic.ITEMS, [records[n].value for n in valued], self._clock_ms(), self._rules)
+        bad = [refusal._replace(position=valued[refusal.position]) for refusal in decoded.bad]
+        events = {valued[position]: event for position, event in decoded.good}
+        news: dict[str, News] = {}
+        for n in sorted(events.keys() | tombstones):
+            record, item = records[n], events.get(n)
+            assert item is None or isinstance(item, Item)
+            name = item.item_id if item else _item_id(record.key)
+            if record.key != name.encode():
+                bad.append(Refusal(n, Reason.WRONG_KEY, "the record's key is not the item's id: set it when producing"))
+            elif (wrong := misplaced(record.key, record.partition, self._partitions)) is not None:
+                bad.append(Refusal(n, Reason.WRONG_PARTITION, wrong))
             else:
-                bad.append(Refusal(position, Reason.WRONG_KEY, "the record's key is not the event's item_id: set it when producing"))
-        newest = dict(sorted(news, key=lambda entry: entry[1].offset))
-        return newest, [dead_letter(kept[refusal.position], refusal) for refusal in sorted(bad)]
+                news[name] = News(record.offset, sent_ms(record.headers, 0) if item else 0, item)
+        return news, [dead_letter(records[refusal.position], refusal) for refusal in sorted(bad)]
 
     def _encode(self, news: dict[str, News]) -> tuple[list[tuple[Key, Stored]], list[tuple[str, ItemCode | None]]]:
         recommender = self._current()
@@ -135,6 +142,14 @@ class Catalogue:
     def _row(self, item_id: str, offset: int, row: ItemRow) -> tuple[Key, Stored]:
         """The row; its version counts offsets of the topic `items`."""
         return Key(ITEM.name, (item_id,)), Stored(pack(row), Version(self._epoch, offset + 1), row.ts)
+
+
+def _item_id(key: bytes | None) -> str:
+    """The item that a key names; empty where it can be none's."""
+    try:
+        return msgspec.convert((key or b"").decode(), Id)
+    except (UnicodeDecodeError, msgspec.ValidationError):
+        return ""
 
 
 def _bytes(vector: np.ndarray) -> bytes:

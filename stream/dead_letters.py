@@ -28,6 +28,16 @@ class NoSuchDeadLetter(LookupError):
     """The topic holds no dead letter at that place."""
 
 
+class CutDeadLetter(ValueError):
+    """A dead letter keeps only the beginning of its record: there is no event to send again."""
+
+    def __init__(self, letter: DeadLetter) -> None:
+        super().__init__(
+            f"the record of {letter.topic} {letter.partition}:{letter.offset} was too long to be kept, {letter.cut_bytes} bytes of it are "
+            "missing: send the event anew from where it came"
+        )
+
+
 class Place(NamedTuple):
     """Where a dead letter lies in the topic of dead letters; written `partition:offset`."""
 
@@ -108,7 +118,14 @@ def find(connection: Connection, topic: str, place: Place) -> Found:
 
 
 def replay(connection: Connection, letters: Sequence[DeadLetter], sent_ms: int) -> int:
-    """Send the original bytes, key and time stamp again to the original topics; how many. Returns once the broker has them."""
+    """Send the original bytes, key and time stamp again to the original topics; how many. Returns once the broker has them.
+
+    Raises:
+        CutDeadLetter: one of them is not whole; none was sent.
+    """
+    for letter in letters:
+        if letter.cut_bytes:
+            raise CutDeadLetter(letter)
     headers = [("sent_ms", str(sent_ms).encode())]
     with closing(KafkaProducer(**connection.for_kafka_python(), acks="all")) as producer:
         sent = []

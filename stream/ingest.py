@@ -13,12 +13,13 @@ from typing import NamedTuple, Protocol
 from features.apply import Applied, apply, reached
 from features.codec import pack
 from features.event_time import TimeRules
-from features.events import Click, Item, Order, Query, Reason, Refusal, Topic, decode
+from features.events import MAX_EVENT_BYTES, Click, Item, Order, Query, Reason, Refusal, Topic, decode
 from features.queries import query_rows
 from features.rows import Behaviour, Search, UserRow, behaviours, search
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CATEGORY
 from stream.messages import DeadLetter, RefreshRequest
+from stream.partitioning import misplaced
 from stream.row_cache import CachedUser, CategoryState, RowCache, Superseded, UserState
 from stream.sent import sent_ms
 
@@ -34,7 +35,7 @@ class Record(Protocol):
     timestamp: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Sequence[tuple[str, bytes | None]]
 
 
 class Outcome(NamedTuple):
@@ -67,7 +68,7 @@ class Step(NamedTuple):
 
 
 class Ingest:
-    """Applies batches to the rows of a store. Not thread-safe: one batch at a time."""
+    """Applies batches to the rows of a store. Not thread-safe: one batch at a time. `partitions`: how many each topic has."""
 
     def __init__(
         self,
@@ -75,11 +76,11 @@ class Ingest:
         clock_ms: Callable[[], int],
         rules: TimeRules | None = None,
         epoch: int = 0,
-        cached_events: int = 250_000,
+        cached_events: int = 1_000_000,
+        partitions: int = 1,
     ) -> None:
-        self._store, self._clock_ms, self._rules = store, clock_ms, rules or TimeRules()
-        self._epoch, self._cached_events = epoch, cached_events  # the bound is per partition
-        self._caches: dict[int, RowCache] = {}
+        self._store, self._clock_ms, self._rules, self._partitions = store, clock_ms, rules or TimeRules(), partitions
+        self._cache = RowCache(store, epoch, cached_events)
         self._next: dict[tuple[str, int], int] = {}
 
     def process(self, topic: Topic, records: Sequence[Record]) -> Outcome:
@@ -89,36 +90,48 @@ class Ingest:
             StoreUnavailable: nothing is lost, process the same records again.
             Superseded: another worker owns these rows.
         """
-        cache = self._cache(records)
-        decoded = decode(topic, [record.value for record in records], self._clock_ms(), self._rules)  # 1
-        bad = list(decoded.bad)
-        pending: dict[str, list[Arrived]] = defaultdict(list)
-        for position, event in decoded.good:
-            assert not isinstance(event, Item)
-            if records[position].key == event.user_id.encode():
-                pending[event.user_id].append(_arrived(records[position], event))
-            else:
-                bad.append(Refusal(position, Reason.WRONG_KEY, "the record's key is not the event's user_id: set it when producing"))
+        self._go_on(records)
+        pending, bad = self._decode(topic, records)  # 1
         outcome = Outcome([], [dead_letter(records[b.position], b) for b in sorted(bad)], Counter(dead=len(bad)), Counter(), Counter())
         for _ in range(WRITE_ATTEMPTS):
             if not pending:
                 return outcome
-            pending = self._apply(cache, topic, pending, outcome)
-        self._caches.clear()
+            pending = self._apply(topic, records[0].partition, pending, outcome)
+        self._cache.leave(records[0].partition)
         raise Superseded(f"the rows of {len(pending)} users were refused {WRITE_ATTEMPTS} times: another worker is writing them")
 
-    def _cache(self, records: Sequence[Record]) -> RowCache:
-        """The partition's cache; a new one where the log does not go on where it stopped: another worker may have had it."""
+    def _go_on(self, records: Sequence[Record]) -> None:
+        """Forget the partition's rows where the log does not go on where it stopped: another worker may have had it."""
         topic, partition = records[0].topic, records[0].partition
         if self._next.get((topic, partition)) != records[0].offset:
-            self._caches.pop(partition, None)
+            self._cache.leave(partition)
         self._next[topic, partition] = records[-1].offset + 1
-        return self._caches.setdefault(partition, RowCache(self._store, self._epoch, self._cached_events))
 
-    def _apply(self, cache: RowCache, topic: Topic, arrivals: Mapping[str, list[Arrived]], outcome: Outcome) -> dict[str, list[Arrived]]:
+    def _decode(self, topic: Topic, records: Sequence[Record]) -> tuple[dict[str, list[Arrived]], list[Refusal]]:
+        """What arrived, by user, and what is refused. A user who is cached for the partition was found to belong there."""
+        partition = records[0].partition
+        decoded = decode(topic, [record.value for record in records], self._clock_ms(), self._rules)
+        bad = list(decoded.bad)
+        good: dict[str, list[tuple[int, Click | Query | Order]]] = defaultdict(list)
+        for position, event in decoded.good:
+            assert not isinstance(event, Item)
+            if records[position].key == event.user_id.encode():
+                good[event.user_id].append((position, event))
+            else:
+                bad.append(Refusal(position, Reason.WRONG_KEY, "the record's key is not the event's user_id: set it when producing"))
+        arrivals: dict[str, list[Arrived]] = {}
+        for user, found in good.items():
+            wrong = None if self._cache.holds(partition, user) else misplaced(user.encode(), partition, self._partitions)
+            if wrong is None:
+                arrivals[user] = [_arrived(records[position], event) for position, event in found]
+            else:
+                bad += [Refusal(position, Reason.WRONG_PARTITION, wrong) for position, _ in found]
+        return arrivals, bad
+
+    def _apply(self, topic: Topic, partition: int, arrivals: Mapping[str, list[Arrived]], outcome: Outcome) -> dict[str, list[Arrived]]:
         """Read, merge and write the rows of these users; gives back those whose write was refused."""
         try:
-            steps = {user: _step(topic, user, *entry) for user, entry in self._read(cache, arrivals).items()}  # 2, 3
+            steps = {user: _step(topic, user, *entry) for user, entry in self._read(partition, arrivals).items()}  # 2, 3
             rows = [row for step in steps.values() for row in step.rows]
             rows += query_rows(a.search for found in arrivals.values() for a in found if a.search)
             accepted = self._store.write(rows)  # 4
@@ -131,24 +144,24 @@ class Ingest:
             if not ok:
                 refused.add(key.entities[0])
         for user in steps.keys() - refused:
-            cache.put(user, steps[user].state)
+            self._cache.put(partition, user, steps[user].state)
             outcome.counts.update(steps[user].counts)
             outcome.refreshes.append(steps[user].request)
         for user in refused:
-            cache.drop(user)
+            self._cache.drop(partition, user)
         return {user: arrivals[user] for user in refused}
 
-    def _read(self, cache: RowCache, arrivals: Mapping[str, list[Arrived]]) -> dict[str, tuple[CachedUser, list[Arrived]]]:
+    def _read(self, partition: int, arrivals: Mapping[str, list[Arrived]]) -> dict[str, tuple[CachedUser, list[Arrived]]]:
         """The rows that each user's step needs: one read, and a second only where a query comes after what it explains."""
         wanted = {user: {b.category for a in found for b in a.behaviours} for user, found in arrivals.items()}
-        cached = cache.load(wanted)
+        cached = self._cache.load(partition, wanted)
         late = {}
         for user, found in arrivals.items():
             more = reached(cached[user].user.row, (), [a.search for a in found if a.search]) - cached[user].categories.keys()
             if more:
                 late[user] = wanted[user] | more
         if late:
-            cached |= cache.load(late)
+            cached |= self._cache.load(partition, late)
         return {user: (cached[user], found) for user, found in arrivals.items()}
 
 
@@ -178,7 +191,8 @@ def _step(topic: Topic, user: str, cached: CachedUser, found: Sequence[Arrived])
     ]
     if applied.user != cached.user.row or version != cached.user.version:
         to_write.append((Key(USER.name, (user,)), Stored(pack(applied.user), version, _newest(applied.user))))
-    categories = sorted({b.category for b in (*fresh, *again)} | changed.keys())
+    written_before = {c for c in needed if _holds(states[c].version, topic, found[0])}  # by a try that may have told nobody
+    categories = sorted({b.category for b in (*fresh, *again)} | changed.keys() | written_before)
     counts = _counts(topic, cached, found, applied, not again and not searches)
     request = RefreshRequest(user_id=user, categories=categories, version=version, event_ts=ts, sent_ms=max(a.sent_ms for a in found))
     return Step(CachedUser(UserState(applied.user, version), states | changed), to_write, counts, request)
@@ -217,14 +231,22 @@ def _newest(row: UserRow) -> int:
 
 
 def dead_letter(record: Record, refusal: Refusal) -> DeadLetter:
-    """The message of a refused record, original bytes and place included."""
+    """The message of a refused record with its place, key and value; of each at most MAX_EVENT_BYTES, so that it fits a message."""
+    key, key_cut = _beginning(record.key)
+    value, value_cut = _beginning(record.value)
     return DeadLetter(
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
         reason=refusal.reason,
         detail=refusal.detail,
-        key=record.key,
-        value=record.value,
+        key=key,
+        value=value,
         ts=record.timestamp,
+        cut_bytes=key_cut + value_cut,
     )
+
+
+def _beginning(part: bytes | None) -> tuple[bytes | None, int]:
+    """As much of a key or value as a dead letter keeps, and how many bytes it leaves out."""
+    return (None, 0) if part is None else (part[:MAX_EVENT_BYTES], max(0, len(part) - MAX_EVENT_BYTES))

@@ -163,7 +163,10 @@ class CandidateSet(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `events.dlq`: an event that was refused, with its original bytes (base64 in JSON)."""
+    """Topic `events.dlq`: an event that was refused, with its original bytes (base64 in JSON).
+
+    `cut_bytes`: how many of key and value are missing, of each that was too long to be kept the end; 0: both are whole.
+    """
 
     topic: str
     partition: int
@@ -173,3 +176,4 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes | None
     value: bytes | None
     ts: int
+    cut_bytes: int = 0

@@ -1,4 +1,4 @@
-"""The rows of one partition as its only writer knows them: a bounded cache in front of the store, read in one round trip."""
+"""Rows as their only writer knows them: a bounded cache in front of the store, read in one round trip."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -35,28 +35,33 @@ class CachedUser(NamedTuple):
     categories: dict[str, CategoryState]
 
     @property
-    def events(self) -> int:
-        """How many events it holds: what the cache's bound counts."""
-        return 1 + len(self.user.row.recent) + sum(1 + len(state.row.events) for state in self.categories.values())
+    def size(self) -> int:
+        """Its rows and the elements of all their lists: what the cache's bound counts."""
+        row = self.user.row
+        elements = len(row.recent) + len(row.queries) + len(row.categories) + len(row.bought)
+        return 1 + elements + sum(1 + len(state.row.events) + len(state.row.folded) for state in self.categories.values())
 
 
 class RowCache:
-    """Least recently used users, bounded by the number of events that their rows hold."""
+    """Least recently used users of all partitions of a worker, bounded by the sum of their sizes.
 
-    def __init__(self, store: OnlineStore, epoch: int, max_events: int) -> None:
-        self._store, self._epoch, self._max_events = store, epoch, max_events
-        self._users: OrderedDict[str, CachedUser] = OrderedDict()
-        self._sizes: dict[str, int] = {}
-        self._events = 0
+    Users of a partition that another worker has taken over are used no more, so they are the next to go.
+    """
 
-    def load(self, wanted: Mapping[str, set[str]]) -> dict[str, CachedUser]:
-        """The users with at least these categories; whatever is not cached comes in one read.
+    def __init__(self, store: OnlineStore, epoch: int, bound: int) -> None:
+        self._store, self._epoch, self._bound = store, epoch, bound
+        self._users: OrderedDict[tuple[int, str], CachedUser] = OrderedDict()
+        self._sizes: dict[tuple[int, str], int] = {}
+        self._size = 0
+
+    def load(self, partition: int, wanted: Mapping[str, set[str]]) -> dict[str, CachedUser]:
+        """The users of a partition with at least these categories; whatever is not cached comes in one read.
 
         Raises:
             StoreUnavailable: the store did not answer.
             Superseded: the store holds a row of a newer epoch.
         """
-        cached = {user: self._users.get(user) for user in wanted}
+        cached = {user: self._users.get((partition, user)) for user in wanted}
         missing: list[Key] = []
         for user, categories in wanted.items():
             held = cached[user]
@@ -66,29 +71,38 @@ class RowCache:
         loaded = {}
         for user, categories in wanted.items():
             held = cached[user]
-            if held is not None and user in self._users and categories <= held.categories.keys():
-                self._users.move_to_end(user)
+            if held is not None and self.holds(partition, user) and categories <= held.categories.keys():
+                self._users.move_to_end((partition, user))
                 loaded[user] = held
                 continue
             held = held or CachedUser(self._user_state(found[Key(USER.name, (user,))]), {})
             new = {c: self._category_state(found[Key(USER_CATEGORY.name, (user, c))]) for c in categories - held.categories.keys()}
-            loaded[user] = self.put(user, CachedUser(held.user, held.categories | new))
+            loaded[user] = self.put(partition, user, CachedUser(held.user, held.categories | new))
         return loaded
 
-    def put(self, user: str, state: CachedUser) -> CachedUser:
+    def holds(self, partition: int, user: str) -> bool:
+        """Whether this user is cached for this partition."""
+        return (partition, user) in self._users
+
+    def put(self, partition: int, user: str, state: CachedUser) -> CachedUser:
         """Keep what is now true of a user, and let the least recently used go where the bound is passed."""
-        self.drop(user)
-        self._users[user] = state
-        self._sizes[user] = state.events
-        self._events += self._sizes[user]
-        while self._events > self._max_events and len(self._users) > 1:
-            self.drop(next(iter(self._users)))
+        self.drop(partition, user)
+        self._users[partition, user] = state
+        self._sizes[partition, user] = state.size
+        self._size += self._sizes[partition, user]
+        while self._size > self._bound and len(self._users) > 1:
+            self.drop(*next(iter(self._users)))
         return state
 
-    def drop(self, user: str) -> None:
+    def drop(self, partition: int, user: str) -> None:
         """Forget a user, if cached: the next load reads the store."""
-        if self._users.pop(user, None) is not None:
-            self._events -= self._sizes.pop(user)
+        if self._users.pop((partition, user), None) is not None:
+            self._size -= self._sizes.pop((partition, user))
+
+    def leave(self, partition: int) -> None:
+        """Forget all users of a partition."""
+        for place in [place for place in self._users if place[0] == partition]:
+            self.drop(*place)
 
     def _user_state(self, stored: Stored | None) -> UserState:
         return UserState(unpack(UserRow, stored.packed), self._version(stored)) if stored else UserState(UserRow(), Version(self._epoch))

@@ -12,9 +12,9 @@ def sent_header(now_ms: int | None = None) -> tuple[str, bytes]:
     return SENT_HEADER, b"%d" % (int(time() * 1000) if now_ms is None else now_ms)
 
 
-def sent_ms(headers: Sequence[tuple[str, bytes]] | None, default: int) -> int:
+def sent_ms(headers: Sequence[tuple[str, bytes | None]] | None, default: int) -> int:
     """When a record was sent (wall clock, ms) by its headers, `default` where they do not say or not properly."""
     for name, value in headers or ():
-        if name == SENT_HEADER and value.isdigit() and len(value) < LONGEST:
+        if name == SENT_HEADER and value is not None and value.isdigit() and len(value) < LONGEST:
             return int(value)
     return default

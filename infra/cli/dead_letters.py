@@ -68,21 +68,27 @@ def replay(
     every: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send dead letters again to the topics they came from; one that is applied is counted once, however often it is sent."""
+    """Send dead letters again to the topics they came from; one that is applied is counted once, however often it is sent.
+
+    Of a record that was too long only the beginning is kept: it cannot be sent. Named, it is an error; else it is left out.
+    """
     from stream import dead_letters
 
     if place is None and not (every or topic or reason or since):
         raise typer.BadParameter("name a PARTITION:OFFSET, choose with --topic, --reason or --since, or give --all")
     connection, name, prefix = _topic()
     if place is not None:
-        chosen = [dead_letters.find(connection, name, dead_letters.Place.parse(place))]
+        chosen, cut = [dead_letters.find(connection, name, dead_letters.Place.parse(place))], []
     else:
-        chosen = list(dead_letters.read(connection, name, _wanted(prefix, topic, reason, since)))
-    sent = dead_letters.replay(connection, [found.letter for found in chosen], time.time_ns() // 1_000_000)
+        found = list(dead_letters.read(connection, name, _wanted(prefix, topic, reason, since)))
+        chosen, cut = [one for one in found if not one.letter.cut_bytes], [str(one.place) for one in found if one.letter.cut_bytes]
+    sent = dead_letters.replay(connection, [one.letter for one in chosen], time.time_ns() // 1_000_000)
     if as_json:
-        print_json({"sent": sent})
-    else:
-        say(f"{sent} dead letters sent again")
+        print_json({"sent": sent, "left_out": cut})
+        return
+    say(f"{sent} dead letters sent again")
+    if cut:
+        say(f"left out, as only the beginning of their records is kept: {', '.join(cut)}")
 
 
 def _topic() -> "tuple[Connection, str, str]":
@@ -116,6 +122,7 @@ def _described(found: "Found") -> dict[str, object]:
         "detail": letter.detail,
         "ts": letter.ts,
         "bytes": len(letter.value) if letter.value is not None else None,
+        "cut_bytes": letter.cut_bytes,
     }
 
 

@@ -51,7 +51,13 @@ class CatalogueWorker:
         book = self._codebooks.book
         self._keeper = CodesKeeper(frame, book, lambda: self._recommender().bundle)
         self._catalogue = Catalogue(
-            frame.store, self._recommender, wall_ms, frame.settings.time_rules, frame.settings.epoch, codebook=book.used
+            frame.store,
+            self._recommender,
+            wall_ms,
+            frame.settings.time_rules,
+            frame.settings.epoch,
+            codebook=book.used,
+            partitions=frame.partitions(ITEMS),
         )
         self._one_at_a_time = asyncio.Lock()
         self._looked_at, self._encoded = 0.0, ""

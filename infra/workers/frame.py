@@ -18,7 +18,7 @@ from infra.health import Health
 from infra.metrics import Metrics, serve_metrics
 from infra.settings import Settings
 from infra.wiring import connection, open_online_store
-from stream.admin import create_topics, wait_for_broker
+from stream.admin import count_partitions, create_topics, wait_for_broker
 from stream.agents import Backoff, Handle, batch_agent
 from stream.app import make_app, run
 from stream.outbound import Outbound, Outgoing, PublishFailed
@@ -78,6 +78,10 @@ class Frame:
     def topic(self, spec: TopicSpec) -> str:
         """The broker's name of a topic."""
         return prefixed(self.settings.topic_prefix, spec)
+
+    def partitions(self, spec: TopicSpec) -> int:
+        """How many partitions a topic has, as the broker says now."""
+        return count_partitions(self.connection, self.topic(spec))
 
     def read(self, topics: Sequence[TopicSpec], handle: Handle, in_step: bool, together: int = 1) -> None:
         """Give every list of these topics to `handle`; a failed try is counted and tried again in place."""

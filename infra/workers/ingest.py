@@ -16,13 +16,14 @@ from stream.dead_letters import outgoing
 from stream.ingest import Ingest, Outcome
 from stream.outbound import Outgoing
 from stream.sent import sent_header
-from stream.topics import BEHAVIOUR, REFRESH, prefixed
+from stream.topics import BEHAVIOUR, CLICKS, REFRESH, prefixed
 
 
 def run(settings: Settings) -> int:
     """Run it until a signal; the exit code."""
     frame = Frame("ingest", settings)
-    ingest = Ingest(frame.store, wall_ms, settings.time_rules, settings.epoch, settings.cached_events)
+    partitions = frame.partitions(CLICKS)  # as many as the others have: create_topics refuses what differs
+    ingest = Ingest(frame.store, wall_ms, settings.time_rules, settings.epoch, settings.cached_events, partitions)
     frame.read(BEHAVIOUR, IngestWorker(ingest, frame.publish, frame.metrics, settings.topic_prefix).handle, in_step=True)
     return frame.run()
 

@@ -2,24 +2,31 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 
 import msgspec
 import pytest
 from kafka import KafkaConsumer, KafkaProducer
+from kafka.consumer.fetcher import ConsumerRecord
+from msgspec.structs import replace
 from typer.testing import CliRunner
 
 from infra.cli import make_app
 from infra.local import embedded
 from infra.local.processes import Supervisor
+from stream.admin import count_partitions, create_topics
 from stream.connection import Connection
-from stream.dead_letters import NoSuchDeadLetter, Place, Wanted, find, read
+from stream.dead_letters import CutDeadLetter, NoSuchDeadLetter, Place, Wanted, find, read, replay
 from stream.messages import DeadLetter
+from stream.partitioning import partition_of
 
 LETTERS = [
     DeadLetter(topic="clicks", partition=0, offset=7, reason="bad_json", detail="cut short", key=b"u1", value=b"\xff{", ts=1000),
     DeadLetter(topic="orders", partition=1, offset=8, reason="empty", detail="no value", key=b"u2", value=None, ts=2000),
     DeadLetter(topic="orders", partition=1, offset=9, reason="empty", detail="no value, no key", key=None, value=None, ts=3000),
+    DeadLetter(topic="clicks", partition=2, offset=4, reason="oversized", detail="9 bytes", key=b"u", value=b"12", ts=4000, cut_bytes=7),
 ]
 
 
@@ -48,9 +55,14 @@ def run(*arguments: str) -> dict:
     return json.loads(done.stdout)
 
 
+def received(broker: str, count: int, *topics: str) -> list[ConsumerRecord]:
+    with closing(KafkaConsumer(*topics, bootstrap_servers=broker, auto_offset_reset="earliest", consumer_timeout_ms=30_000)) as consumer:
+        return list(islice(consumer, count))
+
+
 def test_list_filters_and_show(broker: str) -> None:
     found = run("list")
-    assert found["total"] == 3
+    assert found["total"] == 4
     assert found["dead_letters"][-1]["offset"] in (7, 8, 9)
     assert run("list", "--topic", "orders", "--reason", "empty", "--limit", "1")["total"] == 2
     assert len(run("list", "--limit", "1")["dead_letters"]) == 1
@@ -59,15 +71,29 @@ def test_list_filters_and_show(broker: str) -> None:
     assert (shown["key"], shown["value"], shown["detail"]) == ("dTE=", "/3s=", "cut short")
 
 
-def test_replay_sends_the_original(broker: str) -> None:
-    assert run("replay", "--reason", "bad_json") == {"sent": 1}
-    assert run("replay", "--topic", "orders") == {"sent": 2}
-    consumer = KafkaConsumer("clicks", "orders", bootstrap_servers=broker, auto_offset_reset="earliest", consumer_timeout_ms=3000)
-    records = sorted(((r.topic, r.key, r.value, r.timestamp) for r in consumer), key=lambda r: r[3])
-    consumer.close()
+def test_replay_sends_the_original_and_leaves_out_what_is_cut(broker: str) -> None:
+    [cut] = run("list", "--reason", "oversized")["dead_letters"]
+    assert (cut["bytes"], cut["cut_bytes"]) == (2, 7)
+    with pytest.raises(CutDeadLetter, match=r"clicks 2:4 .* 7 bytes"):
+        CliRunner().invoke(make_app(), ["dlq", "replay", cut["place"]], catch_exceptions=False)
+    assert run("replay", "--topic", "clicks") == {"sent": 1, "left_out": [cut["place"]]}
+    assert run("replay", "--topic", "orders") == {"sent": 2, "left_out": []}
+    records = sorted(((r.topic, r.key, r.value, r.timestamp) for r in received(broker, 3, "clicks", "orders")), key=lambda r: r[3])
     assert records[0] == ("clicks", b"u1", b"\xff{", 1000)
     assert records[1] == ("orders", b"u2", None, 2000)
     assert records[2][0] == "orders"
+
+
+def test_replay_chooses_the_partition_by_the_key_and_not_where_the_letter_lay(broker: str) -> None:
+    connection = Connection(bootstrap=broker)
+    create_topics(connection, "four.", partitions=4, replication=1)
+    assert count_partitions(connection, "four.clicks") == 4
+    keys = [f"u{n}".encode() for n in range(12)]
+    wrong = {key: (partition_of(key, 4) + 1) % 4 for key in keys}
+    letters = [replace(LETTERS[0], topic="four.clicks", partition=at, reason="wrong_partition", key=key) for key, at in wrong.items()]
+    assert replay(connection, letters, 1) == len(keys)
+    found = {record.key: record.partition for record in received(broker, len(keys), "four.clicks")}
+    assert found == {key: partition_of(key, 4) for key in keys}
 
 
 def test_unknown_places_are_refused(broker: str) -> None:

@@ -116,6 +116,14 @@ def test_a_tombstone_and_a_deletion_take_the_item_away(catalogue, store, gone):
     assert (row.deleted, row.vector, row.code, version) == (True, b"", b"", Version(0, 5))
 
 
+@pytest.mark.parametrize("key", [b"\xff", b"\xff" * 400_000, b"x" * 129])
+def test_a_tombstone_whose_key_can_be_no_items_id_is_a_dead_letter(catalogue, key):
+    outcome = catalogue.process([Record(0, key, None), record(1, item())])
+    assert [(letter.offset, letter.reason, letter.value) for letter in outcome.dead] == [(0, "wrong_key", None)]
+    assert [name for name, _ in outcome.codes] == ["new"]
+    assert outcome.counts == {"applied": 1, "dead": 1}
+
+
 def test_of_several_records_of_an_item_the_last_offset_counts(catalogue, store):
     batch = [
         record(0, item("a", title="first")),
@@ -186,7 +194,7 @@ def test_the_bundle_of_the_moment_encodes(store, recommender):
     assert row_of(store, "new")[0].generation == after.generation == current[0].generation
 
 
-@pytest.mark.parametrize(("header", "expected"), [(b"12", 12), (b"", 0), (b"-1", 0), (b"1.5", 0), (b"9" * 5000, 0)])
+@pytest.mark.parametrize(("header", "expected"), [(b"12", 12), (None, 0), (b"", 0), (b"-1", 0), (b"1.5", 0), (b"9" * 5000, 0)])
 def test_a_header_of_the_sending_time_is_taken_only_when_it_is_one(catalogue, header, expected):
     outcome = catalogue.process([record(0, item(), headers=(("other", b"7"), ("sent_ms", header)))])
     assert outcome.codes[0][1].sent_ms == expected

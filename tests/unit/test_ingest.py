@@ -95,7 +95,7 @@ def test_crashes_redelivery_and_any_interleaving_leave_the_rows_of_the_events(lo
     store = Crashing(parts)
     ingest = Ingest(store, lambda: NOW)
     committed = Counter()
-    total = Counter()
+    rows, untold = {}, set()
     while any(committed[topic] < len(events) for topic, events in logs.items()):
         topic = data.draw(st.sampled_from([t for t, events in logs.items() if committed[t] < len(events)]))
         size = data.draw(st.integers(1, 6))
@@ -103,10 +103,14 @@ def test_crashes_redelivery_and_any_interleaving_leave_the_rows_of_the_events(lo
         try:
             outcome = ingest.process(topic, batch)
         except StoreUnavailable:
+            outcome = None
+        before, rows = rows, stored(store, [], PAIRS)
+        untold |= {key.entities for key, packed in rows.items() if packed != before.get(key)}
+        if outcome is None:
             if data.draw(st.booleans()):
                 ingest = Ingest(store, lambda: NOW)  # killed and restarted; else it tries again
             continue
-        total += outcome.counts
+        untold -= {(request.user_id, category) for request in outcome.refreshes for category in request.categories}
         assert outcome.counts.total() == len(batch)
         assert {request.user_id for request in outcome.refreshes} == {json.loads(record.value)["user_id"] for record in batch}
         if data.draw(st.integers(0, 3)):  # 0: the commit is lost, and the records come again
@@ -114,6 +118,21 @@ def test_crashes_redelivery_and_any_interleaving_leave_the_rows_of_the_events(lo
         elif data.draw(st.booleans()):
             ingest = Ingest(store, lambda: NOW)
     assert stored(store, ["u1", "u2"], PAIRS) == expected([event for events in logs.values() for event in events])
+    assert untold == set()
+
+
+@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+def test_a_late_query_whose_write_was_cut_off_names_the_categories_it_changed_when_it_comes_again(written, killed):
+    store = Crashing([written, None])
+    ingest = Ingest(store, lambda: NOW)
+    ingest.process(Topic.CLICKS, records(Topic.CLICKS, [click(1, ts=NOW - 5, category="c1"), click(2, ts=NOW - 4, category="c2")]))
+    query = Query(event_id="q", user_id="u1", query_id="q", text="shoe", ts=NOW - 9)
+    with pytest.raises(StoreUnavailable):
+        ingest.process(Topic.QUERIES, records(Topic.QUERIES, [query]))
+    ingest = Ingest(store, lambda: NOW) if killed else ingest
+    [request] = ingest.process(Topic.QUERIES, records(Topic.QUERIES, [query])).refreshes
+    assert request.categories == ["c1", "c2"]
 
 
 def click(n, user="u1", category="c1", ts=NOW):

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from features.codec import unpack
-from features.events import Click, encode
+from features.events import MAX_EVENT_BYTES, Click, encode
 from features.rows import UserRow
 from features.store import Key
 from features.store.memory import MemoryStore
@@ -16,10 +16,11 @@ from infra.metrics import Metrics
 from infra.workers.answering import read_requests
 from infra.workers.ingest import IngestWorker
 from stream.ingest import Ingest
-from stream.messages import RefreshRequest
+from stream.messages import DeadLetter, RefreshRequest
 from stream.outbound import PublishFailed
 
 NOW = 1_700_000_000_000
+MESSAGE_BYTES = 1 << 20  # what a broker takes by default
 
 
 class Record(NamedTuple):
@@ -109,16 +110,34 @@ def test_the_failed_list_is_forgotten_once_another_was_handled(system):
     system.outages = 1
     with pytest.raises(PublishFailed):
         system.handle(records(0, 3))
-    system.handle([record._replace(partition=1, key=b"u") for record in records(20, 22)])
+    system.handle(records(20, 22))
     system.handle(records(0, 3))
     assert system.count("redelivered") == 3
     assert len(system.published) == 2
 
 
-@pytest.mark.parametrize("sent_ms", [b"", b"x", b"-1", b"9" * 30, b"9" * 6000])
+@pytest.mark.parametrize("sent_ms", [None, b"", b"x", b"-1", b"9" * 30, b"9" * 6000])
 def test_a_header_that_is_no_sending_time_stops_nothing(system, sent_ms):
     system.handle([record._replace(headers=(("sent_ms", sent_ms),)) for record in records(0, 2)])
     assert msgspec.json.decode(system.published[0].value, type=RefreshRequest).sent_ms == NOW
+
+
+@pytest.mark.parametrize("key", [b"u", b"u" * 1_000_000, None])
+def test_the_dead_letter_of_a_large_record_fits_into_a_message_and_says_what_it_left_out(system, key):
+    value = b"\xff" * 1_000_000
+    system.handle([Record(0, key, value)])
+    [sent] = system.published
+    assert len(sent.value) < MESSAGE_BYTES / 2
+    letter = msgspec.json.decode(sent.value, type=DeadLetter)
+    assert (letter.reason, letter.value) == ("oversized", value[:MAX_EVENT_BYTES])
+    assert len(letter.value) + len(letter.key or b"") + letter.cut_bytes == len(value) + len(key or b"")
+
+
+def test_the_dead_letter_of_a_record_as_long_as_an_event_may_be_is_whole(system):
+    value = b"{" * MAX_EVENT_BYTES
+    system.handle([Record(0, b"u", value)])
+    letter = msgspec.json.decode(system.published[0].value, type=DeadLetter)
+    assert (letter.value, letter.key, letter.cut_bytes) == (value, b"u", 0)
 
 
 def test_a_record_that_is_no_refresh_request_is_passed_over(caplog):
