@@ -83,7 +83,7 @@ def everything(engine: None) -> Iterator[Compose]:
 @pytest.fixture(scope="module")
 def user(everything: Compose) -> str:
     """A user of the simulated shop, read from the topic `candidates` through the broker's published port."""
-    return eventually("candidates on their topic", lambda: _first_key(everything.kafka), within_s=420)
+    return eventually("candidates on their topic", lambda: _first_key(everything.kafka), within_s=800)
 
 
 def _first_key(port: int) -> str:
