@@ -10,6 +10,7 @@ from models.bundle import Bundle
 from models.codes.lifelong import FIRST, KEPT, Found, Histories, LifelongSearch, Table
 
 USERS = 500  # histories looked at, at most
+EQUAL = 1e-6  # cosines that differ by less are one
 
 
 class CodeRecall(msgspec.Struct, frozen=True):
@@ -46,14 +47,15 @@ def code_recall(bundle: Bundle, known: Mapping[str, Deeds], users: Sequence[str]
         history, target = np.array(mine[:-1]), vectors[mine[-1]]
         scores = vectors[history] @ target  # (L,)
         asked = Histories(history, np.array([0, len(history)]))
-        best = set(np.argsort(-scores, kind="stable")[:KEPT].tolist())
+        best = np.argsort(-scores, kind="stable")[:KEPT]
+        right = set(np.flatnonzero(scores >= scores[best[-1]] - EQUAL).tolist())  # an item that stands twice is as good in either place
         alone, both = (
             LifelongSearch(bundle.codebook, first, KEPT).search(target[None], table, asked) for first in (KEPT, max(KEPT, FIRST))
         )
         share = np.exp((scores - scores.max()).astype(np.float64))
         share /= share.sum()
         held = [share[list(chosen)].sum() for chosen in (_positions(both), best)]
-        found.append((len(_positions(alone) & best) / KEPT, len(_positions(both) & best) / KEPT, *held))
+        found.append((len(_positions(alone) & right) / KEPT, len(_positions(both) & right) / KEPT, *held))
     alone, reranked, weight, most = np.mean(found, axis=0).round(4).tolist()
     events = round(float(np.mean([len(mine) - 1 for mine in longest])), 1)
     return CodeRecall(len(longest), events, KEPT, alone, reranked, weight, most)

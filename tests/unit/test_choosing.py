@@ -105,7 +105,7 @@ def test_a_training_reports_the_users_that_it_did_not_choose_by(world):
     mine, others = halves(split.starts, 5)
     found = judged(bundle, Offered(catalogue, []), split, 5, "cpu")
     assert found.manifest.metrics["cascade"]["users"] == len(others)
-    expected = choose_shares(Cascade(Recommender(bundle), 8, catalogue), questions(split, 2, mine), 5).shares
+    expected = choose_shares(Cascade(Recommender(bundle), 8, catalogue, [], bundle.popular), questions(split, 2, mine), 5).shares
     assert found.manifest.config.shares == expected
     whole = judged(bundle, Offered(catalogue, []), split, 5, "cpu", choose=False)
     assert whole.manifest.config.shares == USUAL
