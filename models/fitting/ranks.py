@@ -105,7 +105,8 @@ def own_card() -> str:
 def joined(device: str) -> Iterator[Ranks]:
     """The ranks of this `torchrun`, this one on `device` (`own_card` or another kind); alone outside of it.
 
-    A rank that raises leaves at once and waits for nobody: `torchrun` ends the others.
+    A rank that raises leaves at once and waits for nobody: `torchrun` ends the others. What `Ranks.agree` raises all of
+    them raise, so they take leave of each other first.
 
     Raises:
         RanksDiffer: their devices are of several kinds.
@@ -118,6 +119,10 @@ def joined(device: str) -> Iterator[Ranks]:
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if kind == "cuda" else "gloo")
     ranks = Ranks(dist.get_rank(), dist.get_world_size())
-    ranks.agree({"device": kind})
-    yield ranks
+    try:
+        ranks.agree({"device": kind})
+        yield ranks
+    except RanksDiffer:
+        dist.destroy_process_group()
+        raise
     dist.destroy_process_group()
