@@ -13,8 +13,8 @@ import typer
 
 from infra.cli import make_app
 from infra.settings import Settings
+from tests.beside import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
 FOLDERS = ("features/", "models/", "stream/", "infra/", "tests/", "bench/", "docs/", "examples/", ".ci/")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.beside import ROOT
+
 PACKAGES = ("features", "models", "stream", "infra")
 CODE = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 EVERY = CODE + sorted(path for folder in ("tests", "bench", "examples") for path in (ROOT / folder).rglob("*.py"))

@@ -21,9 +21,10 @@ import pytest
 
 from stream.admin import wait_for_broker
 from stream.connection import Connection
+from tests.beside import SHARED, lacking
 
 IMAGE = "apache/kafka:4.1.1"
-SCRIPT = Path(__file__).resolve().parents[2].parent / "shared/kafka/kafka"
+SCRIPT = SHARED / "kafka" / "kafka"
 REMEDY = f"start one and set EVERLONG_TEST_KAFKA=host:port, or start Docker (image {IMAGE})"
 
 
@@ -75,10 +76,7 @@ def _start() -> Iterator[OwnKafka]:
         with _process() as own:
             yield own
     else:
-        reason = f"needs a real Apache Kafka: {REMEDY}"
-        if os.environ.get("REQUIRE_KAFKA") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking("KAFKA", f"needs a real Apache Kafka: {REMEDY}")
 
 
 def _docker_answers() -> bool:

@@ -1,10 +1,8 @@
 """The whole path on real Kafka: a file goes in, and the rows are those computed from it offline, whatever the order."""
 
-import os
 import random
 import time
 from itertools import groupby
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -24,9 +22,10 @@ from models.config import Config
 from models.train import train
 from stream.replay import replay
 from stream.shop import Shop
+from tests.beside import data_file
 from tests.broker.system import differing, running, wait_for
 
-DATA = Path(__file__).resolve().parents[2].parent / "shared/data/taobao_users.parquet"
+DATA = "taobao_users.parquet"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 USERS, EVENTS = 996, 101_489
 SMALL = Config(dim=16, epochs=1, per_user=2, holdout=0.0, short=16, long=16, touched=32, subspaces=4, pool_negatives=128, pretraining=False)
@@ -36,22 +35,19 @@ pytestmark = [pytest.mark.broker, pytest.mark.data, pytest.mark.timeout(600)]
 
 @pytest.fixture(scope="module")
 def events():
-    if not DATA.exists():
-        reason = f"needs {DATA.name} in {DATA.parent}: fetch the data sets there"
-        (pytest.fail if os.environ.get("REQUIRE_SHARED") == "1" else pytest.skip)(reason)
-    return list(sources.read(DATA))
+    return list(sources.read(data_file(DATA)))
 
 
 @pytest.fixture(scope="module")
 def bundle(events, tmp_path_factory):
     return save(
-        train(events, [], SMALL, seed=0, data=DATA.name, told=sources.read_items(DATA)), tmp_path_factory.mktemp("trained") / "bundle"
+        train(events, [], SMALL, seed=0, data=DATA, told=sources.read_items(data_file(DATA))), tmp_path_factory.mktemp("trained") / "bundle"
     )
 
 
 def shuffled_file(folder):
     """The file's rows in random order, as `sources` must not care about."""
-    table = pq.read_table(DATA)
+    table = pq.read_table(data_file(DATA))
     order = list(range(len(table)))
     random.Random(3).shuffle(order)
     pq.write_table(table.take(order), folder / "shuffled.parquet")
@@ -97,14 +93,14 @@ def test_the_rows_of_a_whole_file_are_the_offline_ones_and_sending_it_again_chan
     assert max(row.count for row in categories.values()) <= SEQUENCE_CAP  # past it an old duplicate would be counted again
     with running(kafka, prefix, tmp_path, "catalogue", "ingest", "refresh", bundle=bundle) as system:
         began = time.monotonic()
-        system.send_by(lambda publish: replay(DATA, publish, prefix=prefix))
+        system.send_by(lambda publish: replay(data_file(DATA), publish, prefix=prefix))
         standing = system.settle()
         took["applied_s"] = time.monotonic() - began
         system.answered(users)
         took["answered_s"] = time.monotonic() - began
         rows = check_rows(system, events, USERS + 20_000)
         check_accounts(system, standing, applied=EVENTS)
-        system.send_by(lambda publish: replay(DATA, publish, prefix=prefix))
+        system.send_by(lambda publish: replay(data_file(DATA), publish, prefix=prefix))
         check_accounts(system, system.settle(), applied=EVENTS, duplicate=EVENTS)
         check_rows(system, events, rows)
         again = list(sources.read(shuffled_file(tmp_path)))

@@ -6,13 +6,13 @@ from itertools import pairwise
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from reader import committed, create, publish, reading
 
 from features.store import StoreUnavailable
 from stream.agents import Backoff
 from stream.outbound import Outbound, PublishFailed
 from stream.sent import sent_header, sent_ms
 from stream.watchdog import Stalled
+from tests.broker.reader import committed, create, publish, reading
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 

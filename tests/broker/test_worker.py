@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from reader import committed, create, publish
 
 from stream.outbound import Outbound, PublishFailed
+from tests.broker.reader import committed, create, publish
 
 SCRIPT = Path(__file__).with_name("batch_worker.py")
 

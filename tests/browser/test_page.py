@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep, time_ns
+from typing import NoReturn
 
 import pytest
 import uvicorn
@@ -34,6 +35,7 @@ from infra.settings import Settings
 from stream.connection import Connection
 from stream.ingest import Ingest
 from stream.outbound import Outbound
+from tests.beside import lacking
 
 pytestmark = pytest.mark.browser
 MARKUP = '<img src=x onerror="document.title=1"><b>Bold</b> boots'
@@ -49,12 +51,9 @@ FLAGS = (
 )  # fmt: skip
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skip, saying how to lift it; where a browser is required, fail."""
-    sentence = f"{what}: install chromium and chromium-driver (apt-get install chromium chromium-driver)"
-    if os.environ.get("REQUIRE_BROWSER") == "1":
-        pytest.fail(sentence)
-    pytest.skip(sentence)
+    lacking("BROWSER", f"{what}: install chromium and chromium-driver (apt-get install chromium chromium-driver)")
 
 
 @pytest.fixture(scope="module")

@@ -6,12 +6,12 @@ import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-STARTER = ROOT.parent / "shared" / "containers" / "engine"
+from tests.beside import SHARED, lacking
+
+STARTER = SHARED / "containers" / "engine"
 
 
 @pytest.fixture(scope="session")
@@ -21,10 +21,7 @@ def engine() -> Iterator[None]:
         yield
         return
     if not STARTER.exists():
-        reason = "no Docker-compatible engine answers: start Docker, or set DOCKER_HOST"
-        if os.environ.get("REQUIRE_CONTAINERS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking("CONTAINERS", "no Docker-compatible engine answers: start Docker, or set DOCKER_HOST")
     before = dict(os.environ)
     try:
         started = subprocess.run([STARTER, "up"], capture_output=True, text=True, timeout=180, check=False)

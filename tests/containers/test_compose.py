@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
 from urllib.error import URLError
@@ -15,10 +14,10 @@ from urllib.request import urlopen
 import pytest
 from kafka import KafkaConsumer
 
+from tests.beside import ROOT
 from tests.containers.conftest import free_port
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
-ROOT = Path(__file__).parents[2]
 JOBS = {"ingest", "catalogue", "refresh", "api"}
 T = TypeVar("T")
 

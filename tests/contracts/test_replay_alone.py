@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
@@ -14,21 +13,17 @@ from infra.local import embedded
 from infra.local.processes import Supervisor
 from infra.settings import load_settings
 from infra.wiring import open_online_store
+from tests.beside import data_file
 from tests.broker.system import differing
-
-FILE = Path(__file__).resolve().parents[2].parent / "shared/data/taobao_users.parquet"
 
 
 @pytest.mark.data
 @pytest.mark.timeout(900)
 def test_a_real_file_becomes_the_rows_that_it_says_and_the_counts_add_up(tmp_path):
-    if not FILE.exists():
-        reason = f"needs {FILE.name} in ../shared/data beside the checkout"
-        assert os.environ.get("REQUIRE_SHARED") != "1", reason
-        pytest.skip(reason)
+    file = data_file("taobao_users.parquet")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("EVERLONG_")}
     environment["EVERLONG_DATA_DIR"] = str(tmp_path)
-    command = [sys.executable, "-m", "infra.cli", "replay", str(FILE), "--speed", "max", "--json"]
+    command = [sys.executable, "-m", "infra.cli", "replay", str(file), "--speed", "max", "--json"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     answer = json.loads(done.stdout)
@@ -42,6 +37,6 @@ def test_a_real_file_becomes_the_rows_that_it_says_and_the_counts_add_up(tmp_pat
     with Supervisor(tmp_path / "logs") as supervisor:
         url = embedded.start_store(supervisor, tmp_path, persist=True)
         store = open_online_store(load_settings(store_url=SecretStr(url)), wait_s=30)
-        rows, wrong = differing(store, sources.read(FILE))
+        rows, wrong = differing(store, sources.read(file))
         store.close()
     assert (rows, wrong) == (25_254, [])

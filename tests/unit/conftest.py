@@ -1,11 +1,12 @@
 """Unit tests compute on one thread: small arrays gain nothing from more, and busy machines lose much by them."""
 
-import os
 from importlib.util import find_spec
 
 import faiss
 import pytest
 import torch
+
+from tests.beside import lacking
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -22,7 +23,4 @@ def _one_thread():
 def _library():
     """For tests of trained contenders: the library that has them."""
     if find_spec("torch_rechub") is None:
-        reason = "torch-rechub is not installed: pip install 'everlong[baselines]'"
-        if os.environ.get("REQUIRE_BASELINES") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
+        lacking("BASELINES", "torch-rechub is not installed: pip install 'everlong[baselines]'")

@@ -2,7 +2,6 @@
 
 import re
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
@@ -12,6 +11,7 @@ from features.store.redis import RedisStore
 from infra.health import Health
 from infra.http.guard import PROBED
 from infra.local import embedded
+from tests.beside import ROOT
 
 NOW = 1_760_000_000_000
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>"
@@ -206,4 +206,4 @@ def test_probes_and_scrapes_may_name_an_address(make, path):
 
 
 def test_the_page_is_shipped():
-    assert (Path(__file__).parents[3] / "infra" / "http" / "page.html").stat().st_size < 40_000
+    assert (ROOT / "infra" / "http" / "page.html").stat().st_size < 40_000

@@ -7,8 +7,9 @@ import pytest
 from features.events import TYPES
 from features.table import VIEWS
 from infra.pages import PAGES, write_pages
+from tests.beside import ROOT
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = ROOT / "docs"
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -12,7 +12,7 @@ from stream.codes import desk as codes_desk
 from stream.codes.book import Book, key_of
 from stream.codes.desk import Desk, NoAnswer
 from stream.messages import CodesAnswer, CodesRequest, DriftReport
-from tests.unit.test_codes_book import BUNDLE, OWN, codebook, current, generation, told
+from tests.unit.stream.codes.test_book import BUNDLE, OWN, codebook, current, generation, told
 
 NEW = codebook(1).generation
 

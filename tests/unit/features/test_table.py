@@ -1,7 +1,6 @@
 """The one table of features: complete, unambiguous, and what unpacking gives is what it declares."""
 
 import ast
-from pathlib import Path
 from struct import pack as pack_struct
 
 import pytest
@@ -13,8 +12,8 @@ from features.fold import Bucket
 from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow, QueryRow
 from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
 from features.unpacking import columns, fields
+from tests.beside import ROOT
 
-ROOT = Path(__file__).parents[2]
 TYPES = {"int64": int, "float32": float, "string": str}
 EVENT = Behaviour(5, 1, "i", "c", 3, 0, Pair(False, 4, 2, "red shoe"))
 BARE = Behaviour(6, 3, "j", "c", 0)

@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from threading import Thread
 from urllib.error import HTTPError
 from urllib.request import urlopen
@@ -15,8 +14,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from features.events import Reason
 from infra.health import Health
 from infra.metrics import Metrics, serve_metrics
+from tests.beside import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+PAGE = ROOT / "docs" / "metrics.md"
 PARTS_OF_A_HISTOGRAM = {"le"}
 
 

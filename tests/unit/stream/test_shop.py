@@ -1,9 +1,7 @@
 """The simulated shop: the same from the same seed, true to its truth, near to a real shop, and worth learning."""
 
-import os
 from collections import Counter, defaultdict
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +10,8 @@ from features import sources
 from features.event_time import DAY_MS, TimeRules
 from features.events import Click, Event, Order, Query, Topic, decode, encode
 from stream.shop import Shop, profile
+from tests.beside import data_file
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 START = 1_700_000_000_000
 END = START + 60 * DAY_MS
 
@@ -142,11 +140,7 @@ def test_the_next_click_is_foretold_by_the_truth_and_not_by_popularity(shop: Sho
 
 @pytest.mark.data
 def test_the_shop_is_near_a_real_one() -> None:
-    path = DATA / "taobao_users.parquet"
-    if not path.exists():
-        if os.environ.get("REQUIRE_SHARED") == "1":
-            pytest.fail(f"{path} is not there")
-        pytest.skip(f"{path} is not there: put the data sets beside the repository")
+    path = data_file("taobao_users.parquet")
     real = profile(sources.read(path))
     same_days = Shop(seed=1, users=500, items=2_500, categories=48, events_per_day=13.0)
     near = profile(same_days.history(START, START + 9 * DAY_MS))

@@ -12,7 +12,7 @@ from models.seminar.objectives import same
 from models.train import train
 from models.ulim.pgin import Pgin
 from tests.tiny_bundle import CONFIG, shop
-from tests.unit.test_fitting import ROWS, network, phase
+from tests.unit.models.fitting.test_fitting import ROWS, network, phase
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: run the tests on a machine with one")

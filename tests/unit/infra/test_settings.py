@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from infra.settings import PREFIX, STORE_SCHEMES, Settings, SettingsError, describe, load_settings, settings_page, unknown_variables
+from tests.beside import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+PAGE = ROOT / "docs" / "settings.md"
 
 
 @pytest.fixture(autouse=True)

@@ -23,6 +23,7 @@ from models.fitting import Run
 from models.fitting.checkpoints import Checkpoints
 from models.train import train
 from tests import accelerator
+from tests.beside import ROOT
 from tests.drawn import drawn
 from tests.tiny_bundle import CONFIG, shop
 
@@ -53,10 +54,10 @@ def codebook_and_vectors():
 
 
 def in_its_own_process(check, *arguments):
-    root, given = Path(__file__).parents[2], tuple(map(str, arguments))
-    code = f"from tests.unit import test_accelerator as checks; checks.{check.__name__}{given}"
-    environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    given = tuple(map(str, arguments))
+    code = f"from tests.unit.models import test_accelerator as checks; checks.{check.__name__}{given}"
+    environ = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 0, done.stderr
 
 

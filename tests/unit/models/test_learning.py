@@ -1,8 +1,5 @@
 """What is trained foretells held-out baskets clearly better than popularity: on the simulated shop, and on real events."""
 
-import os
-from pathlib import Path
-
 import msgspec
 import pytest
 import torch
@@ -12,9 +9,9 @@ from features.event_time import DAY_MS
 from models.config import Config
 from models.train import train
 from stream.shop import Shop
+from tests.beside import data_file
 from tests.tiny_bundle import CONFIG, shop
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 TAOBAO_LAST_DAY_MS = 1_512_230_400_000  # 2017-12-03 00:00 in China
 
 
@@ -48,11 +45,7 @@ def test_the_search_unit_learns_its_own_objectives_first_and_the_towers_go_on_fr
 @pytest.mark.data
 @pytest.mark.timeout(900)
 def test_on_the_last_day_of_taobao_users():
-    path = DATA / "taobao_users.parquet"
-    if not path.exists():
-        if os.environ.get("REQUIRE_SHARED") == "1":
-            pytest.fail(f"{path} is not there")
-        pytest.skip(f"{path} is not there: put the data sets beside the repository")
+    path = data_file("taobao_users.parquet")
     events = list(sources.read(path))
     config = Config(epochs=1, per_user=25, cut_ms=TAOBAO_LAST_DAY_MS, test_per_user=1)
     bundle = train(events, [], config, seed=0, data=path.name, told=sources.read_items(path))

@@ -1,7 +1,6 @@
 """Measures against plain loops; queries held out; the search unit on graded pairs; the command that prints it all."""
 
 import json
-import os
 from pathlib import Path
 
 import msgspec
@@ -21,8 +20,9 @@ from models.seminar.lexical import Bm25
 from models.seminar.measures import auc, bootstrap, measure, spearman
 from models.seminar.relevance import BM25, PSU, relevance_report, scores, summary
 from models.seminar.report import lines, section
+from tests.beside import data_file
 
-DATA = Path(__file__).parents[3] / "shared" / "data" / "home_depot_relevance.parquet"
+DATA = "home_depot_relevance.parquet"
 CONFIG = SeminarConfig(dim=32, buckets=2048, epochs=4, positions=64, learning_rate=1e-2)
 THINGS = ("hammer", "screw driver", "paint brush", "garden hose", "ceiling fan", "door lock", "light bulb", "wood glue")
 BRANDS = ("acme", "bosch", "makita", "ryobi", "stanley")
@@ -159,12 +159,8 @@ def test_the_frozen_encoder_knows_synonyms():
 
 @pytest.mark.data
 def test_on_graded_pairs_of_real_queries_it_is_ahead_of_bm25():
-    if not DATA.exists():
-        if os.environ.get("REQUIRE_SHARED") == "1":
-            pytest.fail(f"{DATA} is not there")
-        pytest.skip(f"{DATA} is not there: put the data sets beside the repository")
-    everything = read_judgements(DATA)
+    everything = read_judgements(data_file(DATA))
     some = everything.part(np.flatnonzero(everything.query % 3 == 0))
     quick = msgspec.structs.replace(SeminarConfig(), epochs=1)
-    found = relevance_report(DATA.name, some, quick, [0], holdout=0.3, ablations=False)
+    found = relevance_report(DATA, some, quick, [0], holdout=0.3, ablations=False)
     assert all(found.rows[f"{PSU} less {BM25}"][metric].low > 0 for metric in range(2))

@@ -2,7 +2,6 @@
 
 import gc
 import gzip
-import os
 import random
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pytest
 
 from features import sources
 from features.events import Click, Event, Item, Order, OrderLine, Query, Refusal
+from tests.beside import data_file
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
 COLUMNS = ("ts", "user", "kind", "item", "category", "text")
 ROWS = [
     (1000, 7, "click", 5, 50, None),
@@ -38,15 +37,6 @@ def _parquet(path: Path, rows: list[tuple]) -> Path:
 
 def _csv(path: Path, lines: list[bytes]) -> Path:
     path.write_bytes(b"".join(lines))
-    return path
-
-
-def _data(name: str) -> Path:
-    path = DATA / name
-    if not path.exists():
-        if os.environ.get("REQUIRE_SHARED") == "1":
-            pytest.fail(f"{path} is not there")
-        pytest.skip(f"{path} is not there: put the data sets beside the repository")
     return path
 
 
@@ -195,20 +185,20 @@ def test_unknown_formats_and_columns_are_named(tmp_path: Path) -> None:
 @pytest.mark.data
 @pytest.mark.parametrize(("name", "events"), [("taobao_users", 101_489), ("bestbuy_search_clicks", 66_144)])
 def test_real_files_shuffled_give_the_same_events(tmp_path: Path, name: str, events: int) -> None:
-    table = pq.read_table(_data(f"{name}.parquet"))
+    table = pq.read_table(data_file(f"{name}.parquet"))
     order = list(range(len(table)))
     random.Random(1).shuffle(order)
     pq.write_table(table.take(order), tmp_path / "shuffled.parquet")
-    found = list(sources.read(_data(f"{name}.parquet")))
+    found = list(sources.read(data_file(f"{name}.parquet")))
     assert len(found) == events == len({event.event_id for event in found})  # type: ignore[union-attr]
     assert list(sources.read(tmp_path / "shuffled.parquet", chunk_rows=len(table) // 3)) == found
 
 
 @pytest.mark.data
 def test_products_describe_items_that_orders_touch() -> None:
-    items = sources.read_items(_data("complete_journey_orders.parquet"), _data("complete_journey_products.parquet"))
+    items = sources.read_items(data_file("complete_journey_orders.parquet"), data_file("complete_journey_products.parquet"))
     assert len(items) >= 92_331
-    assert sources.count(_data("complete_journey_orders.parquet")) == 125_096
+    assert sources.count(data_file("complete_journey_orders.parquet")) == 125_096
     known = {item.item_id: item for item in items}
     assert known["25671"].title == "ICE - CRUSHED/CUBED 22 LB"
     assert known["25671"].attributes["brand"] == "National"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from models.fitting import CheckpointRefused, Checkpoints, Run, fit
 from models.fitting.precision import Precision
 from models.fitting.state import Saved
-from tests.unit.test_fitting import network, phase
+from tests.unit.models.fitting.test_fitting import network, phase
 
 ABOUT = {"seed": "1"}
 

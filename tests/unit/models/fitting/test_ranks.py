@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 from time import perf_counter
 
 import numpy as np
@@ -17,6 +16,7 @@ from infra.wiring import choose_device
 from models.bundle import load
 from models.fitting import own_card
 from models.fitting.ranks import Ranks
+from tests.beside import ROOT
 
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 SHOP = ("--users", "40", "--items", "120", "--categories", "6", "--days", "20", "--dim", "16", "--epochs", "12")
@@ -24,7 +24,7 @@ LIMIT_S = 200
 
 
 def torchrun(folder, *words, limit_s=LIMIT_S):
-    environ = os.environ | {"EVERLONG_DATA_DIR": str(folder / "data"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    environ = os.environ | {"EVERLONG_DATA_DIR": str(folder / "data"), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run((*TWO, *words), cwd=folder, env=environ, capture_output=True, text=True, timeout=limit_s, check=False)
 
 
@@ -52,7 +52,7 @@ import numpy as np
 import torch
 from models.fitting import RanksDiffer, Run, fit, joined
 from models.fitting.checkpoints import digest
-from tests.unit.test_fitting import network, phase
+from tests.unit.models.fitting.test_fitting import network, phase
 
 with joined("cpu") as ranks:
     other = ranks.rank == 1
