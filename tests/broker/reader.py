@@ -34,7 +34,7 @@ class Reader:
     def count(self):
         return sum(map(len, self.finished.values()))
 
-    async def until(self, condition, timeout_s=20):
+    async def until(self, condition, timeout_s=60):
         async with asyncio.timeout(timeout_s):
             while not condition():
                 assert not self.app.crashed, self.app.crash_reason

@@ -55,7 +55,7 @@ class Worker:
     def stop(self) -> int:
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(timeout=40)
+        return self.process.wait(timeout=120)
 
     def end(self) -> None:
         if self.process is not None and self.process.poll() is None:

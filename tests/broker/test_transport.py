@@ -9,6 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from features.store import StoreUnavailable
 from stream.agents import Backoff
+from stream.in_step import Limits
 from stream.outbound import Outbound, PublishFailed
 from stream.sent import sent_header, sent_ms
 from stream.watchdog import Stalled
@@ -17,6 +18,7 @@ from tests.broker.reader import committed, create, publish, reading
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
 
 NOW = int(time.time() * 1000)
+NEVER_S = 600.0  # longer than any test waits: what waits for this fails
 
 
 def topics_of(prefix):
@@ -96,17 +98,12 @@ def test_live_records_are_not_held_back(kafka, prefix, group):
 
     async def main():
         outbound = Outbound(kafka)
-        async with reading(kafka, group, topics, in_step=True) as reader:
+        async with reading(kafka, group, topics, in_step=True, limits=Limits(grace_s=NEVER_S)) as reader:
             await outbound.publish([(topic, b"warm", b"x", None, None) for topic in topics])
             await reader.until(lambda: reader.count() == 3)
-            waits = []
             for number in range(40):
-                sent = time.time()
                 await outbound.publish([(topics[number % 3], str(number).encode(), b"x", None, [sent_header()])])
                 await reader.until(lambda number=number: reader.count() == 4 + number)
-                waits.append(reader.lists[-1][3] - sent)
-            assert sorted(waits)[20] < 0.05
-            assert max(waits) < 0.5
         await outbound.stop()
 
     asyncio.run(main())
@@ -201,10 +198,9 @@ def test_a_rebalance_during_an_outage_does_not_wait(kafka, prefix, group):
         await publish(kafka, [(topic, key, NOW) for key in range(100)])
         async with reading(kafka, group, [topic], fail) as first:
             await first.until(lambda: len(first.retries) > 2)
-            began = time.monotonic()
+            first.app.consumer.drain_timeout_s = NEVER_S
             async with reading(kafka, group, [topic], fail) as second:
                 await second.until(lambda: second.retries)
-                assert time.monotonic() - began < 6  # less than drain_timeout_s
                 down[0] = False
                 await second.until(lambda: first.count() + second.count() == 100)
         assert sum(committed(kafka, group).values()) == 100
@@ -226,7 +222,7 @@ def test_a_consumer_that_dies_silently_is_noticed(kafka, prefix, group):
             thread.thread_loop.call_soon_threadsafe(thread._consumer._fetcher._fetch_task.cancel)
             for number in (2, 3, 4):  # a fetch under way may still bring the first of them
                 await publish(kafka, [(topic, number, NOW)])
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while not reader.app.crashed:
                     await asyncio.sleep(0.05)
             assert isinstance(reader.app.crash_reason, Stalled)

@@ -137,7 +137,7 @@ def serving(store: OnlineStore, bootstrap: str, **settings) -> Iterator[str]:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
         thread = Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
         thread.start()
-        deadline = monotonic() + 15
+        deadline = monotonic() + 60
         while not server.started:
             assert monotonic() < deadline
             sleep(0.02)
@@ -147,7 +147,7 @@ def serving(store: OnlineStore, bootstrap: str, **settings) -> Iterator[str]:
 
 
 def until(browser: WebDriver, found: Callable[[], object]) -> None:
-    WebDriverWait(browser, 15, 0.05).until(lambda _: found())
+    WebDriverWait(browser, 60, 0.05).until(lambda _: found())
 
 
 def titles(browser: WebDriver) -> list[str]:

@@ -103,7 +103,7 @@ def test_candidates_come_through_the_published_api(everything: Compose, user: st
         answer = get(everything.api, f"/v1/users/{user}/candidates?k=20")
         return answer if answer["candidates"] else None
 
-    answer = eventually("candidates of a user", ask, within_s=60)
+    answer = eventually("candidates of a user", ask, within_s=180)
     assert answer["user"] == user
     assert 0 < len(answer["candidates"]) <= 20
     assert answer["generation"]
@@ -122,7 +122,7 @@ def test_prometheus_scrapes_every_role(everything: Compose, user: str) -> None:
         jobs = {target["labels"]["job"] for target in targets if target["health"] == "up"}
         return jobs if jobs >= JOBS else set()
 
-    assert eventually("all targets up", up, within_s=90) == JOBS
+    assert eventually("all targets up", up, within_s=300) == JOBS
     rules = get(everything.prometheus, "/api/v1/rules")["data"]["groups"][0]["rules"]
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
     applied = get(everything.prometheus, "/api/v1/query?query=sum(everlong_events_total)")["data"]["result"]

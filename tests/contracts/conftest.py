@@ -47,7 +47,7 @@ class Valkey:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = monotonic() + 20
+        deadline = monotonic() + 60
         with self.admin() as client:
             while True:
                 try:
@@ -55,7 +55,7 @@ class Valkey:
                     return
                 except redis.exceptions.ConnectionError:
                     assert self._process.poll() is None, f"valkey ended with {self._process.returncode}"
-                    assert monotonic() < deadline, "valkey did not answer within 20 s"
+                    assert monotonic() < deadline, "valkey did not answer within 60 s"
                     sleep(0.05)
 
     def kill(self) -> None:
@@ -88,9 +88,9 @@ def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with running_valkey(tmp_path_factory.mktemp("cluster"), "--cluster-enabled", "yes") as server:
         with server.admin() as client:
             client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-            deadline = monotonic() + 10
+            deadline = monotonic() + 60
             while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO")):
-                assert monotonic() < deadline, "the cluster did not form within 10 s"
+                assert monotonic() < deadline, "the cluster did not form within 60 s"
                 sleep(0.05)
         yield server.url.replace("redis://", "redis+cluster://")
 

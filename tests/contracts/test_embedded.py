@@ -59,7 +59,7 @@ def test_nothing_outlives_the_parent(tmp_path: Path, end: signal.Signals | str) 
             assert all(alive(pid) for pid in pids)
             parent.send_signal(end)
         assert gone(pids, 2.0)
-        assert parent.wait(10) != 0
+        assert parent.wait(60) != 0
     finally:
         parent.kill()
         parent.communicate()
@@ -156,7 +156,7 @@ def test_the_log_goes_on_however_a_command_ends_before_its_workers_start(tmp_pat
             assert command.stdout.readline().split()[-1] == fresh
             if isinstance(end, signal.Signals):
                 command.send_signal(end)
-            assert command.wait(20) != 0
+            assert command.wait(60) != 0
         finally:
             command.kill()
             command.communicate()
@@ -195,7 +195,7 @@ def test_a_child_that_must_run_fails_the_check_with_its_log(tmp_path: Path) -> N
     with Supervisor(tmp_path / "logs") as supervisor:
         child = supervisor.start("worker", [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"])
         assert child.process is not None
-        child.process.wait(10)
+        child.process.wait(60)
         with pytest.raises(ChildFailed, match="worker ended with code 3") as caught:
             supervisor.check()
         assert "the reason" in str(caught.value)
