@@ -65,19 +65,21 @@ def train(
     With a `parent`, what that learnt from is history alone, and the last share of what is newer is held out.
 
     Raises:
-        NothingToLearn: there is no event before the cut. CannotTune: as `learn` says.
+        NothingToLearn: there is no event before the cut, or no item in the end. CannotTune: as `learn` says.
     """
     progress(Progress("reading history", 0, 1, 0.0))
     done = deeds(events)
     split = temporal(done, config.holdout, config.cut_ms, new_since(parent, done) if parent else 0)
     described = list(items)
+    if not (newest := catalogue_of([*told, *described], done)):
+        raise NothingToLearn("every item is deleted by the end of the log: give the states of items that can be recommended")
     there = offered(described, told, split, split.starts)
     to = {"data": data, "created": created, "device": device}
     bundle = learn(split.known, there.catalogue, config, seed, progress, cut_ms=split.cut_ms, run=run, parent=parent, **to)
     if run is not None and not run.ranks.leads:
         return bundle
     progress(Progress("evaluating", 1, 1, 0.0))
-    return with_items(judged(bundle, there, split, seed, device, choose), catalogue_of([*told, *described], done))
+    return with_items(judged(bundle, there, split, seed, device, choose), newest)
 
 
 def learn(

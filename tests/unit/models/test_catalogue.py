@@ -14,6 +14,7 @@ from infra.offline.training import file_history
 from models.catalogue import alive, catalogue_of, known_at
 from models.evaluation import judged, temporal
 from models.evaluation.offered import offered
+from models.evaluation.split import NothingToLearn
 from models.recommender import Recommender
 from models.train import learn, train
 from tests.tiny_bundle import CONFIG, shop
@@ -130,3 +131,12 @@ def test_a_training_asks_over_the_items_that_an_evaluation_asks_over(world, seen
     assert seen == [expected]
     assert "new" in expected
     assert "late" not in expected
+
+
+def test_a_log_whose_items_are_all_deleted_in_the_end_is_refused_before_it_is_learnt_from(world):
+    events, catalogue, end, _ = world
+    gone = [state(item, deleted=True, ts=end) for item in catalogue]
+    steps = []
+    with pytest.raises(NothingToLearn, match="every item is deleted by the end of the log"):
+        train(events, [*catalogue, *gone], QUICK, 0, steps.append)
+    assert {step.phase for step in steps} == {"reading history"}
