@@ -8,6 +8,8 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+CODE = ("*.py", "pyproject.toml", "constraints.txt")  # what a result follows from; pages and data beside it change nothing
+
 
 def write_section(page: Path, name: str, section: str, head: str = "") -> None:
     """Put a section into the page: in the place of the one of that name, else at the end. A new page begins with `head`."""
@@ -40,7 +42,7 @@ def commit() -> str:
         return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     with suppress(OSError, subprocess.CalledProcessError):
-        return git("rev-parse", "--short=12", "HEAD") + (" with changes" if git("status", "--porcelain", "--", ".") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (" with changes" if git("status", "--porcelain", "--", *CODE) else "")
     return "unknown"
 
 

@@ -14,7 +14,6 @@ from features.history import deeds
 from infra.cli import make_app
 from infra.offline.evaluation import Cost, SeenInTraining, budget_s, refuse_seen
 from infra.offline.evaluation_input import Plan, load_data
-from infra.offline.sections import write_section
 from models.bundle import save
 from models.config import Config
 from models.evaluation import by_users, temporal
@@ -153,11 +152,3 @@ def test_items_described_in_the_file_keep_what_it_says(tmp_path):
     few = load_data(Plan(str(tmp_path / "log.jsonl"), Config(), max_users=4))
     assert len(few.done) == 4
     assert few.done.keys() < loaded.done.keys()
-
-
-def test_a_name_cannot_break_the_page(tmp_path):
-    page = tmp_path / "page.md"
-    write_section(page, "odd --> name\n", "one", "# Head\n")
-    write_section(page, "plain", "two")
-    write_section(page, "odd --> name\n", "three")
-    assert page.read_text() == "# Head\n\n<!-- odd __ name_ -->\nthree\n<!-- /odd __ name_ -->\n\n<!-- plain -->\ntwo\n<!-- /plain -->\n"
