@@ -35,8 +35,9 @@ up: $(VENV)/.installed  ## as demo, but keep running and print the address of th
 train: $(VENV)/.installed  ## train a bundle on the simulated shop, into .everlong/bundle
 	@$(BIN)/everlong train --data shop --out .everlong/bundle $(ARGS)
 
-docs: $(VENV)/.installed  ## write the generated pages of docs/ anew
+docs: $(VENV)/.installed  ## write the generated pages of docs/ again
 	@$(BIN)/python -m infra.pages docs
+	@$(BIN)/python tests/fault_table.py
 
 clean:  ## remove .venv, caches, and the data of demo, up and train
 	rm -rf $(VENV) .everlong .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
