@@ -1,7 +1,8 @@
 """The table of faults in docs/operation.md, made from the marks of the tests that prove each line.
 
 A test carries `@pytest.mark.fault("what comes in", "what happens")`, both literal sentences without a full stop.
-`python tests/fault_table.py` writes the table between its two markers in docs/operation.md; tests/test_fault_table.py compares it with what is committed.
+`python tests/fault_table.py` writes the table between its two markers in docs/operation.md; tests/test_fault_table.py compares
+it with what is committed.
 """
 
 import ast
