@@ -112,6 +112,8 @@ def _ours(supervisor: Supervisor, settings: Settings, group: str, total: int) ->
     finally:
         supervisor.stop("ingest")
     first, last = looks[0], looks[-1]
+    if first.taken == last.taken:
+        raise ValueError(f"{total:,} events were taken within {POLL_S:g} s, too few to measure a rate: use more (--events)")
     return Way(events=last.taken - first.taken, seconds=last.at_s - first.at_s, cpu_s=last.cpu_s - first.cpu_s, rows=rows)
 
 

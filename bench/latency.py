@@ -38,7 +38,6 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         ports = system.start_workers(supervisor, settings, restart=False)
         system.wait_ready(supervisor, ports)
         rows = asyncio.run(_measure(supervisor, settings, list(ports.values()), plan, history, options.seconds))
-        system.stop(supervisor, settings)
     loads.append(table.load())
     heads = ("events/s asked for", "sent", "events", "p50 ms", "p99 ms", "candidate sets", "unanswered", "levels", "load")
     return "\n".join([*_head(history, options), "", *table.markdown(heads, rows), "", table.stamp(loads)])

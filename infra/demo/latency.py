@@ -7,7 +7,7 @@ from contextlib import suppress
 from types import TracebackType
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer
 
 from features.events import Event, Item
 from infra.clock import wall_ms
@@ -29,8 +29,8 @@ class Latency:
     """Tails the topic `candidates` and matches each set with the events that it answers. Used as `async with`."""
 
     def __init__(self, connection: Connection, prefix: str = "") -> None:
-        self._consumer = pace(AIOKafkaConsumer(**connection.for_aiokafka(), enable_auto_commit=False, auto_offset_reset="latest"))
-        self._topic = prefixed(prefix, CANDIDATES)
+        topic = prefixed(prefix, CANDIDATES)
+        self._consumer = pace(AIOKafkaConsumer(topic, **connection.for_aiokafka(), enable_auto_commit=False, auto_offset_reset="latest"))
         self._waiting: dict[str, deque[tuple[int, int]]] = defaultdict(deque)  # user -> (event time, sent), ms
         self._measured: deque[float] = deque(maxlen=NEWEST)
         self._decoder = msgspec.json.Decoder(_Answered)
@@ -39,10 +39,7 @@ class Latency:
 
     async def __aenter__(self) -> "Latency":
         await self._consumer.start()
-        await self._consumer.topics()  # fetches the metadata of all topics
-        places = [TopicPartition(self._topic, n) for n in sorted(self._consumer.partitions_for_topic(self._topic) or ())]
-        self._consumer.assign(places)
-        await self._consumer.seek_to_end(*places)
+        await self._consumer.seek_to_end()
         self._task = asyncio.create_task(self._tail())
         return self
 
