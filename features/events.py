@@ -16,6 +16,7 @@ MAX_ORDER_LINES = 500
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(max_length=512)]
+Price = Annotated[float, msgspec.Meta(ge=0, le=1e15)]  # far inside float32, in which indexes keep prices
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**52)]
 Vector = Annotated[list[float], msgspec.Meta(max_length=4096)]
 
@@ -63,7 +64,7 @@ class OrderLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     item_id: Id
     category_id: Id
     quantity: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
-    price: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    price: Price = 0.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -85,7 +86,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     title: Text
     ts: Milliseconds
     attributes: dict[str, str] = {}
-    price: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    price: Price = 0.0
     image_embedding: Vector | None = None
     text_embedding: Vector | None = None
     deleted: bool = False

@@ -102,6 +102,9 @@ class Metrics:
             "everlong_codes_made_here", "Codes of a generation that was not held, made from the vector", registry=registry
         )
         self.codes_left_out = Counter("everlong_codes_left_out", "Codes of another bundle, left out", registry=registry)
+        self.internal_skipped = Counter(
+            "everlong_internal_records_skipped", "Records of internal topics that cannot be used", ["topic", "reason"], registry=registry
+        )
         self.index_bytes = Gauge("everlong_index_bytes", "Memory of the index", registry=registry)
         self.index_segment = Gauge("everlong_index_segment_items", "Items changed since the last compaction", registry=registry)
         self.index_upkeep_seconds = Histogram(

@@ -23,7 +23,7 @@ class Told(Watcher):
     """Notes what it is told."""
 
     def __init__(self):
-        self.news, self.left_out, self.made_here, self.work, self.used = [], 0, 0, [], []
+        self.news, self.left_out, self.made_here, self.work, self.used, self.faults = [], 0, 0, [], [], []
 
     def items(self, items, newest_ts, sent_ms):
         self.news.append((items, newest_ts, list(sent_ms)))
@@ -34,6 +34,9 @@ class Told(Watcher):
     def others(self, bundles, codebooks):
         self.left_out += bundles
         self.made_here += codebooks
+
+    def skipped(self, reason):
+        self.faults.append(reason)
 
     def upkeep(self, what, seconds):
         self.work.append(what)

@@ -126,5 +126,8 @@ class _Watcher(Watcher):
         self._metrics.codes_left_out.inc(bundles)
         self._metrics.codes_made_here.inc(codebooks)
 
+    def skipped(self, reason: str) -> None:
+        self._metrics.internal_skipped.labels(ITEM_CODES.name, reason).inc()
+
     def upkeep(self, what: str, seconds: float) -> None:
         self._metrics.index_upkeep_seconds.labels(what).observe(seconds)

@@ -35,9 +35,7 @@ def accepted(now: Snapshot, changes: Sequence[Upsert], items: Ids, categories: I
         parts = _stacked("parts", serving.dim, [(c.item, c.vector if c.parts is None else c.parts) for c in changes])
     coded = vectors if parts is None else parts
     codes = {name: _codes(changes, coded, codebook) for name, codebook in now.codebooks.items()}
-    prices = np.array([change.price for change in changes], dtype=np.float32)
-    if not np.isfinite(prices).all():
-        raise ValueError(f"prices must be finite, got {prices[~np.isfinite(prices)][0]}")
+    prices = _prices(changes)
     available = np.array([change.available for change in changes], dtype=np.bool_)
     lists = categories.add(change.category for change in changes)
     return Rows(items.add(change.item for change in changes), lists, vectors, prices, available, codes, parts)
@@ -55,6 +53,16 @@ def filled(values: Any, n: int, missing: Any, dtype: type) -> NDArray:
     if found.shape != (n,) or not np.isfinite(found).all():
         raise ValueError(f"{n} items, but values of shape {found.shape}, or not all of them finite")
     return found
+
+
+def _prices(changes: Sequence[Upsert]) -> Floats:
+    """Prices (n,) float32."""
+    with np.errstate(over="ignore"):  # what overflows float32 is infinite then, and refused
+        prices = np.array([change.price for change in changes], dtype=np.float64).astype(np.float32)
+    if not np.isfinite(prices).all():
+        wrong = changes[int(np.flatnonzero(~np.isfinite(prices))[0])]
+        raise ValueError(f"the price of item {wrong.item!r} must be finite in float32, got {wrong.price}")
+    return prices
 
 
 def _codes(changes: Sequence[Upsert], coded: Floats, codebook: Codebook) -> Codes:

@@ -109,6 +109,16 @@ class ItemIndex:
         return tuple(self._snapshot.codebooks)
 
     @property
+    def codebooks(self) -> Mapping[str, Codebook]:
+        """The codebooks of the generations that are held, by generation."""
+        return self._snapshot.codebooks
+
+    @property
+    def coded_apart(self) -> bool:
+        """Whether codes stand for parts that are not the vectors."""
+        return self._snapshot.base.rows.parts is not None
+
+    @property
     def categories(self) -> list[str]:
         """Categories that have an item, ascending."""
         now = self._snapshot

@@ -23,6 +23,11 @@ class Coming:
         """Whether this is what that announcement began."""
         return (self.generation, self._started_ms) == (record.generation, record.started_ms)
 
+    def accepts(self, recode: Recode) -> bool:
+        """Whether its code is one of this generation."""
+        codebook = self._codebook
+        return recode.codebook == self.generation and len(recode.code) == codebook.subspaces and max(recode.code) < codebook.size
+
     def take(self, upserts: Sequence[Upsert], gone: Sequence[str], recodes: Mapping[str, Recode]) -> None:
         """Items that came, changed or went, and codes of this generation that were published for their present vectors."""
         for item in gone:

@@ -17,6 +17,7 @@ from models.index import Delete, ItemIndex, Sizes, Upsert, bytes_per_item
 from models.recommender import Recommender
 from stream.codes.book import Book, next_step
 from stream.codes.coming import Coming
+from stream.codes.faults import Shapes, fault_of
 from stream.codes.tail import Word, code_tail, newest
 from stream.connection import Connection
 from stream.messages import Generation, ItemCode, Recode, digest
@@ -67,6 +68,7 @@ class LiveServing:
         self._saved = Saved(index, self.places, index.held) if saved is not None else None
         self._applying = Lock()  # held for the time of a batch: places, index and what is coming agree
         self._coming: Coming | None = None
+        self._seen_faults: set[str] = set()  # each kind is logged once
         self._touched: dict[str, Upsert] | None = None  # what came while codes of another generation are made
         self._stopping = Event()
         self._failure: BaseException | None = None
@@ -114,8 +116,11 @@ class LiveServing:
     def apply(self, words: Sequence[Word], places: Places) -> None:
         """Bring codes of this bundle into the index, and take out what is gone. Called by the tail."""
         items, recodes = newest(words)
-        mine = [code for code in items.values() if code is not None and code.generation == self.bundle and self._fits(code)]
+        codes = [code for code in items.values() if code is not None]
+        ours = [code for code in codes if code.generation == self.bundle]
         with self._applying:
+            shapes = self._shapes()
+            mine = [code for code in ours if self._fits(code, shapes)]
             upserts = self._upserts(mine)
             gone = [Delete(item) for item, code in items.items() if code is None]
             self.index.apply([*gone, *upserts])
@@ -126,7 +131,7 @@ class LiveServing:
                 vectors = np.stack([np.frombuffer(code.vector, "<f4") for code in mine])
                 self.serving.recommender.remember([code.item_id for code in mine], vectors)
         sent = [code.sent_ms for code in mine if code.sent_ms] if self.tail.caught_up else []
-        if strangers := len(items) - len(gone) - len(mine):
+        if strangers := len(codes) - len(ours):
             self._watcher.others(strangers, 0)
         if words:
             self._watcher.items(len(self.index), max((code.ts for code in mine), default=0), sent)
@@ -208,21 +213,26 @@ class LiveServing:
             for n, code in enumerate(codes)
         ]
 
-    def _fits(self, code: ItemCode) -> bool:
-        """Whether it can be a code of this bundle; another one would end the tail, and the worker with it, again and again."""
-        index, codebook = self.index, self.index.codebook
-        coded = np.frombuffer(code.parts or code.vector, "<f4") if not len(code.parts or code.vector) % 4 else np.empty(0)
-        widths = len(code.vector) == 4 * index.dim and len(coded) == codebook.dim and len(code.code) == codebook.subspaces
-        if widths and np.isfinite(coded).all() and np.isfinite(np.frombuffer(code.vector, "<f4")).all() and np.isfinite(code.price):
-            return True
-        log.error("the code of item %r is not of the widths of bundle %s, or not finite, and is left out", code.item_id, self.bundle)
-        return False
+    def _fits(self, code: ItemCode, shapes: Shapes) -> bool:
+        """Whether the index takes it. One invalid code must end neither the tail nor the worker."""
+        fault = fault_of(code, shapes)
+        if fault is not None:
+            self._watcher.skipped(fault)
+            if fault not in self._seen_faults:
+                self._seen_faults.add(fault)
+                log.error("the code of item %r does not fit bundle %s and is skipped (%s)", code.item_id, self.bundle, fault)
+        return fault is None
+
+    def _shapes(self) -> Shapes:
+        index = self.index
+        return Shapes(index.dim, index.codebook.dim if index.coded_apart else None, index.codebooks, self.own)
 
     def _matching(self, recodes: Mapping[str, Recode]) -> dict[str, Recode]:
         """Those made for the vector that the index holds of the item."""
         if self._coming is None or not recodes:
             return {}
-        names = [name for name, recode in recodes.items() if recode.codebook == self._coming.generation]
+        coming = self._coming
+        names = [name for name, recode in recodes.items() if coming.accepts(recode)]
         view = self.index.look()
         numbers = view.numbers(names)
         known = np.flatnonzero(numbers >= 0)

@@ -15,5 +15,8 @@ class Watcher:
     def others(self, bundles: int, codebooks: int) -> None:
         """So many codes were left out, being of another bundle; so many encoded here, being of a codebook that is not held."""
 
+    def skipped(self, reason: str) -> None:
+        """A record of `item-codes` cannot be used, for this reason, and was skipped."""
+
     def upkeep(self, what: str, seconds: float) -> None:
         """A compaction (`compact`), a snapshot (`save`) or codes of another generation (`hold`) took so long."""

@@ -98,3 +98,15 @@ def test_a_good_event_with_bytes_flipped_is_an_event_or_a_refusal(topic, data):
 def test_infinite_prices_are_refused():
     payload = msgspec.json.encode(GOOD[Topic.ITEMS]).replace(b"9.5", b"1e999")
     assert reasons(Topic.ITEMS, payload) in ([Reason.WRONG_SHAPE], [Reason.BAD_JSON])
+
+
+@pytest.mark.fault("an item or an order line with a price of 1e308", "it is a dead letter that names the price")
+@pytest.mark.parametrize("price", [1e308, 3.5e38, 1.1e15, -0.01])
+def test_a_price_that_float32_cannot_keep_is_refused_and_named(price):
+    assert decode(Topic.ITEMS, [json.dumps(GOOD[Topic.ITEMS] | {"price": 1e15}).encode()], NOW, TimeRules()).bad == []
+    item = json.dumps(GOOD[Topic.ITEMS] | {"price": price}).encode()
+    order = json.dumps(GOOD[Topic.ORDERS] | {"lines": [LINE | {"price": price}]}).encode()
+    for topic, payload in ((Topic.ITEMS, item), (Topic.ORDERS, order)):
+        [refusal] = decode(topic, [payload], NOW, TimeRules()).bad
+        assert refusal.reason is Reason.WRONG_SHAPE
+        assert "price" in refusal.detail

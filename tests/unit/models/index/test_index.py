@@ -176,6 +176,7 @@ def test_what_does_not_belong_is_refused_and_nothing_is_applied():
         good._replace(vector=vectors[0] * np.nan),
         good._replace(code=good.code[:1]),
         good._replace(price=float("inf")),
+        good._replace(price=1e308),
     ):
         with pytest.raises(ValueError, match="must be"):
             index.apply([good, bad._replace(item="bad")])

@@ -125,10 +125,35 @@ def test_prices_and_availability_reach_the_index(live):
     assert [name for name, _ in view.hits(view.search_pool(vector, 3, where=Where(least_price=50, available=True)))[0]] == ["dear"]
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"vector": b"123"}, {"vector": b"1234"}, {"code": b"1"}, {"price": float("inf")}, {"vector": b"\x00\x00\x80\x7f" * 16}]
-)
-def test_a_code_that_cannot_be_one_ends_nothing(live, wrong, caplog):
-    say(live, ("new", msgspec.structs.replace(code("new"), **wrong)), ("good", code("good")))
-    assert ("new" in live.index, "good" in live.index) == (False, True)
-    assert "left out" in caplog.text
+INFINITE, NOT_A_NUMBER = b"\x00\x00\x80\x7f", b"\x00\x00\xc0\x7f"
+WRONG_CODES = [
+    ({"vector": b"123"}, "wrong_width"),
+    ({"vector": b"1234"}, "wrong_width"),
+    ({"vector": b""}, "wrong_width"),
+    ({"code": b"1"}, "wrong_width"),
+    ({"code": b""}, "wrong_width"),
+    ({"code": b"\xff" * 4}, "wrong_code"),
+    ({"parts": b"\x00\x00\x00\x00" * 16}, "wrong_width"),
+    ({"parts": b"12345"}, "wrong_width"),
+    ({"price": float("inf")}, "not_finite"),
+    ({"price": float("nan")}, "not_finite"),
+    ({"price": 3.5e38}, "not_finite"),
+    ({"price": 1e308}, "not_finite"),
+    ({"vector": INFINITE * 16}, "not_finite"),
+    ({"vector": NOT_A_NUMBER * 16}, "not_finite"),
+]
+
+
+@pytest.mark.fault("an item code with a price beyond float32, a wrong width or numbers that are not finite", "it is skipped and counted")
+def test_a_code_that_cannot_be_used_is_skipped_and_counted_and_each_kind_is_logged_once(live, told, caplog):
+    for number, (wrong, reason) in enumerate(WRONG_CODES):
+        say(
+            live,
+            (f"bad {number}", msgspec.structs.replace(code("new"), item_id=f"bad {number}", **wrong)),
+            (f"good {number}", code(f"good {number}")),
+        )
+        assert (f"bad {number}" in live.index, f"good {number}" in live.index) == (False, True), wrong
+        assert told.faults[-1] == reason, wrong
+    assert len(told.faults) == len(WRONG_CODES)
+    assert told.left_out == 0
+    assert caplog.text.count("is skipped") == len({reason for _, reason in WRONG_CODES})
