@@ -27,6 +27,7 @@ from stream.ingest import Record, dead_letter
 from stream.messages import DeadLetter, ItemCode
 from stream.partitioning import misplaced
 from stream.sent import sent_ms
+from stream.steps import Steps, untimed
 
 
 class CatalogueOutcome(NamedTuple):
@@ -62,7 +63,7 @@ class Catalogue:
         self._store, self._current, self._clock_ms, self._codebook = store, current, clock_ms, codebook
         self._rules, self._epoch, self._partitions = rules or TimeRules(), epoch, partitions
 
-    def process(self, records: Sequence[Record]) -> CatalogueOutcome:
+    def process(self, records: Sequence[Record], steps: Steps = untimed) -> CatalogueOutcome:
         """Apply records of one partition of the topic `items`; of several of one item the last counts.
 
         A record without a value (a tombstone of the compacted topic) deletes the item of its key.
@@ -70,9 +71,12 @@ class Catalogue:
         Raises:
             StoreUnavailable: process the same records again.
         """
-        news, dead = self._decode(records)  # 1
-        rows, codes = self._encode(news)  # 2
-        accepted = self._store.write(rows)  # 3
+        with steps("decode"):
+            news, dead = self._decode(records)  # 1
+        with steps("encode"):
+            rows, codes = self._encode(news, steps)  # 2
+        with steps("write"):
+            accepted = self._store.write(rows)  # 3
         newer = {key.entities[0] for (key, _), ok in zip(rows, accepted, strict=True) if not ok}
         counts = Counter(dead=len(dead), applied=len(records) - len(dead))
         return CatalogueOutcome([(item, code) for item, code in codes if item not in newer], dead, counts)
@@ -96,12 +100,13 @@ class Catalogue:
                 news[name] = News(record.offset, sent_ms(record.headers, 0) if item else 0, item)
         return news, [dead_letter(records[refusal.position], refusal) for refusal in sorted(bad)]
 
-    def _encode(self, news: dict[str, News]) -> tuple[list[tuple[Key, Stored]], list[tuple[str, ItemCode | None]]]:
+    def _encode(self, news: dict[str, News], steps: Steps) -> tuple[list[tuple[Key, Stored]], list[tuple[str, ItemCode | None]]]:
         recommender = self._current()
         alive = {name: (said, said.item) for name, said in news.items() if said.item is not None and not said.item.deleted}
         items = [item for _, item in alive.values()]
-        vectors = recommender.item_vectors(items)  # (n, d) float32
-        parts = vectors if recommender.fused else recommender.item_parts(items)  # (n, D) float32: what codes stand for
+        with steps("model"):
+            vectors = recommender.item_vectors(items)  # (n, d) float32
+            parts = vectors if recommender.fused else recommender.item_parts(items)  # (n, D) float32: what codes stand for
         own = recommender.bundle.codebook
         used = self._codebook(recommender.generation, own)
         kept = own.encode(parts)  # (n, P) uint8

@@ -22,6 +22,7 @@ from stream.messages import DeadLetter, RefreshRequest
 from stream.partitioning import misplaced
 from stream.row_cache import CachedUser, CategoryState, RowCache, Superseded, UserState
 from stream.sent import sent_ms
+from stream.steps import Steps, untimed
 
 WRITE_ATTEMPTS = 5
 
@@ -83,7 +84,7 @@ class Ingest:
         self._cache = RowCache(store, epoch, cached_events)
         self._next: dict[tuple[str, int], int] = {}
 
-    def process(self, topic: Topic, records: Sequence[Record]) -> Outcome:
+    def process(self, topic: Topic, records: Sequence[Record], steps: Steps = untimed) -> Outcome:
         """Apply records of one topic and partition, ascending by offset.
 
         Raises:
@@ -91,12 +92,15 @@ class Ingest:
             Superseded: another worker owns these rows.
         """
         self._go_on(records)
-        pending, bad = self._decode(topic, records)  # 1
-        outcome = Outcome([], [dead_letter(records[b.position], b) for b in sorted(bad)], Counter(dead=len(bad)), Counter(), Counter())
+        with steps("decode"):
+            pending, bad = self._decode(topic, records)  # 1
+            dead = [dead_letter(records[b.position], b) for b in sorted(bad)]
+        outcome = Outcome([], dead, Counter(dead=len(bad)), Counter(), Counter())
         for _ in range(WRITE_ATTEMPTS):
             if not pending:
                 return outcome
-            pending = self._apply(topic, records[0].partition, pending, outcome)
+            with steps("merge"):
+                pending = self._apply(topic, records[0].partition, pending, outcome, steps)
         self._cache.leave(records[0].partition)
         raise Superseded(f"the rows of {len(pending)} users were refused {WRITE_ATTEMPTS} times: another worker is writing them")
 
@@ -128,13 +132,16 @@ class Ingest:
                 bad += [Refusal(position, Reason.WRONG_PARTITION, wrong) for position, _ in found]
         return arrivals, bad
 
-    def _apply(self, topic: Topic, partition: int, arrivals: Mapping[str, list[Arrived]], outcome: Outcome) -> dict[str, list[Arrived]]:
+    def _apply(
+        self, topic: Topic, partition: int, arrivals: Mapping[str, list[Arrived]], outcome: Outcome, timed: Steps
+    ) -> dict[str, list[Arrived]]:
         """Read, merge and write the rows of these users; gives back those whose write was refused."""
         try:
-            steps = {user: _step(topic, user, *entry) for user, entry in self._read(partition, arrivals).items()}  # 2, 3
+            steps = {user: _step(topic, user, *entry) for user, entry in self._read(partition, arrivals, timed).items()}  # 2, 3
             rows = [row for step in steps.values() for row in step.rows]
             rows += query_rows(a.search for found in arrivals.values() for a in found if a.search)
-            accepted = self._store.write(rows)  # 4
+            with timed("write"):
+                accepted = self._store.write(rows)  # 4
         except Exception:
             self._next.clear()  # the same records come again, and their rows are read again
             raise
@@ -151,17 +158,17 @@ class Ingest:
             self._cache.drop(partition, user)
         return {user: arrivals[user] for user in refused}
 
-    def _read(self, partition: int, arrivals: Mapping[str, list[Arrived]]) -> dict[str, tuple[CachedUser, list[Arrived]]]:
+    def _read(self, partition: int, arrivals: Mapping[str, list[Arrived]], timed: Steps) -> dict[str, tuple[CachedUser, list[Arrived]]]:
         """The rows that each user's step needs: one read, and a second only where a query comes after what it explains."""
         wanted = {user: {b.category for a in found for b in a.behaviours} for user, found in arrivals.items()}
-        cached = self._cache.load(partition, wanted)
+        cached = self._cache.load(partition, wanted, timed)
         late = {}
         for user, found in arrivals.items():
             more = reached(cached[user].user.row, (), [a.search for a in found if a.search]) - cached[user].categories.keys()
             if more:
                 late[user] = wanted[user] | more
         if late:
-            cached |= self._cache.load(partition, late)
+            cached |= self._cache.load(partition, late, timed)
         return {user: (cached[user], found) for user, found in arrivals.items()}
 
 

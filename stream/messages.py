@@ -5,6 +5,8 @@ from typing import Literal
 
 import msgspec
 
+LEVELS = ("full", "short", "category_popular", "popular")  # of a candidate set, from the best to the last fallback
+
 
 class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Topic `refresh`, key user id: rows of this user changed. `version` is that of the rows (epoch and offsets).

@@ -33,8 +33,8 @@ from models.retrieval.popular import Popular, popular_candidates
 from models.retrieval.quotas import Extra
 from models.retrieval.shares import Shares
 from stream.messages import CandidateSet, PublishedCandidate, RefreshRequest
+from stream.steps import Steps, untimed
 
-LEVELS = ("full", "short", "category_popular", "popular")
 Chosen = Sequence[tuple[str, float]]  # categories of a user with their probabilities
 
 
@@ -112,13 +112,19 @@ class Refresh:
         self._store, self._current, self._clock_ms = store, current, clock_ms
         self._limits = limits or Limits()
         self._where = Where(available=True) if self._limits.only_available else None
+        self._steps: Steps = untimed
 
-    def process(self, requests: Sequence[RefreshRequest], behind: bool = False) -> RefreshOutcome:
+    def process(self, requests: Sequence[RefreshRequest], behind: bool = False, steps: Steps = untimed) -> RefreshOutcome:
         """Refresh the users of `requests`, each once. `behind`: the backlog exceeds the budget, take the short way.
 
         Raises:
             StoreUnavailable: process the same requests again.
         """
+        self._steps = steps
+        with steps("merge"):
+            return self._process(requests, behind)
+
+    def _process(self, requests: Sequence[RefreshRequest], behind: bool) -> RefreshOutcome:
         users = self._read(coalesce(requests))  # 1, 2
         serving = self._current()
         view = serving.index.look()
@@ -138,7 +144,8 @@ class Refresh:
     def _read(self, requests: Sequence[RefreshRequest]) -> list[User]:
         names = [request.user_id for request in requests]
         keys = [Key(USER.name, (name,)) for name in names] + [Key(USER_INTERESTS.name, (name,)) for name in names]
-        found = self._store.read(keys)
+        with self._steps("read"):
+            found = self._store.read(keys)
         users = []
         for request, row, interests in zip(requests, found[: len(names)], found[len(names) :], strict=True):
             version = row.version if row else Version(*request.version)
@@ -147,19 +154,23 @@ class Refresh:
 
     def _full(self, serving: Serving, view: View, users: Sequence[User], computed: "Computed") -> list[Answer]:
         recommender = serving.recommender
-        state = recommender.short([user.row for user in users])
-        _check(state.vectors)
-        chosen = recommender.categories([user.row for user in users], state, self._limits.top_k)
+        with self._steps("model"):
+            state = recommender.short([user.row for user in users])
+            _check(state.vectors)
+            chosen = recommender.categories([user.row for user in users], state, self._limits.top_k)
         rescores = self._limits.rescore and recommender.rescores
         held = [kept_interests(user, recommender) for user in users]
         rows = self._rows(users, [_wanted(recommender, *one, rescores) for one in zip(users, chosen, held, strict=True)])
-        long = _long(recommender, state, chosen, held, rows, computed)
+        with self._steps("model"):
+            long = _long(recommender, state, chosen, held, rows, computed)
         excluded, limit = self._excluded(users), self._limits.candidates
         together = depth(limit) if rescores else limit
-        searched = search(view, long, chosen, state.vectors, excluded, together, self._where)
+        with self._steps("search"):
+            searched = search(view, long, chosen, state.vectors, excluded, together, self._where)
         found_by_user = self._merged(serving, view, users, searched, excluded, together)
         if rescores:
-            found_by_user = recommender.rescore([user.row for user in users], rows, found_by_user, limit)
+            with self._steps("model"):
+                found_by_user = recommender.rescore([user.row for user in users], rows, found_by_user, limit)
         answers = []
         for user, found, vectors, short, candidates in zip(users, chosen, long, state.vectors, found_by_user, strict=True):
             packed = _bytes(vectors) + _bytes(short)  # (K+1, d)
@@ -173,16 +184,19 @@ class Refresh:
         keys = [(n, category) for n, categories in enumerate(wanted) for category in categories]
         rows: list[dict[str, CategoryRow]] = [{} for _ in users]
         if keys:
-            found = self._store.read([Key(USER_CATEGORY.name, (users[n].request.user_id, category)) for n, category in keys])
+            with self._steps("read"):
+                found = self._store.read([Key(USER_CATEGORY.name, (users[n].request.user_id, category)) for n, category in keys])
             for (n, category), row in zip(keys, found, strict=True):
                 rows[n][category] = unpack(CategoryRow, row and row.packed)
         return rows
 
     def _short(self, serving: Serving, view: View, users: Sequence[User]) -> list[Answer]:
-        state = serving.recommender.short([user.row for user in users])
-        _check(state.vectors)
+        with self._steps("model"):
+            state = serving.recommender.short([user.row for user in users])
+            _check(state.vectors)
         excluded, limit = self._excluded(users), self._limits.candidates
-        searched = search_short(view, state.vectors, excluded, limit, self._where)
+        with self._steps("search"):
+            searched = search_short(view, state.vectors, excluded, limit, self._where)
         found = self._merged(serving, view, users, searched, excluded, limit)
         return [
             Answer(candidates if user.known else [], "short", without_touched(user)) for user, candidates in zip(users, found, strict=True)
@@ -193,7 +207,8 @@ class Refresh:
             return []
         limit, excluded = self._limits.candidates, self._excluded(users)
         share = self._shares(serving.recommender).repeat
-        again = own.repeated(view, [user.row for user in users], excluded, limit, self._where, share)
+        with self._steps("search"):
+            again = own.repeated(view, [user.row for user in users], excluded, limit, self._where, share)
         answers = []
         for user, mine, exclude in zip(users, listed(view, again), excluded, strict=True):
             categories = [(touched.category, float(touched.count)) for touched in user.row.categories]
@@ -208,8 +223,10 @@ class Refresh:
         self, serving: Serving, view: View, users: Sequence[User], searched: Searched, excluded: Sequence[set[str]], limit: int
     ) -> list[list[Candidate]]:
         recommender, given = serving.recommender, self._limits.demand
+        with self._steps("search"):
+            extras = self._extras(recommender, view, users, excluded, limit)
         ordered = serving.demand.ordered(searched, recommender.bundle.manifest.config.demand if given is None else given)
-        return merged(view, ordered, self._extras(recommender, view, users, excluded, limit), self._shares(recommender))
+        return merged(view, ordered, extras, self._shares(recommender))
 
     def _extras(self, recommender: Recommender, view: View, users: Sequence[User], excluded: Sequence[set[str]], limit: int) -> list[Extra]:
         """The lists beside the searches."""
@@ -241,7 +258,8 @@ class Refresh:
             named = [PublishedCandidate(c.item, c.score, c.category, c.path) for c in answer.candidates]
             published = CandidateSet(user_id=name, candidates=named, level=row.level, generation=generation, event_ts=ts, published_ts=now)
             sets[key] = published, user.request.sent_ms
-        accepted = self._store.write(rows)
+        with self._steps("write"):
+            accepted = self._store.write(rows)
         return [sets[key] for (key, _), ok in zip(rows, accepted, strict=True) if ok and key in sets]
 
 

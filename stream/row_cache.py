@@ -8,6 +8,7 @@ from features.codec import unpack
 from features.rows import CategoryRow, UserRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CATEGORY
+from stream.steps import Steps, untimed
 
 
 class Superseded(Exception):
@@ -54,7 +55,7 @@ class RowCache:
         self._sizes: dict[tuple[int, str], int] = {}
         self._size = 0
 
-    def load(self, partition: int, wanted: Mapping[str, set[str]]) -> dict[str, CachedUser]:
+    def load(self, partition: int, wanted: Mapping[str, set[str]], steps: Steps = untimed) -> dict[str, CachedUser]:
         """The users of a partition with at least these categories; whatever is not cached comes in one read.
 
         Raises:
@@ -67,7 +68,10 @@ class RowCache:
             held = cached[user]
             missing += [Key(USER.name, (user,))] if held is None else []
             missing += [Key(USER_CATEGORY.name, (user, c)) for c in sorted(categories) if held is None or c not in held.categories]
-        found = dict(zip(missing, self._store.read(missing), strict=True)) if missing else {}
+        found: dict[Key, Stored | None] = {}
+        if missing:
+            with steps("read"):
+                found = dict(zip(missing, self._store.read(missing), strict=True))
         loaded = {}
         for user, categories in wanted.items():
             held = cached[user]

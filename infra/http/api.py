@@ -38,7 +38,8 @@ from infra.http import intake
 from infra.http.answers import Answers, Fallback
 from infra.http.guard import Guard, Hosts, page_policy
 from infra.http.intake import Publisher, Refused
-from infra.metrics import Metrics, readiness
+from infra.metrics import ApiMetrics
+from infra.probes import liveness, readiness
 from infra.settings import Settings
 from stream.outbound import PublishFailed
 
@@ -51,7 +52,7 @@ Clock = Callable[[], int]
 def make_api(
     store: OnlineStore,
     publisher: Publisher,
-    metrics: Metrics,
+    metrics: ApiMetrics,
     health: Health,
     settings: Settings,
     *,
@@ -163,7 +164,7 @@ def _add_events(app: FastAPI, publisher: Publisher, settings: Settings, clock: C
         return await take(request, topic)
 
 
-def _add_system(app: FastAPI, metrics: Metrics, health: Health) -> None:
+def _add_system(app: FastAPI, metrics: ApiMetrics, health: Health) -> None:
     page = files("infra.http").joinpath("page.html").read_text(encoding="utf-8")
     headers = {"Content-Security-Policy": page_policy(page), "Cache-Control": "no-cache"}
 
@@ -175,12 +176,12 @@ def _add_system(app: FastAPI, metrics: Metrics, health: Health) -> None:
     @app.get("/health/live")
     def live() -> Response:
         """The process answers."""
-        return _json({"live": True})
+        return _json(liveness(metrics.role))
 
     @app.get("/health/ready")
     def ready() -> Response:
         """200 when every condition holds, else 503 with the reasons."""
-        status, body = readiness(health)
+        status, body = readiness(metrics.role, health)
         return _json(body, status)
 
     @app.get("/metrics")

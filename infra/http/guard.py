@@ -11,7 +11,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from infra.metrics import Metrics
+from infra.metrics import ApiMetrics
 
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -54,7 +54,7 @@ class Hosts:
 class Guard:
     """ASGI middleware: adds HEADERS where a route has not set its own, and counts and times requests by route."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
         self._app = app
         self._metrics = metrics
 

@@ -13,13 +13,12 @@ import uvicorn
 from fastapi import FastAPI
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
-from prometheus_client import CollectorRegistry
 
 from features.outcomes import Candidate
 from features.store import OnlineStore, StoreUnavailable
 from infra.health import Health
 from infra.http.api import make_api
-from infra.metrics import Metrics
+from infra.metrics import ApiMetrics
 from infra.settings import Settings
 from infra.wiring import PROBE, connection, open_online_store
 from models.bundle import POPULAR, BundleMismatch, read_manifest
@@ -40,7 +39,7 @@ def run(settings: Settings) -> int:
     broker = connection(settings)
     store = open_online_store(settings, START_S)
     health = Health("store", "broker")
-    metrics = Metrics(CollectorRegistry())
+    metrics = ApiMetrics()
     outbound = Outbound(broker)
     recent = RecentUsers(broker, prefixed(settings.topic_prefix, CANDIDATES))
 

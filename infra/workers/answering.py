@@ -11,14 +11,15 @@ from kafka.errors import KafkaError
 
 from infra.clock import wall_ms
 from infra.health import Health
-from infra.metrics import Metrics
+from infra.metrics import RefreshMetrics
 from infra.settings import Settings
-from infra.workers.frame import Steps, count
+from infra.workers.frame import count
 from stream.messages import RefreshRequest
 from stream.outbound import Outgoing, PublishFailed
 from stream.owed import Owed
 from stream.progress import Progress
 from stream.refresh import RefreshOutcome, coalesce
+from stream.steps import Steps, untimed
 from stream.topics import CANDIDATES, REFRESH, prefixed
 
 log = logging.getLogger(__name__)
@@ -33,10 +34,10 @@ class Answering:
 
     def __init__(
         self,
-        process: Callable[[Sequence[RefreshRequest], bool], RefreshOutcome],
+        process: Callable[[Sequence[RefreshRequest], bool, Steps], RefreshOutcome],
         publish: Callable[[Sequence[Outgoing]], Awaitable[None]],
         progress: Progress,
-        metrics: Metrics,
+        metrics: RefreshMetrics,
         health: Health,
         settings: Settings,
         clock_s: Callable[[], float] = monotonic,
@@ -49,15 +50,16 @@ class Answering:
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
 
-    async def handle(self, records: Sequence[Any]) -> None:
+    async def handle(self, records: Sequence[Any], steps: Steps = untimed) -> None:
         """Take lists of records of any partitions, as one.
 
         Raises:
             StoreUnavailable, PublishFailed: hand it in again.
         """
-        steps, asked = Steps(), read_requests(records)
-        partitions = {request.user_id: partition for partition, request in asked}
-        requests = coalesce(request for _, request in asked)
+        with steps("decode"):
+            asked = read_requests(records)
+            partitions = {request.user_id: partition for partition, request in asked}
+            requests = coalesce(request for _, request in asked)
         for at in range(0, len(requests), self._size):
             batch, behind = requests[at : at + self._size], self._behind(in_hand=len(requests) - at)
             outcome = await self._answer(batch, behind, steps)
@@ -69,9 +71,8 @@ class Answering:
             for request in batch if behind else ():
                 self._owed.add(partitions[request.user_id], request)
         self._metrics.users_coalesced.inc(len(asked) - len(requests))
-        self._metrics.batch("refresh", len(records), steps.seconds)
 
-    async def settle(self) -> None:
+    async def settle(self, steps: Steps = untimed) -> None:
         """Hand back what is another worker's to give; give the rest, a batch at a time, once the backlog is gone.
 
         Raises:
@@ -80,9 +81,9 @@ class Answering:
         while not (self._closed or self._progress.rebalancing):
             mine = {number for _, number in self._progress.partitions()}
             if lost := self._owed.of_others(mine, self._size):
-                await self._hand_back(lost)
+                await self._hand_back(lost, steps)
             elif not self._behind() and (requests := self._owed.of(mine, self._size)):
-                await self._answer(requests, behind=False, steps=Steps())
+                await self._answer(requests, behind=False, steps=steps)
                 self._owed.settled(requests)
             else:
                 return
@@ -93,7 +94,7 @@ class Answering:
         async with self._one_at_a_time:
             try:
                 while requests := self._owed.of_others((), self._size):
-                    await self._hand_back(requests)
+                    await self._hand_back(requests, untimed)
             except (PublishFailed, KafkaError) as error:
                 log.warning("%d users keep a short answer until their next event: %s", len(self._owed), error)
 
@@ -101,19 +102,19 @@ class Answering:
         """Whether more requests wait than the budget; those in hand do too, also where the ends of the log are not known yet."""
         return max(in_hand, sum(self._progress.lag().values())) > self._budget
 
-    async def _hand_back(self, requests: Sequence[RefreshRequest]) -> None:
+    async def _hand_back(self, requests: Sequence[RefreshRequest], steps: Steps) -> None:
         again = [msgspec.structs.replace(request, sent_ms=0) for request in requests]
-        await self._publish([Outgoing(self._refresh, request.user_id.encode(), msgspec.json.encode(request)) for request in again])
+        with steps("publish"):
+            await self._publish([Outgoing(self._refresh, request.user_id.encode(), msgspec.json.encode(request)) for request in again])
         self._owed.settled(requests)
 
     async def _answer(self, requests: Sequence[RefreshRequest], behind: bool, steps: Steps) -> RefreshOutcome:
         async with self._one_at_a_time:  # to the end: an older set must not be published after a newer one
-            outcome = await asyncio.to_thread(self._process, requests, behind)
-            steps.done("compute")
-            await self._publish(
-                [Outgoing(self._candidates, found.user_id.encode(), msgspec.json.encode(found)) for found, _ in outcome.sets]
-            )
-        steps.done("publish")
+            outcome = await asyncio.to_thread(self._process, requests, behind, steps)
+            with steps("publish"):
+                await self._publish(
+                    [Outgoing(self._candidates, found.user_id.encode(), msgspec.json.encode(found)) for found, _ in outcome.sets]
+                )
         count(self._metrics.refreshes, lambda level: {"level": level}, outcome.levels)
         if outcome.failure:
             self._health.set_failed("model", outcome.failure)

@@ -12,10 +12,11 @@ from kafka import KafkaConsumer, TopicPartition
 from msgspec.structs import replace
 
 from infra.clock import wall_ms
+from infra.metrics import CatalogueMetrics
 from infra.settings import Settings
 from infra.wiring import choose_device
 from infra.workers.codes import CodesKeeper
-from infra.workers.frame import Frame, Steps, count
+from infra.workers.frame import Frame, count
 from models.bundle import load
 from models.recommender import Recommender
 from stream.catalogue import Catalogue
@@ -24,6 +25,7 @@ from stream.dead_letters import outgoing
 from stream.messages import DeadLetter, ItemCode
 from stream.outbound import Outgoing
 from stream.serving.swapper import Swapper
+from stream.steps import Steps
 from stream.topics import CODEBOOKS, ITEM_CODES, ITEMS
 
 log = logging.getLogger(__name__)
@@ -33,13 +35,13 @@ ENCODE_AT_ONCE = 1000
 
 def run(settings: Settings) -> int:
     """Run it until a signal; the exit code."""
-    return CatalogueWorker(Frame("catalogue", settings, "bundle")).run()
+    return CatalogueWorker(Frame(CatalogueMetrics(), settings, "bundle")).run()
 
 
 class CatalogueWorker:
     """Applies lists of items, and all of them again under a new bundle."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame[CatalogueMetrics]) -> None:
         self._frame, self._settings = frame, frame.settings
         device = choose_device(frame.settings)
         frame.await_bundle()
@@ -81,18 +83,16 @@ class CatalogueWorker:
         records = [Outgoing(topic, item.encode(), None if code is None else msgspec.json.encode(code)) for item, code in codes]
         await self._frame.publish(records + [outgoing(letter, self._settings.topic_prefix) for letter in dead])
 
-    async def _handle(self, records: list[Any]) -> None:
-        steps, metrics = Steps(), self._frame.metrics
+    async def _handle(self, records: list[Any], steps: Steps) -> None:
+        metrics = self._frame.metrics
         async with self._one_at_a_time:
-            outcome = await asyncio.to_thread(self._catalogue.process, records)
-            steps.done("encode")
-            await self._publish(outcome.codes, outcome.dead)
-        steps.done("publish")
+            outcome = await asyncio.to_thread(self._catalogue.process, records, steps)
+            with steps("publish"):
+                await self._publish(outcome.codes, outcome.dead)
         count(metrics.events, lambda name: {"topic": "items", "outcome": name}, {"applied": outcome.counts["applied"]})
         count(metrics.dead_letters, lambda name: {"reason": name}, Counter(letter.reason for letter in outcome.dead))
-        metrics.batch("catalogue", len(records), steps.seconds)
 
-    async def _follow_bundle(self) -> None:
+    async def _follow_bundle(self, steps: Steps) -> None:
         """Under a new generation every item is encoded again, from the compacted topic; so too when the worker starts."""
         if self._codebooks.failure is not None:
             raise self._codebooks.failure
@@ -106,8 +106,9 @@ class CatalogueWorker:
             batches = self._all()
             while (records := await asyncio.to_thread(next, batches, None)) is not None:
                 async with self._one_at_a_time:
-                    outcome = await asyncio.to_thread(self._catalogue.process, records)
-                    await self._publish([(item, code and replace(code, sent_ms=0)) for item, code in outcome.codes])
+                    outcome = await asyncio.to_thread(self._catalogue.process, records, steps)
+                    with steps("publish"):
+                        await self._publish([(item, code and replace(code, sent_ms=0)) for item, code in outcome.codes])
             self._encoded = generation
             log.info("the catalogue is encoded under bundle %s", generation)
 

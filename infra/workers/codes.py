@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 
 from infra.clock import wall_ms
-from infra.metrics import Metrics
+from infra.metrics import CatalogueMetrics
 from infra.workers.frame import Frame
 from models.bundle import Bundle
 from models.codes.drift import Decision, Drift, Policy
@@ -13,13 +13,14 @@ from stream.codes.book import Book
 from stream.codes.keeping import Duty, Keeping, Observer, Plan
 from stream.codes.voice import Dismissed, Pace, Topics, figures
 from stream.outbound import Outgoing
+from stream.steps import Steps
 from stream.topics import CODEBOOKS, ITEM_CODES, ITEMS
 
 
 class CodesKeeper:
     """Keeps codes while this worker has partition 0 of the topic of items, so that one of all catalogue workers does."""
 
-    def __init__(self, frame: Frame, book: Book, bundle: Callable[[], Bundle]) -> None:
+    def __init__(self, frame: Frame[CatalogueMetrics], book: Book, bundle: Callable[[], Bundle]) -> None:
         self._frame, self._book, self._bundle = frame, book, bundle
         self._place = (frame.topic(ITEMS), 0)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -32,7 +33,7 @@ class CodesKeeper:
             frame.connection, topics, book, Duty(self._mine, bundle, self._publish, wall_ms), _Observer(frame.metrics), plan
         )
 
-    async def follow(self) -> None:
+    async def follow(self, _: Steps) -> None:
         """Show the generation in use; the first time also begin, as only now there is a loop to publish in."""
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -58,7 +59,7 @@ class CodesKeeper:
 class _Observer(Observer):
     """Puts what the keeper does into the metrics."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: CatalogueMetrics) -> None:
         self._metrics = metrics
 
     def measured(self, generation: str, drift: Drift, decision: Decision) -> None:

@@ -8,20 +8,22 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from threading import Event
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from kafka.errors import KafkaError
-from prometheus_client import CollectorRegistry
 
 from features.store import StoreUnavailable
 from infra.health import Health
-from infra.metrics import Metrics, serve_metrics
+from infra.metrics import WorkerMetrics
+from infra.probes import serve_metrics
 from infra.settings import Settings
 from infra.wiring import connection, open_online_store
+from infra.workers.stopwatch import Stopwatch
 from stream.admin import count_partitions, create_topics, wait_for_broker
-from stream.agents import Backoff, Handle, batch_agent
+from stream.agents import Backoff, batch_agent
 from stream.app import make_app, run
 from stream.outbound import Outbound, Outgoing, PublishFailed
+from stream.steps import Steps
 from stream.topics import TopicSpec, prefixed
 
 log = logging.getLogger(__name__)
@@ -32,17 +34,21 @@ GC_THRESHOLDS = (50_000, 20, 100)  # rows hold no cycles, yet the collector's us
 SWITCH_S = 0.0005  # when a thread hands over Python's lock: a search waits so long for the one that changes the index
 
 
-class Frame:
-    """One worker process of a role. Waits for broker and store, makes topics that are missing."""
+M = TypeVar("M", bound=WorkerMetrics)
+TimedHandle = Callable[[list[Any], Steps], Awaitable[None]]
+Task = Callable[[Steps], Awaitable[None]]
 
-    def __init__(self, role: str, settings: Settings, *conditions: str) -> None:
+
+class Frame(Generic[M]):
+    """One worker process of the role of its metrics. Waits for broker and store, makes topics that are missing."""
+
+    def __init__(self, metrics: M, settings: Settings, *conditions: str) -> None:
         signal.signal(signal.SIGTERM, _leave)  # until the app runs: as process 1 of a container nothing else would end it
-        self.role, self.settings = role, settings
-        self.metrics = Metrics(CollectorRegistry())
+        self.role, self.settings, self.metrics = metrics.role, settings, metrics
         self.health = Health("broker", "store", "partitions", *conditions)
         self.metrics.follow(self.health)
-        self.server = serve_metrics(self.metrics.registry, self.health, settings.http_host, settings.metrics_port)
-        log.info("metrics and health of %s at http://%s:%d", role, self.server.host, self.server.port)
+        self.server = serve_metrics(self.metrics, self.health, settings.http_host, settings.metrics_port)
+        log.info("metrics and health of %s at http://%s:%d", self.role, self.server.host, self.server.port)
         self.stopping = Event()
         self.connection = connection(settings)
         wait_for_broker(self.connection, START_S)
@@ -52,15 +58,15 @@ class Frame:
         self.health.set_ready("store")
         self.outbound = Outbound(self.connection)
         self.app = make_app(
-            role,
+            self.role,
             self.connection,
-            group=f"{settings.topic_prefix}{settings.group}-{role}",
+            group=f"{settings.topic_prefix}{settings.group}-{self.role}",
             stall_after_s=settings.stall_after_s,
             broker_session_timeout=settings.session_timeout_s,
             broker_heartbeat_interval=settings.heartbeat_s,
             broker_commit_interval=settings.commit_interval_s,
         )
-        self._tasks: list[Callable[[], Awaitable[None]]] = []
+        self._tasks: list[Task] = []
         self._last: list[Callable[[], Awaitable[None]]] = []
 
     def await_bundle(self) -> None:
@@ -83,24 +89,29 @@ class Frame:
         """How many partitions a topic has, as the broker says now."""
         return count_partitions(self.connection, self.topic(spec))
 
-    def read(self, topics: Sequence[TopicSpec], handle: Handle, in_step: bool, together: int = 1) -> None:
-        """Give every list of these topics to `handle`; a failed try is counted and tried again in place."""
+    def read(self, topics: Sequence[TopicSpec], handle: TimedHandle, in_step: bool, together: int = 1) -> None:
+        """Give every batch of these topics to `handle`, measured by step; a failed batch is counted and retried in place."""
+        stopwatch = Stopwatch()
 
         def on_retry(error: Exception, tries: int) -> None:
-            self.metrics.retries.labels(self.role, type(error).__name__).inc()
-            self.health.set_failed("store" if isinstance(error, StoreUnavailable) else "broker", str(error))
+            step = stopwatch.step_of(error)
+            self.metrics.retry(step, error)
+            self.health.set_failed("store" if isinstance(error, StoreUnavailable) else "broker", f"{step}: {error}")
 
-        async def healthy(records: list[Any]) -> None:
-            await handle(records)
+        async def timed(records: list[Any]) -> None:
+            nonlocal stopwatch
+            stopwatch = Stopwatch()
+            await handle(records, stopwatch)
+            self.metrics.batch(len(records), stopwatch.elapsed_s, stopwatch.seconds)
             self._answered()
 
         backoff = Backoff(longest_s=self.settings.retry_max_s)
         batch_agent(
-            self.app, [self.topic(spec) for spec in topics], healthy, in_step=in_step, on_retry=on_retry, backoff=backoff, together=together
+            self.app, [self.topic(spec) for spec in topics], timed, in_step=in_step, on_retry=on_retry, backoff=backoff, together=together
         )
 
-    def every_tick(self, task: Callable[[], Awaitable[None]]) -> None:
-        """Await `task` again and again while the worker runs, also after an outage; another failure crashes the worker."""
+    def every_tick(self, task: Task) -> None:
+        """Await `task` every TICK_S while the worker runs, also after an outage; another failure crashes the worker."""
         self._tasks.append(task)
 
     def at_stop(self, task: Callable[[], Awaitable[None]]) -> None:
@@ -115,7 +126,8 @@ class Frame:
         """Run until a signal; the exit code."""
         self.app.on_partitions_assigned.connect(self._on_assigned, weak=False)
         self.app.on_before_shutdown.connect(self._end, weak=False)
-        self.app.task(self._tick)
+        for task in (self._show, *self._tasks):
+            self._repeat(task)
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
         sys.setswitchinterval(SWITCH_S)
@@ -134,50 +146,47 @@ class Frame:
         self.health.set_ready("store")
         self.health.set_ready("broker")
 
-    async def _tick(self) -> None:
-        try:
-            while not self.app.should_stop:
-                self.metrics.lags(self.app.progress.lag())
-                if stalled := self.app.progress.stalled(time.monotonic()):
-                    self.health.set_failed("progress", f"no progress on {stalled}")
-                for task in self._tasks:
+    def _repeat(self, task: Task) -> None:
+        """Run a periodic task beside the others: one that takes long, as a new bundle does, delays no gauge."""
+
+        async def repeat() -> None:
+            try:
+                while not self.app.should_stop:
                     await self._attempt(task)
-                await self.app.sleep(TICK_S)
-        except Exception as error:
-            await self.app.crash(error)
-        except asyncio.CancelledError:  # after `_end`, in the middle of a task that may have connected again
-            await asyncio.shield(self.outbound.stop())
-            raise
+                    await self.app.sleep(TICK_S)
+            except Exception as error:
+                await self.app.crash(error)
+            except asyncio.CancelledError:  # after `_end`, in the middle of a task that may have connected again
+                await asyncio.shield(self.outbound.stop())
+                raise
+
+        self.app.task(repeat)
+
+    async def _show(self, _: Steps) -> None:
+        """Keep the lag gauges and the condition `progress` true."""
+        self.metrics.lags(self.app.progress.lag())
+        if stalled := self.app.progress.stalled(time.monotonic()):
+            named = ", ".join(f"{topic}/{number}" for topic, number in stalled)
+            self.health.set_failed("progress", f"no progress on {named}")
+        else:
+            self.health.set_ready("progress")
 
     async def _end(self, *_: Any, **__: Any) -> None:
         for task in self._last:
             await task()
         await self.outbound.stop()
 
-    async def _attempt(self, task: Callable[[], Awaitable[None]]) -> None:
+    async def _attempt(self, task: Task) -> None:
+        stopwatch = Stopwatch()
         try:
-            await task()
+            await task(stopwatch)
         except (StoreUnavailable, PublishFailed, KafkaError) as error:
-            self.metrics.retries.labels(self.role, type(error).__name__).inc()
-            log.warning("what is done beside the records failed, will try again: %s", error)
+            self.metrics.retry(stopwatch.step_of(error), error)
+            log.warning("a periodic task failed and will be retried: %s", error)
 
 
 def _leave(*_: object) -> None:
     sys.exit(0)
-
-
-class Steps:
-    """Seconds of each step of a batch, in order."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def done(self, step: str) -> None:
-        """The step ends now."""
-        now = time.perf_counter()
-        self.seconds[step] = self.seconds.get(step, 0.0) + now - self._last
-        self._last = now
 
 
 def count(counter: Any, label: Callable[[str], Mapping[str, str]], numbers: Mapping[str, int]) -> None:

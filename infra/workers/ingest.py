@@ -9,19 +9,20 @@ import msgspec
 
 from features.events import Topic
 from infra.clock import wall_ms
-from infra.metrics import Metrics
+from infra.metrics import IngestMetrics
 from infra.settings import Settings
-from infra.workers.frame import Frame, Steps, count
+from infra.workers.frame import Frame, count
 from stream.dead_letters import outgoing
 from stream.ingest import Ingest, Outcome
 from stream.outbound import Outgoing
 from stream.sent import sent_header
+from stream.steps import Steps, untimed
 from stream.topics import BEHAVIOUR, CLICKS, REFRESH, prefixed
 
 
 def run(settings: Settings) -> int:
     """Run it until a signal; the exit code."""
-    frame = Frame("ingest", settings)
+    frame = Frame(IngestMetrics(), settings)
     partitions = frame.partitions(CLICKS)  # as many as the others have: create_topics refuses what differs
     ingest = Ingest(frame.store, wall_ms, settings.time_rules, settings.epoch, settings.cached_events, partitions)
     frame.read(BEHAVIOUR, IngestWorker(ingest, frame.publish, frame.metrics, settings.topic_prefix).handle, in_step=True)
@@ -42,30 +43,30 @@ class IngestWorker:
     A list whose publication failed comes again; then it is published again, not applied again, as it would count as redelivered.
     """
 
-    def __init__(self, ingest: Ingest, publish: Callable[[Sequence[Outgoing]], Awaitable[None]], metrics: Metrics, prefix: str) -> None:
+    def __init__(
+        self, ingest: Ingest, publish: Callable[[Sequence[Outgoing]], Awaitable[None]], metrics: IngestMetrics, prefix: str
+    ) -> None:
         self._ingest, self._publish, self._metrics, self._prefix = ingest, publish, metrics, prefix
         self._topics: Mapping[str, Topic] = {prefixed(prefix, spec): Topic(spec.name) for spec in BEHAVIOUR}
         self._written: Written | None = None
 
-    async def handle(self, records: Sequence[Any]) -> None:
+    async def handle(self, records: Sequence[Any], steps: Steps = untimed) -> None:
         """Take a list of records of one partition.
 
         Raises:
             StoreUnavailable, PublishFailed: hand it in again.
         """
-        steps, first, topic = Steps(), records[0], self._topics[records[0].topic]
+        first, topic = records[0], self._topics[records[0].topic]
         place = first.topic, first.partition, first.offset, records[-1].offset
         written, self._written = self._written, None
         if written is None or written.place != place:
-            outcome = await asyncio.to_thread(self._ingest.process, topic, records)
+            outcome = await asyncio.to_thread(self._ingest.process, topic, records, steps)
             written = Written(place, outcome, wall_ms())
-        steps.done("apply")
         self._written = written
-        await self._publish(self._messages(written.outcome))
+        with steps("publish"):
+            await self._publish(self._messages(written.outcome))
         self._written = None
-        steps.done("publish")
         self._count(topic, written)
-        self._metrics.batch("ingest", len(records), steps.seconds)
 
     def _messages(self, outcome: Outcome) -> list[Outgoing]:
         topic = prefixed(self._prefix, REFRESH)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import cast
 
 from infra.clock import wall_ms
-from infra.metrics import Metrics
+from infra.metrics import RefreshMetrics
 from infra.settings import Settings
 from infra.wiring import choose_device
 from infra.workers.answering import Answering
@@ -18,6 +18,7 @@ from stream.serving.live import LiveServing
 from stream.serving.snapshot import Snapshots
 from stream.serving.swapper import Swapper
 from stream.serving.watcher import Watcher
+from stream.steps import Steps
 from stream.topics import CODEBOOKS, ITEM_CODES, REFRESH
 
 TOGETHER = 16  # lists of requests, of all partitions, that are answered as one
@@ -25,13 +26,13 @@ TOGETHER = 16  # lists of requests, of all partitions, that are answered as one
 
 def run(settings: Settings) -> int:
     """Run it until a signal; the exit code."""
-    return RefreshWorker(Frame("refresh", settings, "bundle", "index")).run()
+    return RefreshWorker(Frame(RefreshMetrics(), settings, "bundle", "index")).run()
 
 
 class RefreshWorker:
     """Answers requests (infra.workers.answering) with the newest bundle and index."""
 
-    def __init__(self, frame: Frame) -> None:
+    def __init__(self, frame: Frame[RefreshMetrics]) -> None:
         self._frame, self._settings = frame, frame.settings
         self._device = choose_device(frame.settings)
         frame.await_bundle()
@@ -81,13 +82,13 @@ class RefreshWorker:
         self._watcher.items(len(live.index), 0, ())
         return live
 
-    def _process(self, requests: Sequence[RefreshRequest], behind: bool) -> RefreshOutcome:
+    def _process(self, requests: Sequence[RefreshRequest], behind: bool, steps: Steps) -> RefreshOutcome:
         live = self._live  # taken once: it may be replaced meanwhile
         with live.lock:
             self._serving = live.serving
-            return self._refresh.process(requests, behind)
+            return self._refresh.process(requests, behind, steps)
 
-    async def _follow(self) -> None:
+    async def _follow(self, _: Steps) -> None:
         """Take a new bundle, and notice a tail that ended."""
         if (failure := self._live.failure or self._codebooks.failure) is not None:
             raise failure
@@ -108,7 +109,7 @@ class RefreshWorker:
 class _Watcher(Watcher):
     """Puts what an index does into the metrics."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: RefreshMetrics) -> None:
         self._metrics = metrics
 
     def items(self, items: int, newest_ts: int, sent_ms: Sequence[int]) -> None:

@@ -13,7 +13,6 @@ from typing import NoReturn
 import pytest
 import uvicorn
 from kafka import KafkaConsumer
-from prometheus_client import CollectorRegistry
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -30,7 +29,7 @@ from infra.health import Health
 from infra.http.api import make_api
 from infra.local import embedded
 from infra.local.processes import Supervisor
-from infra.metrics import Metrics
+from infra.metrics import ApiMetrics
 from infra.settings import Settings
 from stream.connection import Connection
 from stream.ingest import Ingest
@@ -130,7 +129,7 @@ def serving(store: OnlineStore, bootstrap: str, **settings) -> Iterator[str]:
         await outbound.stop()
 
     app = make_api(
-        store, outbound, Metrics(CollectorRegistry()), Health(), Settings(**settings), users=lambda: ["ann", "bob"], lifespan=lifespan
+        store, outbound, ApiMetrics(), Health(), Settings(**settings), users=lambda: ["ann", "bob"], lifespan=lifespan
     )
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))

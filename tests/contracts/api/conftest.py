@@ -6,7 +6,6 @@ from uuid import uuid4
 
 import pytest
 from fastapi.testclient import TestClient
-from prometheus_client import CollectorRegistry
 
 from features.codec import pack
 from features.events import Click, Query
@@ -18,7 +17,7 @@ from infra.health import Health
 from infra.http.api import make_api
 from infra.local import embedded
 from infra.local.processes import Supervisor
-from infra.metrics import Metrics
+from infra.metrics import ApiMetrics
 from infra.settings import Settings
 from stream.connection import Connection
 from stream.outbound import Outbound
@@ -78,7 +77,7 @@ def make(store: OnlineStore, bootstrap: str) -> Make:
             await outbound.stop()
 
         app = make_api(
-            held, outbound, Metrics(CollectorRegistry()), health or Health(), Settings(**settings),
+            held, outbound, ApiMetrics(), health or Health(), Settings(**settings),
             fallback=fallback, users=users, clock=lambda: NOW, lifespan=lifespan,
         )  # fmt: skip
         return TestClient(app, raise_server_exceptions=False)

@@ -8,6 +8,7 @@ import pytest
 from features.outcomes import Candidate
 from features.store import Key, StoreUnavailable
 from features.store.redis import RedisStore
+from infra.build import build
 from infra.health import Health
 from infra.http.guard import PROBED
 from infra.local import embedded
@@ -133,7 +134,7 @@ def test_a_store_that_is_away_is_a_503(make):
 def test_health_and_metrics(make):
     health = Health("bundle")
     with make(health=health) as client:
-        assert client.get("/health/live").json() == {"live": True}
+        assert client.get("/health/live").json() == {"live": True, "role": "api", "version": build().version}
         answer = client.get("/health/ready")
         assert (answer.status_code, answer.json()["reasons"]) == (503, {"bundle": "not yet"})
         health.set_ready("bundle")

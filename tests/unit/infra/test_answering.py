@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from infra.health import Health
-from infra.metrics import Metrics
+from infra.metrics import RefreshMetrics
 from infra.settings import Settings
 from infra.workers.answering import Answering
 from stream.messages import CandidateSet, RefreshRequest
@@ -47,11 +47,11 @@ class World:
         self.progress, self.registry = Progress(STALL_S), CollectorRegistry()
         settings = Settings(topic_prefix="p.", refresh_batch=BATCH, refresh_lag_budget=BUDGET)
         self.answering = Answering(
-            self.process, self.publish, self.progress, Metrics(self.registry), Health(), settings, clock_s=lambda: self.now
+            self.process, self.publish, self.progress, RefreshMetrics(self.registry), Health(), settings, clock_s=lambda: self.now
         )
         self.progress.assigned(PLACES, self.now)
 
-    def process(self, requests, behind):
+    def process(self, requests, behind, steps):
         self.now += self.batch_s
         self.stalled += self.progress.stalled(self.now)
         if self.sees is not None:

@@ -12,7 +12,7 @@ from features.events import MAX_EVENT_BYTES, Click, encode
 from features.rows import UserRow
 from features.store import Key
 from features.store.memory import MemoryStore
-from infra.metrics import Metrics
+from infra.metrics import IngestMetrics
 from infra.workers.answering import read_requests
 from infra.workers.ingest import IngestWorker
 from stream.ingest import Ingest
@@ -40,7 +40,7 @@ class System:
         self.store, self.registry = MemoryStore(), CollectorRegistry()
         self.outages, self.published = 0, []
         ingest = Ingest(self.store, lambda: NOW)
-        self.worker = IngestWorker(ingest, self.publish, Metrics(self.registry), "p.")
+        self.worker = IngestWorker(ingest, self.publish, IngestMetrics(self.registry), "p.")
 
     async def publish(self, records):
         if self.outages:
