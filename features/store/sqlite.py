@@ -41,7 +41,7 @@ class SqliteStore:
     A write is one transaction, on disk before `write` returns: whoever commits an offset afterwards loses nothing by a power cut.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; it and its folder are made where they are missing, for this user only.
         project: Feast project.
         busy_timeout_s: how long a write, and opening, waits for another process that writes.
 
@@ -54,7 +54,8 @@ class SqliteStore:
         self._tables = {view.name: _quote(f"{project}_{view.name}") for view in VIEWS}
         self._lock = Lock()
         with self._translated():
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._path.touch(0o600)  # SQLite gives its log and shared memory the mode of the file
             self._connection = sqlite3.connect(self._path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
             self._write_ahead(busy_timeout_s)
             self._prepare()

@@ -47,9 +47,11 @@ def apply(as_json: AsJson = False) -> None:
     from infra.settings import load_settings
 
     settings = connected(load_settings(), kafka=False)
+    from infra.local.private import private_files
     from infra.local.system import apply_features
 
-    registry, views = apply_features(settings)
+    with private_files():  # Feast's clients run the functions in the registry: nobody else may write there
+        registry, views = apply_features(settings)
     if as_json:
         print_json({"registry": str(registry), "views": views})
     else:

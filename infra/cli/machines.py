@@ -61,9 +61,11 @@ def worker(role: Annotated[Role, typer.Argument(help="Which agent to run.")]) ->
     settings = connected(load_settings())
     show_logs(settings.log_level)
     logging.getLogger("everlong").info("worker %s with\n%s", role, describe(settings))
+    from infra.local.private import private_files
     from infra.workers import run_worker
 
-    raise typer.Exit(run_worker(role.value, settings))
+    with private_files():  # snapshots
+        raise typer.Exit(run_worker(role.value, settings))
 
 
 def api() -> None:

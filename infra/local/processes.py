@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from infra.local import launcher
+from infra.local.private import UMASK, private_file, private_folder
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
@@ -57,6 +58,7 @@ class Child:
 class Supervisor:
     """Starts children, each in a session of its own (Ctrl-C reaches the parent only), with a log file each in `log_dir`.
 
+    Their logs, and whatever they create, are readable by this user only.
     As a context manager it stops all of them, last started first, whatever happened inside.
     """
 
@@ -66,7 +68,7 @@ class Supervisor:
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None, restart: bool = False) -> Child:
         """Start a child; `command[0]` is an absolute path, `env` is the whole environment (None: that of the parent)."""
-        self.log_dir.mkdir(parents=True, exist_ok=True)
+        private_folder(self.log_dir)
         child = Child(name, command, env, self.log_dir / f"{name}.log", restart)
         self.children[name] = child
         _spawn(child)
@@ -164,8 +166,10 @@ def stop_on_signals() -> Iterator[None]:
 def _spawn(child: Child) -> None:
     launched = [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid()), *child.command]
     log: BinaryIO
-    with child.log.open("ab") as log:
-        child.process = subprocess.Popen(launched, env=child.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    with private_file(child.log).open("ab") as log:
+        child.process = subprocess.Popen(
+            launched, env=child.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, umask=UMASK
+        )
     child.started = time.monotonic()
 
 

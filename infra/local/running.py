@@ -13,10 +13,12 @@ import msgspec
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
+from infra.local.private import private_file, private_folder
 from infra.settings import Settings
 
 FILE = "run.json"
 LOCK = "lock"
+OURS = (LOCK, FILE, "bundle", "registry.db")  # what shows that a folder is a data directory
 
 
 class NothingRunning(Exception):
@@ -48,7 +50,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 def note(data_dir: Path, running: Running) -> None:
     """Write the file, readable by this user only, in one step."""
     new = data_dir / f"{FILE}.new"
-    new.touch(0o600)
+    private_file(new)
     new.write_bytes(msgspec.json.format(msgspec.json.encode(running)))
     new.replace(data_dir / FILE)
 
@@ -73,7 +75,7 @@ def owned(data_dir: Path) -> Iterator[None]:
     Raises:
         AlreadyRunning: it is another one's.
     """
-    data_dir.mkdir(parents=True, exist_ok=True)
+    _close(data_dir)
     try:
         lock = FileLock(data_dir / LOCK).acquire(blocking=False)
     except Timeout as error:
@@ -112,6 +114,12 @@ def connected(settings: Settings, *, kafka: bool = True, store: bool = True) -> 
     if settings.bundle is None:
         found["bundle"] = Path(running.bundle)
     return settings.model_copy(update=found)
+
+
+def _close(data_dir: Path) -> None:
+    """Make the data directory, or close one of ours to other users. One that holds nothing of ours is left as it is."""
+    if not data_dir.exists() or not any(data_dir.iterdir()) or any((data_dir / name).exists() for name in OURS):
+        private_folder(data_dir)
 
 
 def _began(pid: int) -> int:

@@ -11,6 +11,7 @@ from pydantic import SecretStr
 
 from features import definitions
 from infra.local import embedded, running
+from infra.local.private import private_files
 from infra.local.processes import Supervisor, everlong, stop_on_signals, tail
 from infra.scraping import ready
 from infra.settings import Settings, child_environment
@@ -31,11 +32,13 @@ class NotReady(Exception):
 def children(settings: Settings) -> Iterator[Supervisor]:
     """The children of a command whose data directory is its own; however it ends, they stop in order: the broker's log stays whole.
 
+    What is created inside is readable by this user only.
+
     Raises:
         AlreadyRunning: the data directory is another command's.
     """
     supervisor = Supervisor(settings.data_dir / "logs", settings.stop_deadline_s)
-    with stop_on_signals(), running.owned(settings.data_dir), supervisor:
+    with stop_on_signals(), private_files(), running.owned(settings.data_dir), supervisor:
         try:
             yield supervisor
         finally:  # workers together, then the broker, then the store

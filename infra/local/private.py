@@ -1,0 +1,35 @@
+"""Folders and files that only the user who runs Everlong may read: events, rows, logs and passwords lie there."""
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+UMASK = 0o077
+FOLDER, FILE = 0o700, 0o600
+
+
+@contextmanager
+def private_files() -> Iterator[None]:
+    """Inside, whatever this process and its children create is readable by this user only."""
+    before = os.umask(UMASK)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder of our own, or close an existing one to other users."""
+    path.mkdir(mode=FOLDER, parents=True, exist_ok=True)
+    if path.stat().st_uid == os.getuid() and stat.S_IMODE(path.stat().st_mode) != FOLDER:
+        path.chmod(FOLDER)
+    return path
+
+
+def private_file(path: Path) -> Path:
+    """Make an empty file, or close an existing one to other users, before anything secret is written to it."""
+    path.touch(FILE)
+    path.chmod(FILE)
+    return path
