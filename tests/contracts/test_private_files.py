@@ -14,7 +14,8 @@ from infra.settings import Settings
 
 
 def readable_by_others(folder: Path) -> list[str]:
-    return sorted(str(path) for path in (folder, *folder.rglob("*")) if stat.S_IMODE(path.lstat().st_mode) & 0o077 and not path.is_symlink())
+    found = (folder, *folder.rglob("*"))
+    return sorted(str(path) for path in found if not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
 @pytest.mark.fault(
