@@ -1,6 +1,6 @@
 # Everlong's commands. `make` alone lists them. They need Python 3.11 or newer and make, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench chaos up train docs clean
+.PHONY: help setup demo test check fuzz bench chaos up train docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,6 +22,9 @@ check: $(VENV)/.dev  ## style, types, and which way imports point
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+fuzz: $(VENV)/.dev  ## hostile bytes to every decoder and handler for MINUTES=10, other ones each time; with atheris where it is installed
+	@$(BIN)/python -m tests.fuzz.long --minutes $(or $(MINUTES),10) $(ARGS)
 
 bench: $(VENV)/.dev  ## measure, and write the tables of bench/README.md
 	@$(BIN)/python -m bench $(ARGS)

@@ -3,6 +3,7 @@
 Unknown fields pass. Anything wrong is data, not an exception: `decode` gives (good, bad), and `bad` says why.
 """
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated, Literal, NamedTuple
@@ -13,9 +14,11 @@ from features.event_time import TimeRules
 
 MAX_EVENT_BYTES = 64 * 1024
 MAX_ORDER_LINES = 500
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")  # C0, DEL and C1
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(max_length=512)]
+Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Price = Annotated[float, msgspec.Meta(ge=0, le=1e15)]  # far inside float32, in which indexes keep prices
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**52)]
 Vector = Annotated[list[float], msgspec.Meta(max_length=4096)]
@@ -41,8 +44,8 @@ class Click(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: Literal["click", "cart", "favourite"] = "click"
     query_id: Id | None = None
     session_id: Id | None = None
-    position: int | None = None
-    v: int = 1
+    position: Int32 | None = None
+    v: Int32 = 1
 
 
 class Query(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -55,7 +58,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ts: Milliseconds
     session_id: Id | None = None
     category_id: Id | None = None
-    v: int = 1
+    v: Int32 = 1
 
 
 class OrderLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -75,7 +78,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user_id: Id
     ts: Milliseconds
     lines: Annotated[list[OrderLine], msgspec.Meta(min_length=1, max_length=MAX_ORDER_LINES)]
-    v: int = 1
+    v: Int32 = 1
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -90,7 +93,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     image_embedding: Vector | None = None
     text_embedding: Vector | None = None
     deleted: bool = False
-    v: int = 1
+    v: Int32 = 1
 
 
 Event = Click | Query | Order | Item
@@ -107,6 +110,7 @@ class Reason(StrEnum):
     NOT_UTF8 = "not_utf8"
     BAD_JSON = "bad_json"
     WRONG_SHAPE = "wrong_shape"
+    CONTROL_CHARACTER = "control_character"
     FUTURE = "future"
     BEYOND_RETENTION = "beyond_retention"
     WRONG_KEY = "wrong_key"
@@ -151,14 +155,33 @@ def decode(topic: Topic, payloads: Sequence[bytes | None], now_ms: int, rules: T
         else:
             try:
                 event = decoder.decode(payload)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            except Exception as error:  # of msgspec, of UTF-8, of depth, or whatever else bytes can do to a decoder
                 bad.append(Refusal(position, _reason(payload, error), str(error)))
                 continue
-            if (wrong := rules.refuse(event.ts, now_ms)) is not None:
+            if _may_hold_controls(payload) and (field := _controlled(event)) is not None:
+                bad.append(Refusal(position, Reason.CONTROL_CHARACTER, f"{field} holds a control character, which no id may"))
+            elif (wrong := rules.refuse(event.ts, now_ms)) is not None:
                 bad.append(Refusal(position, Reason(wrong[0]), wrong[1]))
             else:
                 good.append((position, event))
     return Decoded(good, bad)
+
+
+def _may_hold_controls(payload: bytes) -> bool:
+    """Whether some text of the event may hold a control character: escaped (JSON wants C0 so), DEL, or C1 as UTF-8 has them."""
+    return b"\\" in payload or b"\x7f" in payload or b"\xc2" in payload
+
+
+def _controlled(event: Event) -> str | None:
+    """The first id of an event with a control character."""
+    for field in event.__struct_fields__:
+        if field.endswith("_id") and (value := getattr(event, field)) is not None and CONTROLS.search(value):
+            return field
+    for number, line in enumerate(event.lines if isinstance(event, Order) else ()):
+        for field in ("item_id", "category_id"):
+            if CONTROLS.search(getattr(line, field)):
+                return f"lines[{number}].{field}"
+    return None
 
 
 def _reason(payload: bytes, error: Exception) -> Reason:

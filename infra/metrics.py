@@ -82,6 +82,12 @@ class WorkerMetrics(Metrics):
         )
         self.batch_records = Histogram("everlong_batch_records", "Records in a batch", ["role"], buckets=SIZE_BUCKETS, registry=registry)
         self.retries = Counter("everlong_retries", "Retries, by failed step and error", ["role", "step", "error"], registry=registry)
+        self.messages_dropped = Counter(
+            "everlong_messages_dropped",
+            "Records too large for the broker, not sent",
+            ["topic", "reason"],
+            registry=registry,
+        )
 
     def batch(self, records: int, seconds: float, steps: Mapping[str, float]) -> None:
         """A batch is done: its number of records, its whole time and the time of each of its steps."""
@@ -219,6 +225,10 @@ class RefreshMetrics(WorkerMetrics):
         )
         self.codes_left_out = Counter("everlong_codes_left_out", "Codes of another bundle, ignored", registry=registry)
         self.internal_skipped = _internal_skipped(registry)
+
+    def skipped(self, topic: str, reason: str) -> None:
+        """A record of an internal topic cannot be used."""
+        self.internal_skipped.labels(topic, reason).inc()
 
     def bundle(self, generation: str) -> None:
         """The process now uses this bundle, and no other."""

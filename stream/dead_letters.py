@@ -11,12 +11,11 @@ import msgspec
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
 from stream.connection import Connection
-from stream.messages import DeadLetter
+from stream.messages import DeadLetter, Skipped, decode
 from stream.outbound import Outgoing
 from stream.topics import DEAD_LETTERS, prefixed
 
 SILENCE_MS = 1000
-_decoder = msgspec.json.Decoder(DeadLetter)
 
 
 def outgoing(letter: DeadLetter, prefix: str) -> Outgoing:
@@ -143,9 +142,7 @@ def _consumer(connection: Connection) -> KafkaConsumer:
 
 
 def _found(record: object) -> Found | None:
-    value = getattr(record, "value", None)
-    try:
-        letter = _decoder.decode(value or b"")
-    except msgspec.MsgspecError:
+    letter = decode(DeadLetter, record.value)  # type: ignore[attr-defined]
+    if isinstance(letter, Skipped):
         return None
     return Found(Place(record.partition, record.offset), record.timestamp, letter)  # type: ignore[attr-defined]

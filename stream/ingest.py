@@ -25,6 +25,7 @@ from stream.sent import sent_ms
 from stream.steps import Steps, untimed
 
 WRITE_ATTEMPTS = 5
+MOST_DETAIL = 500  # characters of a dead letter's sentence, which may quote what came
 
 
 class Record(Protocol):
@@ -246,7 +247,7 @@ def dead_letter(record: Record, refusal: Refusal) -> DeadLetter:
         partition=record.partition,
         offset=record.offset,
         reason=refusal.reason,
-        detail=refusal.detail,
+        detail=refusal.detail[:MOST_DETAIL],
         key=key,
         value=value,
         ts=record.timestamp,

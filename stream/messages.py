@@ -1,25 +1,69 @@
 """What our workers say to each other, as JSON values of the topics `refresh`, `item-codes`, `codebooks`, `candidates` and `events.dlq`."""
 
+from collections.abc import Iterator
 from hashlib import blake2b
-from typing import Literal
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from features.events import Id, Milliseconds
+
+Message = TypeVar("Message", bound=msgspec.Struct)
 LEVELS = ("full", "short", "category_popular", "popular")  # of a candidate set, from the best to the last fallback
+MOST_BYTES = 900 * 1024  # of a message's value: Kafka's default limit is 1 MiB, with the key, the headers and the framing
+MOST_CATEGORIES = 500  # of one request: 255 KiB of the longest ids
+Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+class Skipped(NamedTuple):
+    """Why the value of a record of an internal topic is not used: a short reason, and a sentence for a person."""
+
+    reason: Literal["empty", "not_utf8", "bad_json", "wrong_shape"]
+    detail: str
+
+
+def decode(kind: type[Message], value: bytes | None) -> Message | Skipped:
+    """The message of a record's value, or why it is none. Never raises, whatever the bytes."""
+    if not value:
+        return Skipped("empty", "the record has no value")
+    try:
+        decoder = _decoders.get(kind) or _decoders.setdefault(kind, msgspec.json.Decoder(kind))
+        return decoder.decode(value)
+    except msgspec.ValidationError as error:
+        return Skipped("wrong_shape", _short(error))
+    except UnicodeDecodeError as error:
+        return Skipped("not_utf8", _short(error))
+    except Exception as error:  # malformed JSON, depth, and whatever else bytes can do to a decoder
+        return Skipped("bad_json", _short(error))
+
+
+_decoders: dict[type[msgspec.Struct], msgspec.json.Decoder] = {}
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"[:300]
 
 
 class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Topic `refresh`, key user id: rows of this user changed. `version` is that of the rows (epoch and offsets).
 
+    A message names at most MOST_CATEGORIES categories (see `split`); more of them are several messages, and mean the same.
+
     `event_ts` (ms) is the newest event applied, `sent_ms` the wall clock (ms) when its producer sent it; 0: answered before, but
     short, and handed on by a worker that owed the full answer.
     """
 
-    user_id: str
-    categories: list[str]
-    version: tuple[int, int, int, int]
-    event_ts: int
-    sent_ms: int
+    user_id: Id
+    categories: list[Id]
+    version: tuple[Offset, Offset, Offset, Offset]
+    event_ts: Milliseconds
+    sent_ms: Milliseconds
+
+
+def split(request: RefreshRequest) -> Iterator[RefreshRequest]:
+    """The request as messages of bounded size. Whoever coalesces them has the request again."""
+    for at in range(0, max(1, len(request.categories)), MOST_CATEGORIES):
+        yield msgspec.structs.replace(request, categories=request.categories[at : at + MOST_CATEGORIES])
 
 
 class ItemCode(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +195,21 @@ class PublishedCandidate(msgspec.Struct, frozen=True, gc=False, rename={"item": 
     score: float
     category: str
     path: str
+
+
+_LONGEST_CANDIDATE = 1300  # bytes of JSON: two ids of 128 characters of 4 bytes, and the rest
+
+
+def fitting(candidates: list[PublishedCandidate]) -> list[PublishedCandidate]:
+    """The candidates, less the last ones where their message would be longer than MOST_BYTES."""
+    if len(candidates) * _LONGEST_CANDIDATE <= MOST_BYTES:
+        return candidates
+    bytes_left = MOST_BYTES - 4 * _LONGEST_CANDIDATE  # the other fields of the set
+    for at, candidate in enumerate(candidates):
+        bytes_left -= len(msgspec.json.encode(candidate)) + 1
+        if bytes_left < 0:
+            return candidates[:at]
+    return candidates
 
 
 class CandidateSet(msgspec.Struct, frozen=True, kw_only=True):

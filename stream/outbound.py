@@ -10,9 +10,11 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     KafkaError,
     KafkaTimeoutError,
+    MessageSizeTooLargeError,
     OutOfOrderSequenceNumber,
     ProducerClosed,
     ProducerFenced,
+    RecordListTooLargeError,
     UnknownProducerId,
 )
 from aiokafka.protocol.metadata import MetadataRequest
@@ -43,10 +45,17 @@ class PublishFailed(Exception):
         self.retry_after_s = retry_after_s
 
 
+class Unsendable(NamedTuple):
+    """A record that the client or the broker refuses for its size, whatever is retried, and their error."""
+
+    record: Outgoing
+    error: KafkaError
+
+
 class Outbound:
     """An idempotent producer. Belongs to the event loop in which `start` was awaited.
 
-    A publish is tried for `give_up_after_s`, then it raises `PublishFailed`.
+    A publish is tried for `give_up_after_s`, then it raises `PublishFailed`. A record and its framing are at most `max_record_bytes`.
     """
 
     def __init__(self, connection: Connection, *, give_up_after_s: float = 10.0, max_record_bytes: int = 1 << 20) -> None:
@@ -109,46 +118,105 @@ class Outbound:
         if producer is not None:
             await _close(producer)
 
-    async def publish(self, records: Sequence[Outgoing | tuple[str, bytes | None, bytes | None, int | None, Headers | None]]) -> None:
+    async def publish(self, records: Sequence[Outgoing | tuple[Any, ...]]) -> None:
         """Send all records and return when the brokers confirmed each.
 
         Raises:
             PublishFailed: an outage; send all of them again.
-            KafkaError: a record that no retry helps (too large, not authorised).
+            KafkaError: no retry helps (not authorised), or a record is too large; then the others are sent.
+        """
+        if unsendable := await self.deliver(records):
+            raise unsendable[0].error
+
+    async def deliver(self, records: Sequence[Outgoing | tuple[Any, ...]]) -> list[Unsendable]:
+        """Send the records and return when the brokers confirmed each but those returned, which are too large for them.
+
+        Raises:
+            PublishFailed: an outage; send all of them again.
+            KafkaError: no retry helps (not authorised).
         """
         if not records:
-            return
+            return []
         await self.start()
         producer = self._producer
         if producer is None:
             raise PublishFailed("the producer was stopped")
-        if (failure := await self._send(producer, records)) is None:
-            return
-        if not outage(failure):
-            raise failure
-        # An idempotent producer retries for ever, and may be left with a sequence that the broker refuses: begin a new one.
+        failures = await self._send(producer, [Outgoing(*record) for record in records])
+        unsendable = [Unsendable(record, error) for record, error in failures if isinstance(error, _Oversized)]
+        failures = [failure for failure in failures if not isinstance(failure[1], _Oversized)]
+        refusal = next((error for _, error in failures if isinstance(error, _TOO_LARGE)), None)
+        if refusal is not None:  # of a batch: most of its records may be small enough
+            await self._discard(producer, refusal)
+            failures = await self._send_singly([record for record, _ in failures])
+            unsendable += [Unsendable(record, error) for record, error in failures if isinstance(error, _TOO_LARGE)]
+            failures = [failure for failure in failures if not isinstance(failure[1], _TOO_LARGE)]
+        if failures:
+            error = failures[0][1]
+            if not outage(error):
+                raise error
+            # An idempotent producer retries for ever, and may be left with a sequence that the broker refuses: begin a new one.
+            await self._discard(producer, error)
+            raise PublishFailed(repr(error)) from error
+        return unsendable
+
+    async def _send(self, producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> list[tuple[Outgoing, KafkaError]]:
+        """The records that were not confirmed, each with what went wrong; what came first is first."""
+        deadline = monotonic() + self._give_up_after_s
+        sent: dict[asyncio.Future[object], Outgoing] = {}
+        failures: list[tuple[Outgoing, KafkaError]] = []
+        for record in records:
+            topic, key, value, timestamp_ms, headers, partition = record
+            try:
+                sent[await producer.send(topic, value, key, partition, timestamp_ms, headers)] = record
+            except MessageSizeTooLargeError as error:
+                failures.append((record, _Oversized(*error.args)))
+            except KafkaError as error:
+                failures.append((record, error))
+                break
+        if sent:
+            done, late = await asyncio.wait(sent, timeout=max(0.0, deadline - monotonic()))
+            failures += [(record, wrong) for future, record in sent.items() if future in done and (wrong := _error(future)) is not None]
+            late_error = KafkaTimeoutError(f"{len(late)} of {len(records)} records in {self._give_up_after_s} s")
+            failures += [(record, late_error) for future, record in sent.items() if future in late]
+        return failures
+
+    async def _send_singly(self, records: Sequence[Outgoing]) -> list[tuple[Outgoing, KafkaError]]:
+        """As `_send`, each record in a batch of its own. Not idempotent: the broker refuses what follows a batch that it refused."""
+        producer = AIOKafkaProducer(
+            **self._connection.for_aiokafka(),
+            acks="all",
+            max_batch_size=1,
+            max_request_size=self._max_record_bytes,
+            request_timeout_ms=int(self._give_up_after_s * 1000),
+        )
+        try:
+            await producer.start()
+            failures = await self._send(producer, records)
+        except KafkaError as error:
+            raise PublishFailed(f"{error!r} while connecting") from error
+        finally:
+            await _close(producer)
+        return failures
+
+    async def _discard(self, producer: AIOKafkaProducer, error: BaseException) -> None:
         if self._producer is producer:
             self._producer = None
-        await _close(producer, failure)
-        raise PublishFailed(repr(failure)) from failure
+            await _close(producer, error)
 
-    async def _send(self, producer: AIOKafkaProducer, records: Sequence[tuple[Any, ...]]) -> BaseException | None:
-        """What went wrong first, None if nothing did."""
-        deadline = monotonic() + self._give_up_after_s
-        confirmations: list[asyncio.Future[object]] = []
-        failure: BaseException | None = None
-        try:
-            for topic, key, value, timestamp_ms, headers, *partition in records:
-                where = partition[0] if partition else None
-                confirmations.append(await producer.send(topic, value, key, where, timestamp_ms, headers))
-        except KafkaError as error:
-            failure = error
-        if confirmations:
-            done, late = await asyncio.wait(confirmations, timeout=max(0.0, deadline - monotonic()))
-            errors = [found for confirmation in done if (found := confirmation.exception()) is not None]
-            late_error = KafkaTimeoutError(f"{len(late)} of {len(records)} records in {self._give_up_after_s} s") if late else None
-            failure = failure or next(iter(errors), late_error)
-        return failure
+
+class _Oversized(MessageSizeTooLargeError):
+    """The client refused the record before sending it."""
+
+
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+def _error(confirmation: asyncio.Future[object]) -> KafkaError | None:
+    """What went wrong with a record that is done."""
+    error = confirmation.exception()
+    if error is None or isinstance(error, KafkaError):
+        return error
+    raise error
 
 
 async def _close(producer: AIOKafkaProducer, failure: BaseException | None = None) -> None:

@@ -32,7 +32,7 @@ from models.retrieval.demand import Demand
 from models.retrieval.popular import Popular, popular_candidates
 from models.retrieval.quotas import Extra
 from models.retrieval.shares import Shares
-from stream.messages import CandidateSet, PublishedCandidate, RefreshRequest
+from stream.messages import CandidateSet, PublishedCandidate, RefreshRequest, fitting
 from stream.steps import Steps, untimed
 
 Chosen = Sequence[tuple[str, float]]  # categories of a user with their probabilities
@@ -250,12 +250,13 @@ class Refresh:
         sets: dict[Key, tuple[CandidateSet, int]] = {}
         for user, answer in zip(users, answers, strict=True):
             name, ts = user.request.user_id, user.event_ts
-            row = CandidatesRow(candidates=answer.candidates, level=answer.level, generation=generation, event_ts=ts, published_ts=now)
+            named = fitting([PublishedCandidate(c.item, c.score, c.category, c.path) for c in answer.candidates])
+            kept = answer.candidates[: len(named)]
+            row = CandidatesRow(candidates=kept, level=answer.level, generation=generation, event_ts=ts, published_ts=now)
             key = Key(USER_CANDIDATES.name, (name,))
             rows.append((key, Stored(pack(row), user.version, ts)))
             if answer.interests is not None:
                 rows.append((Key(USER_INTERESTS.name, (name,)), Stored(pack(answer.interests), user.version, ts)))
-            named = [PublishedCandidate(c.item, c.score, c.category, c.path) for c in answer.candidates]
             published = CandidateSet(user_id=name, candidates=named, level=row.level, generation=generation, event_ts=ts, published_ts=now)
             sets[key] = published, user.request.sent_ms
         with self._steps("write"):

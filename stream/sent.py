@@ -5,6 +5,7 @@ from time import time
 
 SENT_HEADER = "sent_ms"
 LONGEST = 16  # digits; a header of thousands would be a number that int() refuses
+LATEST_MS = 2**52
 
 
 def sent_header(now_ms: int | None = None) -> tuple[str, bytes]:
@@ -17,4 +18,4 @@ def sent_ms(headers: Sequence[tuple[str, bytes | None]] | None, default: int) ->
     for name, value in headers or ():
         if name == SENT_HEADER and value is not None and value.isdigit() and len(value) < LONGEST:
             return int(value)
-    return default
+    return min(max(default, 0), LATEST_MS)  # a producer may have stamped its record with anything

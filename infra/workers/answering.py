@@ -14,11 +14,12 @@ from infra.health import Health
 from infra.metrics import RefreshMetrics
 from infra.settings import Settings
 from infra.workers.frame import count
-from stream.messages import RefreshRequest
+from stream.messages import RefreshRequest, Skipped, decode, split
 from stream.outbound import Outgoing, PublishFailed
 from stream.owed import Owed
 from stream.progress import Progress
 from stream.refresh import RefreshOutcome, coalesce
+from stream.skips import Skips
 from stream.steps import Steps, untimed
 from stream.topics import CANDIDATES, REFRESH, prefixed
 
@@ -46,7 +47,7 @@ class Answering:
         self._metrics, self._health = metrics, health
         self._candidates, self._refresh = prefixed(settings.topic_prefix, CANDIDATES), prefixed(settings.topic_prefix, REFRESH)
         self._size, self._budget = settings.refresh_batch, settings.refresh_lag_budget
-        self._owed = Owed()
+        self._owed, self._skips = Owed(), Skips(metrics.skipped)
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
 
@@ -57,7 +58,7 @@ class Answering:
             StoreUnavailable, PublishFailed: hand it in again.
         """
         with steps("decode"):
-            asked = read_requests(records)
+            asked = read_requests(records, self._skips)
             partitions = {request.user_id: partition for partition, request in asked}
             requests = coalesce(request for _, request in asked)
         for at in range(0, len(requests), self._size):
@@ -104,8 +105,9 @@ class Answering:
 
     async def _hand_back(self, requests: Sequence[RefreshRequest], steps: Steps) -> None:
         again = [msgspec.structs.replace(request, sent_ms=0) for request in requests]
+        parts = [part for request in again for part in split(request)]
         with steps("publish"):
-            await self._publish([Outgoing(self._refresh, request.user_id.encode(), msgspec.json.encode(request)) for request in again])
+            await self._publish([Outgoing(self._refresh, part.user_id.encode(), msgspec.json.encode(part)) for part in parts])
         self._owed.settled(requests)
 
     async def _answer(self, requests: Sequence[RefreshRequest], behind: bool, steps: Steps) -> RefreshOutcome:
@@ -123,12 +125,13 @@ class Answering:
         return outcome
 
 
-def read_requests(records: Sequence[Any]) -> list[tuple[int, RefreshRequest]]:
-    """The requests of records, each after its partition; a record that is none is logged and passed over, since the topic is ours alone."""
+def read_requests(records: Sequence[Any], skips: Skips) -> list[tuple[int, RefreshRequest]]:
+    """The requests of records, each after its partition; a record that holds none goes to `skips`."""
     requests = []
     for record in records:
-        try:
-            requests.append((record.partition, msgspec.json.decode(record.value or b"", type=RefreshRequest)))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            log.error("%s/%d offset %d is no refresh request and is passed over: %r", record.topic, record.partition, record.offset, error)
+        request = decode(RefreshRequest, record.value)
+        if isinstance(request, Skipped):
+            skips.add(record, REFRESH, request)
+        else:
+            requests.append((record.partition, request))
     return requests

@@ -22,7 +22,7 @@ from infra.workers.stopwatch import Stopwatch
 from stream.admin import count_partitions, create_topics, wait_for_broker
 from stream.agents import Backoff, batch_agent
 from stream.app import make_app, run
-from stream.outbound import Outbound, Outgoing, PublishFailed
+from stream.outbound import Outbound, Outgoing, PublishFailed, Unsendable
 from stream.steps import Steps
 from stream.topics import TopicSpec, prefixed
 
@@ -66,6 +66,7 @@ class Frame(Generic[M]):
             broker_heartbeat_interval=settings.heartbeat_s,
             broker_commit_interval=settings.commit_interval_s,
         )
+        self._too_large: set[str] = set()  # topics of which a dropped record was logged
         self._tasks: list[Task] = []
         self._last: list[Callable[[], Awaitable[None]]] = []
 
@@ -119,8 +120,18 @@ class Frame(Generic[M]):
         self._last.append(task)
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
-        """Publish and await the broker's word on each record."""
-        await self.outbound.publish(records)
+        """Publish and await the broker's word on each record. One that is too large for it is dropped, counted and logged."""
+        for unsendable in await self.outbound.deliver(records):
+            self._drop(unsendable)
+
+    def _drop(self, unsendable: Unsendable) -> None:
+        topic = unsendable.record.topic
+        self.metrics.messages_dropped.labels(topic.removeprefix(self.settings.topic_prefix), "too_large").inc()
+        if topic not in self._too_large:
+            self._too_large.add(topic)
+            size = len(unsendable.record.value or b"")
+            remedy = "raise max.message.bytes of the topic; more records of this topic are only counted"
+            log.error("a record of %d bytes is too large for %s and is dropped (%s): %s", size, topic, unsendable.error, remedy)
 
     def run(self) -> int:
         """Run until a signal; the exit code."""

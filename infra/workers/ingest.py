@@ -14,6 +14,7 @@ from infra.settings import Settings
 from infra.workers.frame import Frame, count
 from stream.dead_letters import outgoing
 from stream.ingest import Ingest, Outcome
+from stream.messages import split
 from stream.outbound import Outgoing
 from stream.sent import sent_header
 from stream.steps import Steps, untimed
@@ -71,8 +72,9 @@ class IngestWorker:
     def _messages(self, outcome: Outcome) -> list[Outgoing]:
         topic = prefixed(self._prefix, REFRESH)
         return [
-            Outgoing(topic, request.user_id.encode(), msgspec.json.encode(request), None, [sent_header(request.sent_ms)])
+            Outgoing(topic, part.user_id.encode(), msgspec.json.encode(part), None, [sent_header(part.sent_ms)])
             for request in outcome.refreshes
+            for part in split(request)
         ] + [outgoing(letter, self._prefix) for letter in outcome.dead]
 
     def _count(self, topic: Topic, written: Written) -> None:

@@ -128,9 +128,7 @@ def serving(store: OnlineStore, bootstrap: str, **settings) -> Iterator[str]:
         yield
         await outbound.stop()
 
-    app = make_api(
-        store, outbound, ApiMetrics(), Health(), Settings(**settings), users=lambda: ["ann", "bob"], lifespan=lifespan
-    )
+    app = make_api(store, outbound, ApiMetrics(), Health(), Settings(**settings), users=lambda: ["ann", "bob"], lifespan=lifespan)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))

@@ -95,6 +95,48 @@ def test_a_good_event_with_bytes_flipped_is_an_event_or_a_refusal(topic, data):
     reasons(topic, bytes(payload))
 
 
+CONTROLS = ["\0", "\t", "\n", "\x1b", "\x7f", "\x80", "\x85", "\x9f"]
+
+
+@pytest.mark.fault(
+    "an id with a control character, as JSON escapes it or as raw UTF-8", "a dead letter `control_character` that names the field"
+)
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("control", CONTROLS)
+def test_control_characters_in_ids_are_refused_and_in_texts_they_pass(control, ascii_only):
+    def bad(topic, event):
+        [refusal] = decode(topic, [json.dumps(event, ensure_ascii=ascii_only).encode()], NOW, TimeRules()).bad
+        assert refusal.reason is Reason.CONTROL_CHARACTER
+        return refusal.detail.split()[0]
+
+    for topic, event in GOOD.items():
+        for name in [name for name in event if name.endswith("_id")]:
+            assert bad(topic, event | {name: f"a{control}b"}) == name
+    assert bad(Topic.CLICKS, CLICK | {"session_id": control}) == "session_id"
+    assert bad(Topic.ORDERS, GOOD[Topic.ORDERS] | {"lines": [LINE, LINE | {"item_id": control}]}) == "lines[1].item_id"
+    for topic, name in ((Topic.QUERIES, "text"), (Topic.ITEMS, "title")):
+        assert decode(topic, [json.dumps(GOOD[topic] | {name: f"a{control}b é"}, ensure_ascii=ascii_only).encode()], NOW, TimeRules()).good
+
+
+def test_what_is_hashed_into_an_identity_cannot_hold_what_parts_it():
+    """Parts are joined by U+0000: without this refusal (`a\\0b`, `c`) and (`a`, `b\\0c`) would be one event."""
+    events = [CLICK | {"item_id": "a\0b", "category_id": "c"}, CLICK | {"item_id": "a", "category_id": "b\0c"}]
+    assert reasons(Topic.CLICKS, *(json.dumps(event).encode() for event in events)) == [Reason.CONTROL_CHARACTER] * 2
+
+
+@pytest.mark.parametrize("change", [{"position": 2**31}, {"position": -(2**63)}, {"v": 2**40}, {"position": 10**30}])
+def test_numbers_out_of_range_are_refused(change):
+    assert reasons(Topic.CLICKS, json.dumps(CLICK | change).encode()) == [Reason.WRONG_SHAPE]
+
+
+@pytest.mark.fault("a price that is not finite in float32, negative, or above 10^15", "a dead letter `wrong_shape` that names the field")
+@pytest.mark.parametrize("price", ["1e308", "3.5e38", "1.1e15", "-1", "1e999", "-1e-300", "null", '"9"'])
+def test_prices_fit_float32(price):
+    payload = json.dumps(GOOD[Topic.ORDERS]).replace("2.5", price).encode()
+    [refusal] = decode(Topic.ORDERS, [payload], NOW, TimeRules()).bad
+    assert refusal.reason is Reason.WRONG_SHAPE
+
+
 def test_infinite_prices_are_refused():
     payload = msgspec.json.encode(GOOD[Topic.ITEMS]).replace(b"9.5", b"1e999")
     assert reasons(Topic.ITEMS, payload) in ([Reason.WRONG_SHAPE], [Reason.BAD_JSON])

@@ -8,16 +8,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from features.codec import unpack
-from features.events import MAX_EVENT_BYTES, Click, encode
+from features.events import MAX_EVENT_BYTES, Click, Order, OrderLine, encode
 from features.rows import UserRow
 from features.store import Key
 from features.store.memory import MemoryStore
-from infra.metrics import IngestMetrics
+from infra.metrics import IngestMetrics, RefreshMetrics
 from infra.workers.answering import read_requests
 from infra.workers.ingest import IngestWorker
 from stream.ingest import Ingest
-from stream.messages import DeadLetter, RefreshRequest
+from stream.messages import MOST_BYTES, DeadLetter, RefreshRequest, decode
 from stream.outbound import PublishFailed
+from stream.refresh import coalesce
+from stream.skips import Skips
 
 NOW = 1_700_000_000_000
 MESSAGE_BYTES = 1 << 20  # what a broker takes by default
@@ -140,9 +142,44 @@ def test_the_dead_letter_of_a_record_as_long_as_an_event_may_be_is_whole(system)
     assert (letter.value, letter.key, letter.cut_bytes) == (value, b"u", 0)
 
 
-def test_a_record_that_is_no_refresh_request_is_passed_over(caplog):
+@pytest.mark.fault(
+    "a record of `refresh` that is no request: bad UTF-8, wrong fields, numbers out of range, deep nesting",
+    "it is counted in `everlong_internal_records_skipped_total`, the first of a kind is logged, and the worker goes on",
+)
+def test_a_record_that_is_no_refresh_request_is_skipped(caplog):
     good = RefreshRequest(user_id="u", categories=["c"], version=(0, 1, 0, 0), event_ts=1, sent_ms=2)
-    values = [b"{", msgspec.json.encode(good), None, b"", b"\xff", b'{"user_id": 1}']
-    found = read_requests([Record(n, b"u", value, "p.refresh") for n, value in enumerate(values)])
+    fields = msgspec.to_builtins(good)
+    bad = {
+        "empty": [None, b""],
+        "not_utf8": [b'{"user_id":"\xff"}'],
+        "bad_json": [b"{", b"\xff", b'{"more":' + b"[" * 100_000],
+        "wrong_shape": [
+            b"[]",
+            b'{"user_id": 1}',
+            *(
+                msgspec.json.encode(fields | {name: value})
+                for name, value in {"version": [-1, 0, 0, 0], "event_ts": 2**63, "sent_ms": -1, "user_id": ""}.items()
+            ),
+            msgspec.json.encode(fields).replace(b'"event_ts":1', b'"event_ts":1' + b"0" * 30),
+        ],
+    }
+    metrics = RefreshMetrics()
+    values = [msgspec.json.encode(good), *(value for found in bad.values() for value in found)]
+    found = read_requests([Record(n, b"u", value, "p.refresh") for n, value in enumerate(values)], Skips(metrics.skipped))
     assert found == [(0, good)]
-    assert caplog.text.count("is no refresh request") == 5
+    for reason, values in bad.items():
+        labels = {"topic": "refresh", "reason": reason}
+        assert metrics.registry.get_sample_value("everlong_internal_records_skipped_total", labels) == len(values)
+        assert caplog.text.count(f"({reason}:") == 1
+
+
+def test_an_order_of_many_categories_is_told_in_messages_of_bounded_size(system):
+    longest = "\U0001f45f" * 119
+    lines = [[OrderLine(item_id="i", category_id=f"{longest}{n}-{m}") for m in range(30)] for n in range(50)]
+    orders = [Order(event_id=f"e{n}", order_id="o", user_id="u", ts=NOW, lines=found) for n, found in enumerate(lines)]
+    system.handle([Record(n, b"u", encode(event), "p.orders") for n, event in enumerate(orders)])
+    assert all(len(sent.value) < MOST_BYTES for sent in system.published)
+    requests = [decode(RefreshRequest, sent.value) for sent in system.published]
+    assert len(requests) == 3
+    [whole] = coalesce(requests)
+    assert whole.categories == sorted(line.category_id for found in lines for line in found)
