@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from features.event_time import PAIR_SKEW_MS
 from features.rows import (
+    RECENT_CAP,
     Arrivals,
     Behaviour,
     CategoryRow,
@@ -26,12 +28,23 @@ class Applied(NamedTuple):
 
 
 def reached(user: UserRow, events: Iterable[Behaviour], queries: Sequence[Search]) -> set[str]:
-    """Categories whose rows a step needs: those of its events, and those that a late query may explain."""
+    """Categories whose rows a step needs: those of its events, and those with an event that a query may explain.
+
+    Such an event is not older than the query, or it names the query: among the user's newest events, or by up to PAIR_SKEW_MS.
+    """
     needed = {event.category for event in events}
     if queries:
         oldest = min(query.ts for query in queries)
-        needed.update(touched.category for touched in user.categories if touched.last_ts >= oldest)
+        named = {query.query_hash for query in queries}
+        needed.update(event.category for event in user.recent if event.query_hash in named)
+        since = oldest if _holds_all_since(user, oldest - PAIR_SKEW_MS) else oldest - PAIR_SKEW_MS
+        needed.update(touched.category for touched in user.categories if touched.last_ts >= since)
     return needed
+
+
+def _holds_all_since(user: UserRow, ts: int) -> bool:
+    """Whether `recent` has every event of the user from `ts` on, so that it tells which of them name a query."""
+    return len(user.recent) < RECENT_CAP or user.recent[0].ts < ts
 
 
 def apply(

@@ -1,6 +1,7 @@
 """Whether an item can be had: what retrieval leaves out while it is out of stock."""
 
 from features.events import Item
+from features.text import normalise
 
 ATTRIBUTES = ("available", "in_stock")
 NO = frozenset({"false", "0", "no"})
@@ -11,4 +12,4 @@ def is_available(item: Item) -> bool:
 
     An item without these attributes, or with a word that means nothing here, is available: a catalogue need not know stocks.
     """
-    return not any(item.attributes.get(name, "").strip().lower() in NO for name in ATTRIBUTES)
+    return not any(normalise(item.attributes.get(name, "")) in NO for name in ATTRIBUTES)

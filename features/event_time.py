@@ -4,7 +4,8 @@
 - Late: an event older than what a row keeps goes into the row's fold; nothing is forgotten silently.
 - Beyond retention: an event older than `retention_ms` is refused, as a dead letter.
 - Duplicate: the same content under the same event id and time stamp is one event (features.rows).
-- Pairs: a query explains what its user did in the `PAIR_WINDOW_MS` after it (features.pairs).
+- Pairs: a query explains what its user did in the `PAIR_WINDOW_MS` after it, and at any time what names it
+  (features.rows.pair). Up to `PAIR_SKEW_MS` between the clocks of the two, order of arrival does not matter.
 """
 
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from typing import NamedTuple
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
 PAIR_WINDOW_MS = 30 * MINUTE_MS
+PAIR_SKEW_MS = 30 * MINUTE_MS
 
 
 class TimeRules(NamedTuple):

@@ -37,7 +37,7 @@ def deeds(events: Iterable[Event]) -> dict[str, Deeds]:
     users: defaultdict[str, Deeds] = defaultdict(lambda: Deeds([], []))
     for event in events:
         if isinstance(event, Query):
-            users[event.user_id].queries.append(search(event))
+            users[event.user_id].queries.extend(found for found in [search(event)] if found is not None)
         elif not isinstance(event, Item):
             users[event.user_id].events.extend(behaviours(event))
     for done in users.values():

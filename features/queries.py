@@ -8,6 +8,7 @@ from features.outcomes import QueryRow
 from features.rows import Search
 from features.store import Key, Stored, Version
 from features.table import QUERY
+from features.text import words
 
 MAX_KEYWORDS = 128
 
@@ -18,8 +19,8 @@ def query_hash(text: str) -> str:
 
 
 def keywords(text: str) -> list[int]:
-    """63-bit hashes of the words of a normalised text, in order; at most MAX_KEYWORDS."""
-    return [int.from_bytes(blake2b(word.encode(), digest_size=8).digest()) >> 1 for word in text.split()[:MAX_KEYWORDS]]
+    """63-bit hashes of the words and character n-grams of a text (features.text.words), in order; at most MAX_KEYWORDS."""
+    return [int.from_bytes(blake2b(word.encode(), digest_size=8).digest()) >> 1 for word in words(text)[:MAX_KEYWORDS]]
 
 
 def query_rows(searches: Iterable[Search]) -> list[tuple[Key, Stored]]:

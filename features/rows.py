@@ -5,14 +5,15 @@ merge does is a join: union of sets cut to the newest, maximum, or a sum of even
 twice. So merging is idempotent, commutative and associative, and any interleaving of the source topics gives the same
 bytes. Layout: MessagePack arrays (msgspec), the first element is the layout's version.
 
-Limits, stated because they bound memory: a duplicate older than the kept part is counted again in the fold, and a click
-that is applied after `QUERY_CAP` newer queries of its user may miss its query.
+Limits, stated because they bound memory: a duplicate older than the kept part is counted again in the fold; a click
+that is applied after `QUERY_CAP` newer queries of its user may miss its query; and a click that is stamped more than
+`PAIR_SKEW_MS` before the query it names may miss it where that query arrives after `RECENT_CAP` newer events.
 
 A row's version (features.store) says which events it holds. Those delivered again must not be counted twice, yet they
 are paired again: a crash between the write of two rows may have left a pair open.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
@@ -22,9 +23,11 @@ import msgspec
 from features.event_time import PAIR_WINDOW_MS
 from features.events import Click, Order, Query
 from features.fold import Bucket, fold
+from features.text import normalise, says_something
 
 RECENT_CAP = 100
 QUERY_CAP = 512
+QUERY_CHARACTERS = 512
 CATEGORY_CAP = 1024
 BOUGHT_CAP = 256
 SEQUENCE_CAP = 512
@@ -42,7 +45,7 @@ class Search(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False)
 
 
 class Pair(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
-    """The query that an event followed. Ordered: a query named by the event beats one found by time, then the latest."""
+    """The query that an event followed, and whether the event names it. Which of two is better, `pair` says."""
 
     named: bool
     ts: int
@@ -106,30 +109,52 @@ def behaviours(event: Click | Order) -> list[Behaviour]:
     ]
 
 
-def search(event: Query) -> Search:
-    """The query as rows keep it: lower case, white space folded."""
-    text = normalise(event.text)
+def search(event: Query) -> Search | None:
+    """The query as rows keep it: its text normalised, at most QUERY_CHARACTERS of it. None where it says nothing.
+
+    A search that says nothing (features.text.says_something) explains no event and hides no other search, so no row keeps it.
+    """
+    text = normalise(event.text)[:QUERY_CHARACTERS].rstrip()
+    if not says_something(text):
+        return None
     return Search(event.ts, _hash(event.event_id, event.query_id, text), _hash(event.query_id), text)
-
-
-def normalise(text: str) -> str:
-    """The one spelling under which a query is kept, hashed and embedded."""
-    return " ".join(text.lower().split())
 
 
 def pair(event: Behaviour, queries: Sequence[Search]) -> Behaviour:
     """The event with the best of its own pair and those that `queries` (ascending by time) offer. A join: order-free.
 
-    A query is offered to events in the PAIR_WINDOW_MS after it. The one an event names by id wins over the latest.
+    A query that the event names wins whatever the clocks say: the latest not after the event, else the earliest after it
+    (one query id may have several queries). Without one, the latest query in the PAIR_WINDOW_MS before the event.
     """
-    best = event.pair
-    first = bisect_left(queries, event.ts - PAIR_WINDOW_MS, key=_time)
-    for query in queries[first:]:
-        if query.ts > event.ts:
-            break
-        offered = Pair(event.query_hash != 0 and query.query_hash == event.query_hash, query.ts, query.id, query.text)
-        best = offered if best is None else max(best, offered)
-    return event if best is event.pair else msgspec.structs.replace(event, pair=best)
+    end = bisect_right(queries, event.ts, key=_time)
+    found = _named(event, queries, end) if event.query_hash else None
+    if found is None and end and queries[end - 1].ts >= event.ts - PAIR_WINDOW_MS:
+        found = queries[end - 1]
+    if found is None:
+        return event
+    offered = Pair(event.query_hash != 0 and found.query_hash == event.query_hash, found.ts, found.id, found.text)
+    return _paired(event, offered)
+
+
+def _named(event: Behaviour, queries: Sequence[Search], end: int) -> Search | None:
+    """The query that the event names, if there; `end` is the position of the first query after the event."""
+    for at in range(end - 1, -1, -1):
+        if queries[at].query_hash == event.query_hash:
+            return queries[at]
+    later = (query for query in queries[end:] if query.query_hash == event.query_hash)
+    return min(later, key=lambda query: (query.ts, -query.id), default=None)
+
+
+def _paired(event: Behaviour, offered: Pair) -> Behaviour:
+    """The event with the better of its own pair and the one offered."""
+    if event.pair is not None and _rank(event, event.pair) >= _rank(event, offered):
+        return event
+    return msgspec.structs.replace(event, pair=offered)
+
+
+def _rank(event: Behaviour, pair: Pair) -> tuple[bool, bool, int, int, str]:
+    """What the better of two pairs of an event has more of: named, not after the event, near to it."""
+    return pair.named, pair.ts <= event.ts, -abs(pair.ts - event.ts), pair.id, pair.text
 
 
 def insert(kept: list[Behaviour], new: Behaviour) -> bool:
@@ -149,9 +174,7 @@ def join(kept: list[Behaviour], again: Behaviour) -> None:
     """Give an event of the list the better of its own pair and that of its copy `again`; nothing where it is not kept."""
     at = bisect_left(kept, _identity(again), key=_identity)
     if again.pair is not None and at < len(kept) and _identity(kept[at]) == _identity(again):
-        old = kept[at]
-        if old.pair is None or old.pair < again.pair:
-            kept[at] = msgspec.structs.replace(old, pair=again.pair)
+        kept[at] = _paired(kept[at], again.pair)
 
 
 class Arrivals(NamedTuple):
@@ -205,12 +228,12 @@ def merge_queries(kept: Sequence[Search], new: Iterable[Search]) -> tuple[list[S
 
 
 def _complete(events: Sequence[Behaviour], queries: Sequence[Search]) -> list[Behaviour]:
-    """A copy of kept events, offered the queries that just arrived."""
-    kept = list(events)
-    if queries and kept and kept[-1].ts >= queries[0].ts:
-        first = bisect_left(kept, queries[0].ts, key=_time)
-        kept[first:] = [pair(event, queries) for event in kept[first:]]
-    return kept
+    """A copy of kept events, offered the queries that just arrived: those after the first query, and those that name one."""
+    if not queries:
+        return list(events)
+    named = {query.query_hash for query in queries}
+    first = queries[0].ts
+    return [pair(event, queries) if event.ts >= first or event.query_hash in named else event for event in events]
 
 
 def _time(event: Behaviour | Search) -> int:

@@ -115,8 +115,8 @@ QUERY = View(
     "ingest",
     "A query's normalised text and keyword ids.",
     (
-        Field("normalised_text", "string", 0, "text", "lower case, white space folded"),
-        Field("keyword_id", "int64", 128, "hash", "hashed keywords"),
+        Field("normalised_text", "string", 0, "text", "NFKC, case and white space folded, without invisible characters"),
+        Field("keyword_id", "int64", 128, "hash", "hashed words and character n-grams"),
     ),
 )
 VIEWS = (USER, USER_CATEGORY, USER_INTERESTS, USER_CANDIDATES, ITEM, QUERY)

@@ -23,7 +23,7 @@ from models.seminar.contents import Widths
 from models.ulim.network import Network
 from models.vocabulary import Vocabulary
 
-FORMAT = 2
+FORMAT = 3  # what a file holds, and how texts become ids (features.text, models.seminar.contents)
 MANIFEST = "manifest.json"
 WEIGHTS, ITEM_VECTORS, CODEBOOK = "weights.safetensors", "items.safetensors", "codebook.safetensors"
 NAMES, POPULAR = "names.msgpack", "popular.msgpack"

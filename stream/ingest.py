@@ -201,7 +201,7 @@ def _step(topic: Topic, user: str, cached: CachedUser, found: Sequence[Arrived])
         to_write.append((Key(USER.name, (user,)), Stored(pack(applied.user), version, _newest(applied.user))))
     written_before = {c for c in needed if _holds(states[c].version, topic, found[0])}  # by a try that may have told nobody
     categories = sorted({b.category for b in (*fresh, *again)} | changed.keys() | written_before)
-    counts = _counts(topic, cached, found, applied, not again and not searches)
+    counts = _counts(topic, cached, found, applied, not again and all(arrived.behaviours for arrived in found))
     request = RefreshRequest(user_id=user, categories=categories, version=version, event_ts=ts, sent_ms=max(a.sent_ms for a in found))
     return Step(CachedUser(UserState(applied.user, version), states | changed), to_write, counts, request)
 
@@ -221,7 +221,7 @@ def _counts(topic: Topic, cached: CachedUser, found: Sequence[Arrived], applied:
         identities = [(b.ts, b.id) for b in arrived.behaviours] + [(q.ts, q.id) for q in [arrived.search] if q is not None]
         if all(_holds(version, topic, arrived) for version in holders):
             counts["redelivered"] += 1
-        elif all(dropped[identity] for identity in identities):
+        elif identities and all(dropped[identity] for identity in identities):
             counts["duplicate"] += 1
             dropped.subtract(identities)
         else:

@@ -3,7 +3,6 @@
 Nothing of a model is in here.
 """
 
-import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,10 +11,9 @@ from zlib import crc32
 import numpy as np
 
 from features.events import Item
+from features.text import split
 from models.seminar.config import SeminarConfig
 from models.vocabulary import FIRST, UNKNOWN, Vocabulary
-
-_WORD = re.compile(r"\w+")
 
 
 class Contents(NamedTuple):
@@ -79,9 +77,11 @@ def query_words(texts: Sequence[str], config: SeminarConfig) -> np.ndarray:
 
 
 def pieces(text: str, config: SeminarConfig) -> list[int]:
-    """The hashed ids of a text, in [1, buckets): its words, then the n-grams of each word with its ends marked."""
-    words = _WORD.findall(text.lower())
-    ids = [_bucket(word, config.buckets) for word in words] if config.words else []
+    """The hashed ids of a text, in [1, buckets): its words and the character n-grams of scripts without spaces
+    (features.text.split), then the n-grams of each word with its ends marked.
+    """
+    words, characters = split(text)
+    ids = [_bucket(part, config.buckets) for part in (words + characters if config.words else characters)]
     return ids + [_bucket(part, config.buckets) for size in config.grams for word in words for part in grams(word, size)]
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet
 
+from features.text import normalise
+
 _NAMES = {"query": ("query", "search_term"), "title": ("title", "product_title"), "relevance": ("relevance", "grade")}
 
 
@@ -52,8 +54,8 @@ def read_judgements(path: Path) -> Judgements:
 
 def split(judgements: Judgements, share: float, seed: int) -> tuple[Judgements, Judgements]:
     """(training, held out): the queries of the second, a `share` of all, are not in the first. By normalised text."""
-    spelling = np.array([" ".join(query.lower().split()) for query in judgements.queries])
-    _, group = np.unique(spelling, return_inverse=True)  # (queries,): spellings that differ in case and space go together
+    spelling = np.array([normalise(query) for query in judgements.queries])
+    _, group = np.unique(spelling, return_inverse=True)  # (queries,): spellings of one text go together
     count = int(group.max()) + 1
     out = np.random.default_rng(seed).permutation(count) < round(share * count)  # (groups,)
     held_out = out[group][judgements.query]  # (n,)

@@ -1,12 +1,11 @@
 """BM25 over words, by the library bm25s (Lucene's variant, k1 1.5, b 0.75): what every learned text score must beat."""
 
-import re
 from collections.abc import Sequence
 
 import bm25s
 import numpy as np
 
-_WORD = re.compile(r"\w+")
+from features.text import words
 
 
 class Bm25:
@@ -21,8 +20,3 @@ class Bm25:
         """The score (n,) of each document, 0 where no word of the query is in it."""
         asked = words(query)
         return self._index.get_scores(asked) if asked else np.zeros(self._count, np.float32)
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in lower case."""
-    return _WORD.findall(text.lower())

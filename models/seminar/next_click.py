@@ -202,9 +202,10 @@ def _newest_query(moment: Moment) -> str:
 def _clicks(done: Mapping[str, Deeds], positions: Mapping[str, int], cut_ms: int) -> Iterable[tuple[int, str, int]]:
     """Each event before the cut on an item of the catalogue, with the query it followed."""
     for deed in done.values():
+        queries = [query for query in deed.queries if query.ts < cut_ms]
         for event in deed.events:
             if event.ts < cut_ms and event.item in positions:
-                followed = pair(event, deed.queries).pair  # a query is offered to later events only, so it is before the cut too
+                followed = pair(event, queries).pair
                 yield event.ts, followed.text if followed else "", positions[event.item]
 
 

@@ -6,12 +6,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from features import apply as applying
+from features import rows as row_rules
 from features.apply import apply, reached
 from features.codec import LayoutError, pack, unpack
-from features.event_time import DAY_MS, MINUTE_MS, PAIR_WINDOW_MS
+from features.event_time import DAY_MS, MINUTE_MS, PAIR_SKEW_MS, PAIR_WINDOW_MS
 from features.events import Click, Order, OrderLine, Query
 from features.fold import fold
-from features.rows import Arrivals, Behaviour, CategoryRow, Search, UserRow, behaviours, merge_category, pair, search
+from features.rows import (
+    RECENT_CAP,
+    Arrivals,
+    Behaviour,
+    CategoryRow,
+    Search,
+    UserRow,
+    behaviours,
+    merge_category,
+    pair,
+    search,
+)
 
 TIMES = st.integers(1_700_000_000_000, 1_700_000_000_000 + 3 * 3_600_000)
 LONG_TIMES = st.integers(1_600_000_000_000, 1_700_000_000_000)
@@ -41,7 +54,7 @@ QUERIES = st.builds(
     event_id=st.sampled_from([f"e{n}" for n in range(9)]),
     user_id=st.just("u"),
     query_id=st.sampled_from(["q1", "q2", "q3"]),
-    text=st.sampled_from(["red shoe", "Red  Shoe", "hat"]),
+    text=st.sampled_from(["red shoe", "Red  Shoe", "hat", "  ", "?!", "\u200b"]),
     ts=TIMES,
 )
 ORDERS = st.builds(
@@ -64,7 +77,7 @@ def step(rows, events):
         user,
         categories,
         [b for event in events if not isinstance(event, Query) for b in behaviours(event)],
-        [search(event) for event in events if isinstance(event, Query)],
+        [found for event in events if isinstance(event, Query) and (found := search(event)) is not None],
     )
     return applied.user, categories | applied.categories
 
@@ -88,6 +101,40 @@ def test_any_order_any_split_and_duplicates_give_the_same_bytes(events, random, 
     one_by_one = EMPTY
     for event in shuffled:
         one_by_one = step(one_by_one, [event])
+    assert packed(one_by_one) == whole
+
+
+NOON = 1_700_000_000_000
+NAMING = st.builds(
+    Click,
+    event_id=st.sampled_from([f"e{n}" for n in range(30)]),
+    user_id=st.just("u"),
+    item_id=st.just("i"),
+    category_id=st.sampled_from([f"c{n}" for n in range(6)]),
+    ts=st.integers(NOON, NOON + 9) | st.integers(NOON, NOON + PAIR_SKEW_MS),
+    query_id=st.sampled_from([None, "q1", "q2", "q3"]),
+)
+NAMED = st.builds(
+    Query,
+    event_id=st.sampled_from([f"e{n}" for n in range(9)]),
+    user_id=st.just("u"),
+    query_id=st.sampled_from(["q1", "q2", "q3"]),
+    text=st.sampled_from(["red shoe", "hat", "", "?"]),
+    ts=st.integers(NOON, NOON + 9) | st.integers(NOON - 400 * DAY_MS, NOON + PAIR_SKEW_MS),
+)
+
+
+@given(st.lists(st.one_of(NAMING, NAMED), max_size=30), st.randoms())
+@settings(max_examples=300, deadline=None)
+def test_queries_that_are_named_reach_their_clicks_in_any_order_though_newer_events_push_these_out_of_the_user_row(events, random):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(row_rules, "RECENT_CAP", 3)
+        patch.setattr(applying, "RECENT_CAP", 3)
+        whole = packed(step(EMPTY, events))
+        random.shuffle(events)
+        one_by_one = EMPTY
+        for event in events:
+            one_by_one = step(one_by_one, [event])
     assert packed(one_by_one) == whole
 
 
@@ -136,6 +183,75 @@ def test_a_click_carries_the_query_it_names_else_the_latest_within_the_window():
     ]  # fmt: skip
     _, categories = step(EMPTY, events)
     assert [e.pair and e.pair.text for e in sorted(categories["c"].events, key=lambda e: e.item)] == ["hats", "shoes", None]
+
+
+def texts(rows):
+    """The query of each event, by item."""
+    return {e.item: e.pair and e.pair.text for row in rows[1].values() for e in row.events}
+
+
+def both_orders(events):
+    """The queries of the events, which must be the same when all arrive one by one in this order and in the reverse one."""
+    forwards, backwards = EMPTY, EMPTY
+    for event in events:
+        forwards = step(forwards, [event])
+    for event in reversed(events):
+        backwards = step(backwards, [event])
+    assert packed(forwards) == packed(backwards)
+    return texts(forwards)
+
+
+@pytest.mark.fault(
+    "A click names a query that another clock stamped after the click, by 5 ms or by a day", "The click gets the query it names"
+)
+def test_a_click_gets_the_query_it_names_though_that_is_stamped_later():
+    t = 10 * DAY_MS
+    events = [query("garden hose", t - 60_000, "q0"), click(1, t, query_id="q1"), query("red shoes", t + 5, "q1"), click(2, t + 1)]
+    events += [click(3, t + MINUTE_MS, query_id="q3"), query("tent", t + DAY_MS, "q3")]
+    assert both_orders(events) == {"i1": "red shoes", "i2": "garden hose", "i3": "tent"}
+
+
+@pytest.mark.fault(
+    "A click names a query from more than half an hour before, and another search lies between", "The click gets the query it names"
+)
+def test_a_click_gets_the_query_it_names_though_that_is_long_ago():
+    t = 10 * DAY_MS
+    events = [query("red shoes", t - 31 * MINUTE_MS, "q1"), query("garden hose", t - MINUTE_MS, "q2"), click(1, t, query_id="q1")]
+    events += [query("old", t - 5 * DAY_MS, "q3"), click(2, t, query_id="q3"), click(3, t, query_id="unknown")]
+    assert both_orders(events) == {"i1": "red shoes", "i2": "old", "i3": "garden hose"}
+
+
+def test_a_query_id_used_more_than_once_means_the_query_nearest_before_the_click():
+    t = 10 * DAY_MS
+    events = [query(text, t + at, "q1") for text, at in (("first", -90), ("second", -5), ("third", 1), ("fourth", DAY_MS))]
+    assert both_orders([*events, click(1, t, query_id="q1")]) == {"i1": "second"}
+    assert both_orders([*events[2:], click(1, t, query_id="q1")]) == {"i1": "third"}
+
+
+def test_a_named_query_that_comes_last_reaches_its_click_behind_more_events_than_the_user_row_keeps():
+    t = 10 * DAY_MS
+    events = [click(0, t, query_id="q"), query("red shoes", t + PAIR_SKEW_MS, "q")]
+    between = [Click(event_id=f"x{n}", user_id="u", item_id=f"x{n}", category_id="other", ts=t + 1 + n) for n in range(RECENT_CAP + 20)]
+    late = step(step(step(EMPTY, events[:1]), between), events[1:])
+    assert texts(late)["i0"] == "red shoes"
+    assert packed(late) == packed(step(EMPTY, [*between, *reversed(events)]))
+
+
+@pytest.mark.fault(
+    "A search of white space, punctuation or invisible characters comes between a search and its click",
+    "It explains nothing and hides nothing: the click follows the earlier search, whatever the order of arrival",
+)
+def test_a_search_that_says_nothing_explains_nothing():
+    t = 10 * DAY_MS
+    for text in ("", "  ", "\u3000", "?!", "\u200b\u00ad", "\u2026", "-", "\u200e"):
+        events = [query("red shoes", t - 2 * MINUTE_MS), query(text, t - MINUTE_MS, "q2"), click(1, t), click(2, t, query_id="q2")]
+        assert both_orders(events) == {"i1": "red shoes", "i2": "red shoes"}
+        assert search(events[1]) is None
+    assert search(query("👟", t)).text == "👟"
+
+
+def test_the_text_of_a_search_stays_short_though_its_characters_expand():
+    assert len(search(query("\ufdfa" * 512, 0)).text) == 512  # one character, 18 when normalised
 
 
 def test_a_late_query_completes_the_events_it_explains_in_every_category():

@@ -96,6 +96,7 @@ def test_a_tampered_file_is_refused_with_both_checksums(directory, name):
     [
         ({"schema": "0" * 16}, "schema"),
         ({"format": 99}, "format"),
+        ({"format": 2}, "format"),
         ({"dim": 8}, "dimension of item vectors"),
         ({"subspaces": 2}, "shape of codes"),
         ({"codebook": "other"}, "codebook"),

@@ -41,7 +41,7 @@ QUERIES = st.builds(
     event_id=st.uuids().map(str),
     user_id=USERS,
     query_id=st.sampled_from(["q1", "q2"]),
-    text=st.sampled_from(["shoe", "hat"]),
+    text=st.sampled_from(["shoe", "hat", " ", "?!"]),
     ts=TIMES,
 )
 ORDERS = st.builds(
@@ -148,6 +148,16 @@ def test_counts_say_applied_duplicate_redelivered_and_dead():
     assert [(letter.offset, letter.reason) for letter in outcome.dead] == [(3, "bad_json"), (4, "wrong_key")]
     assert outcome.dead[0].value == b"{"
     assert ingest.process(Topic.CLICKS, batch).counts == {"redelivered": 3, "dead": 2}
+
+
+def test_a_search_that_says_nothing_counts_as_applied_and_is_kept_nowhere():
+    store = MemoryStore()
+    ingest = Ingest(store, lambda: NOW)
+    silent = records(Topic.QUERIES, [Query(event_id=f"e{n}", user_id="u1", query_id="q", text="\u200b!", ts=NOW) for n in (1, 2)])
+    assert ingest.process(Topic.QUERIES, silent).counts == {"dead": 0, "applied": 2}
+    assert ingest.process(Topic.QUERIES, silent).counts == {"dead": 0, "redelivered": 2}
+    [row] = store.read([Key("user", ("u1",))])
+    assert unpack(UserRow, row.packed) == UserRow()
 
 
 def test_a_worker_that_lost_its_partition_cannot_turn_a_row_back_and_catches_up():

@@ -179,6 +179,13 @@ def test_misspellings_share_ids_and_words_come_first():
     assert pieces("a b", CONFIG)[:2] == [pieces("a", CONFIG)[0], pieces("b", CONFIG)[0]]
     assert grams("a", 5) == ["#a#"]
     assert pieces("?! ", CONFIG) == []
+
+
+def test_pieces_follow_the_words_of_every_script():
+    wide = msgspec.structs.replace(CONFIG, buckets=32_768)
+    assert {*pieces("手机", wide)} < {*pieces("新款手机壳", wide)}
+    assert len({tuple(pieces(word, wide)) for word in ("जूते", "जाति", "जीत", "जोत", "जाते")}) == 5
+    assert pieces("CAFE\u0301", wide) == pieces("café", wide)
     only = msgspec.structs.replace(CONFIG, words=False, grams=(3,))
     assert len(pieces("cat", only)) == 3
 
