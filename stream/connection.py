@@ -4,8 +4,12 @@ import ssl
 from typing import Any
 
 import msgspec
+from aiokafka import AIOKafkaConsumer
 from faust import SASLCredentials, SSLCredentials
 from faust.types.auth import CredentialsT
+from kafka import KafkaConsumer
+
+ISOLATION = "read_committed"  # of every consumer: the records of an aborted transaction never happened
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +58,16 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     def for_aiokafka(self) -> dict[str, Any]:
         """Keyword arguments of every client of aiokafka."""
         return self._client()
+
+    def consumer(self, *topics: str, **options: Any) -> KafkaConsumer:
+        """A consumer of kafka-python: committed records only, from the start of the log unless `options` differ; commits no offsets."""
+        chosen = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "isolation_level": ISOLATION, **options}
+        return KafkaConsumer(*topics, **self.for_kafka_python(), **chosen)
+
+    def async_consumer(self, *topics: str, **options: Any) -> AIOKafkaConsumer:
+        """The same of aiokafka, to be started in the running event loop."""
+        chosen = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "isolation_level": ISOLATION, **options}
+        return AIOKafkaConsumer(*topics, **self.for_aiokafka(), **chosen)
 
     def faust_broker(self) -> str:
         """The `broker` setting of Faust."""

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import NamedTuple
 
 import msgspec
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 
 from stream.connection import Connection
 from stream.messages import DeadLetter, Skipped, decode
@@ -82,7 +82,7 @@ class Wanted(NamedTuple):
 def read(connection: Connection, topic: str, wanted: Wanted | None = None) -> Iterator[Found]:
     """The dead letters that `topic` holds now, partition by partition, oldest first. Records that are none are left out."""
     wanted = wanted or Wanted()
-    with closing(_consumer(connection)) as consumer:
+    with closing(connection.consumer()) as consumer:
         places = [TopicPartition(topic, partition) for partition in sorted(consumer.partitions_for_topic(topic) or ())]
         ends = consumer.end_offsets(places) if places else {}
         for place in places:
@@ -102,7 +102,7 @@ def find(connection: Connection, topic: str, place: Place) -> Found:
     Raises:
         NoSuchDeadLetter: there is none.
     """
-    with closing(_consumer(connection)) as consumer:
+    with closing(connection.consumer()) as consumer:
         partition = TopicPartition(topic, place.partition)
         if place.partition in (consumer.partitions_for_topic(topic) or ()):
             consumer.assign([partition])
@@ -135,10 +135,6 @@ def replay(connection: Connection, letters: Sequence[DeadLetter], sent_ms: int) 
         for future in sent:
             future.get(30)
     return len(sent)
-
-
-def _consumer(connection: Connection) -> KafkaConsumer:
-    return KafkaConsumer(**connection.for_kafka_python(), enable_auto_commit=False, auto_offset_reset="earliest")
 
 
 def _found(record: object) -> Found | None:

@@ -70,7 +70,11 @@ class Step(NamedTuple):
 
 
 class Ingest:
-    """Applies batches to the rows of a store. Not thread-safe: one batch at a time. `partitions`: how many each topic has."""
+    """Applies batches to the rows of a store. Not thread-safe: one batch at a time. `partitions`: how many each topic has.
+
+    `era` gives a number that changes whenever partitions may have changed hands: rows cached before are read again. (Offsets do not
+    show it: markers of transactions, aborted records and compaction leave gaps too.)
+    """
 
     def __init__(
         self,
@@ -80,10 +84,11 @@ class Ingest:
         epoch: int = 0,
         cached_events: int = 1_000_000,
         partitions: int = 1,
+        era: Callable[[], int] = lambda: 0,
     ) -> None:
         self._store, self._clock_ms, self._rules, self._partitions = store, clock_ms, rules or TimeRules(), partitions
         self._cache = RowCache(store, epoch, cached_events)
-        self._next: dict[tuple[str, int], int] = {}
+        self._era, self._eras = era, dict[int, int]()
 
     def process(self, topic: Topic, records: Sequence[Record], steps: Steps = untimed) -> Outcome:
         """Apply records of one topic and partition, ascending by offset.
@@ -92,7 +97,7 @@ class Ingest:
             StoreUnavailable: nothing is lost, process the same records again.
             Superseded: another worker owns these rows.
         """
-        self._go_on(records)
+        self._go_on(records[0].partition)
         with steps("decode"):
             pending, bad = self._decode(topic, records)  # 1
             dead = [dead_letter(records[b.position], b) for b in sorted(bad)]
@@ -105,12 +110,12 @@ class Ingest:
         self._cache.leave(records[0].partition)
         raise Superseded(f"the rows of {len(pending)} users were refused {WRITE_ATTEMPTS} times: another worker is writing them")
 
-    def _go_on(self, records: Sequence[Record]) -> None:
-        """Forget the partition's rows where the log does not go on where it stopped: another worker may have had it."""
-        topic, partition = records[0].topic, records[0].partition
-        if self._next.get((topic, partition)) != records[0].offset:
+    def _go_on(self, partition: int) -> None:
+        """Forget the partition's rows if they were cached in another era: another worker may have written them since."""
+        era = self._era()
+        if self._eras.get(partition) != era:
             self._cache.leave(partition)
-        self._next[topic, partition] = records[-1].offset + 1
+            self._eras[partition] = era
 
     def _decode(self, topic: Topic, records: Sequence[Record]) -> tuple[dict[str, list[Arrived]], list[Refusal]]:
         """What arrived, by user, and what is refused. A user who is cached for the partition was found to belong there."""
@@ -144,7 +149,7 @@ class Ingest:
             with timed("write"):
                 accepted = self._store.write(rows)  # 4
         except Exception:
-            self._next.clear()  # the same records come again, and their rows are read again
+            self._cache.leave(partition)  # the write may have been done in part: the same records come again, and their rows are read again
             raise
         refused = set()
         for (key, _), ok in zip(rows, accepted, strict=True):

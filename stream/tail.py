@@ -81,8 +81,7 @@ class Tail:
 
     def _read(self) -> None:
         """Read on from the places until stopped."""
-        options = {**self._connection.for_kafka_python(), "enable_auto_commit": False, "auto_offset_reset": "earliest"}
-        with closing(KafkaConsumer(**options)) as consumer:
+        with closing(self._connection.consumer()) as consumer:
             partitions = _partitions(consumer, self._topic, self._stopping)
             consumer.assign(partitions)
             first = consumer.beginning_offsets(partitions)
@@ -116,7 +115,7 @@ def ranges(connection: Connection, topic: str) -> dict[int, tuple[int, int]]:
     Raises:
         KafkaError: no broker answers.
     """
-    with closing(KafkaConsumer(**connection.for_kafka_python())) as consumer:
+    with closing(connection.consumer()) as consumer:
         partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
         if not partitions:
             return {}

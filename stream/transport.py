@@ -25,6 +25,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 from mode.utils.futures import notify
 
+from stream.connection import ISOLATION
 from stream.in_step import LIMITS, InStep, Lane, Limits
 from stream.pacing import pace
 from stream.progress import Progress
@@ -36,7 +37,9 @@ class _Thread(driver.AIOKafkaConsumerThread):
     """Faust's thread of the consumer, with a client that does not spin."""
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
-        return pace(super()._create_worker_consumer(transport))
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = ISOLATION  # Faust asks for it only where it writes transactions itself
+        return pace(consumer)
 
 
 class Consumer(driver.Consumer):
@@ -154,12 +157,14 @@ class Consumer(driver.Consumer):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         """Finish and commit what is in hand, forget the rest."""
+        self.transport.era += 1
         await super().on_partitions_revoked(revoked)  # calls wait_empty (setting stream_wait_empty)
         self._forget()
         self.transport.progress.revoked()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Start with empty books."""
+        self.transport.era += 1
         self._forget()  # one more message may have been on its way when the flow stopped
         self.transport.progress.assigned(assigned, monotonic())
         await super().on_partitions_assigned(assigned, generation_id)
@@ -207,7 +212,9 @@ class Consumer(driver.Consumer):
         state = self._state(lane)
         if state is None:
             return True
-        return state.has_valid_position and state.highwater is not None and state.position >= state.highwater
+        if not state.has_valid_position or state.highwater is None:
+            return False
+        return state.position >= (state.highwater if state.lso is None else min(state.lso, state.highwater))
 
     def _state(self, lane: Lane) -> Any:
         client = self._thread._consumer
@@ -217,7 +224,10 @@ class Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """Makes our consumer. Topics that are read in step must be named before the app starts."""
+    """Makes our consumer. Topics that are read in step must be named before the app starts.
+
+    `era` changes whenever partitions are revoked or assigned: in another era another worker may have had them in between.
+    """
 
     Consumer = Consumer
 
@@ -226,6 +236,7 @@ class Transport(driver.Transport):
         self.progress = progress
         self.limits = limits
         self.step_topics: set[str] = set()
+        self.era = 0
 
 
 class PassThrough(faust.Schema):

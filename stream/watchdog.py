@@ -27,7 +27,8 @@ class Stalled(Exception):
 async def watch(app: faust.App, progress: Progress, connection: Connection, check_every_s: float) -> None:
     """Keep `progress` informed of the ends of the log until the app stops; crash the app when partitions stand still.
 
-    While the broker does not answer, nothing is held against the consumer: it could not move either.
+    A log ends where its oldest open transaction begins. While the broker does not answer, nothing is held against the consumer: it
+    could not move either.
     """
     probe: AIOKafkaConsumer | None = None
     try:
@@ -48,7 +49,7 @@ async def watch(app: faust.App, progress: Progress, connection: Connection, chec
 
 
 async def _connect(connection: Connection) -> AIOKafkaConsumer:
-    probe = AIOKafkaConsumer(**connection.for_aiokafka(), request_timeout_ms=5_000)
+    probe = connection.async_consumer(request_timeout_ms=5_000)
     try:
         await probe.start()
     except BaseException:

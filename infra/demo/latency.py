@@ -7,7 +7,6 @@ from contextlib import suppress
 from types import TracebackType
 
 import msgspec
-from aiokafka import AIOKafkaConsumer
 
 from features.events import Event, Item
 from infra.clock import wall_ms
@@ -29,8 +28,7 @@ class Latency:
     """Tails the topic `candidates` and matches each set with the events that it answers. Used as `async with`."""
 
     def __init__(self, connection: Connection, prefix: str = "") -> None:
-        topic = prefixed(prefix, CANDIDATES)
-        self._consumer = pace(AIOKafkaConsumer(topic, **connection.for_aiokafka(), enable_auto_commit=False, auto_offset_reset="latest"))
+        self._consumer = pace(connection.async_consumer(prefixed(prefix, CANDIDATES), auto_offset_reset="latest"))
         self._waiting: dict[str, deque[tuple[int, int]]] = defaultdict(deque)  # user -> (event time, sent), ms
         self._measured: deque[float] = deque(maxlen=NEWEST)
         self._decoder = msgspec.json.Decoder(_Answered)

@@ -11,7 +11,6 @@ from threading import Event, Thread
 import msgspec
 import uvicorn
 from fastapi import FastAPI
-from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from features.outcomes import Candidate
@@ -124,10 +123,9 @@ class RecentUsers:
         return list(reversed(list(self._users)))
 
     def _run(self) -> None:
-        options = {**self._broker.for_kafka_python(), "enable_auto_commit": False, "auto_offset_reset": "latest"}
         while not self._stopping.is_set():
             try:
-                with closing(KafkaConsumer(self._topic, **options)) as consumer:
+                with closing(self._broker.consumer(self._topic, auto_offset_reset="latest")) as consumer:
                     while not self._stopping.is_set():
                         for records in consumer.poll(timeout_ms=0, max_records=100).values():
                             for record in records:

@@ -8,7 +8,7 @@ from contextlib import closing
 from typing import Any, cast
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from msgspec.structs import replace
 
 from infra.clock import wall_ms
@@ -115,8 +115,7 @@ class CatalogueWorker:
     def _all(self) -> Iterator[list[Any]]:
         """All records of topic `items` up to its end now, in lists of one partition."""
         frame = self._frame
-        options = {**frame.connection.for_kafka_python(), "enable_auto_commit": False, "auto_offset_reset": "earliest"}
-        with closing(KafkaConsumer(**options)) as consumer:
+        with closing(frame.connection.consumer()) as consumer:
             numbers = consumer.partitions_for_topic(frame.topic(ITEMS)) or set()
             partitions = [TopicPartition(frame.topic(ITEMS), number) for number in sorted(numbers)]
             ends = consumer.end_offsets(partitions) if partitions else {}

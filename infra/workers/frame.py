@@ -25,6 +25,7 @@ from stream.app import make_app, run
 from stream.outbound import Outbound, Outgoing, PublishFailed, Unsendable
 from stream.steps import Steps
 from stream.topics import TopicSpec, prefixed
+from stream.transport import Transport
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,11 @@ class Frame(Generic[M]):
     def topic(self, spec: TopicSpec) -> str:
         """The broker's name of a topic."""
         return prefixed(self.settings.topic_prefix, spec)
+
+    def era(self) -> int:
+        """A number that changes whenever partitions of this worker are revoked or assigned."""
+        transport: Transport = self.app.transport  # type: ignore[assignment]
+        return transport.era
 
     def partitions(self, spec: TopicSpec) -> int:
         """How many partitions a topic has, as the broker says now."""

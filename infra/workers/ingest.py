@@ -25,7 +25,7 @@ def run(settings: Settings) -> int:
     """Run it until a signal; the exit code."""
     frame = Frame(IngestMetrics(), settings)
     partitions = frame.partitions(CLICKS)  # as many as the others have: create_topics refuses what differs
-    ingest = Ingest(frame.store, wall_ms, settings.time_rules, settings.epoch, settings.cached_events, partitions)
+    ingest = Ingest(frame.store, wall_ms, settings.time_rules, settings.epoch, settings.cached_events, partitions, frame.era)
     frame.read(BEHAVIOUR, IngestWorker(ingest, frame.publish, frame.metrics, settings.topic_prefix).handle, in_step=True)
     return frame.run()
 

@@ -1,8 +1,10 @@
 """The broker's address and secrets, as each Kafka library wants them; publishing and waiting without a broker."""
 
+import ast
 import asyncio
 import ssl
 import time
+from pathlib import Path
 
 import pytest
 from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, NotLeaderForPartitionError
@@ -88,3 +90,13 @@ def test_backoff_grows_to_its_bound_and_honours_the_store():
     assert backoff.wait_s(1, 0.5, 1.0) == pytest.approx(0.5)
     assert backoff.wait_s(50, 0.5, 1.0) == 5.0
     assert backoff.wait_s(50, 0.5, 0.0) == 2.5
+
+
+def test_every_consumer_is_made_here_and_so_reads_what_is_committed():
+    root = Path(__file__).resolve().parents[3]
+    made = set()
+    for path in [path for folder in ("features", "models", "stream", "infra") for path in (root / folder).rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("KafkaConsumer", "AIOKafkaConsumer"):
+                made.add(path.relative_to(root).as_posix())
+    assert made == {"stream/connection.py"}

@@ -174,12 +174,28 @@ def test_a_worker_that_lost_its_partition_cannot_turn_a_row_back_and_catches_up(
 
 def test_a_partition_that_another_worker_had_in_between_is_read_again():
     store = MemoryStore()
-    first, second = Ingest(store, lambda: NOW), Ingest(store, lambda: NOW)
+    eras = [1]
+    first, second = Ingest(store, lambda: NOW, era=lambda: eras[-1]), Ingest(store, lambda: NOW)
     events = [click(n, ts=NOW - 100 + n) for n in range(9)]
     first.process(Topic.CLICKS, records(Topic.CLICKS, events[:3]))
     second.process(Topic.CLICKS, records(Topic.CLICKS, events[3:6], 3))
+    eras.append(2)
     first.process(Topic.CLICKS, records(Topic.CLICKS, events[6:], 6))
     assert len(unpack(CategoryRow, store.read([Key("user_category", ("u1", "c1"))])[0].packed).events) == 9
+
+
+def test_a_gap_in_the_offsets_reads_no_row_again():
+    reads = []
+
+    class Counting(MemoryStore):
+        def read(self, keys):
+            reads.append(list(keys))
+            return super().read(keys)
+
+    ingest = Ingest(Counting(), lambda: NOW)
+    for start in (0, 4, 9):  # the markers of transactions lie in between
+        ingest.process(Topic.CLICKS, records(Topic.CLICKS, [click(start), click(start + 1)], start))
+    assert len(reads) == 1
 
 
 def test_a_newer_epoch_in_the_store_stops_the_worker_and_an_older_one_starts_offsets_anew():
