@@ -153,9 +153,10 @@ def test_every_installed_version_is_pinned() -> None:
 
 @pytest.mark.skipif(not hasattr(sys, "addaudithook") or sys.platform == "win32", reason="needs os.fork")
 @pytest.mark.timeout(180)
+@pytest.mark.timeout(900)  # some 250 imports: a busy machine takes minutes
 def test_importing_a_module_does_nothing() -> None:
     others = {line for path in CODE for line in foreign_imports(ast.parse(path.read_text()))}
     modules = [name_of(path) for path in CODE if path.name != "__main__.py"]
     run = [sys.executable, "-c", IMPORTER, "\n".join(sorted(others)), ",".join(modules)]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=170, check=False)
+    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
