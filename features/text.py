@@ -24,7 +24,6 @@ _PART = regex.compile(
 )
 _SIZES = {"ideographs": (1, 2), "south_east": (2, 3), "hangul": (2,)}  # lengths of the character n-grams of a run
 _CHARACTER = regex.compile(r"(?V1)\P{M}\p{M}*")
-_SAYS = regex.compile(rf"(?V1)[\p{{L}}\p{{N}}]|{_EMOJI}")
 _ASCII_WORD = re.compile(r"\w+", re.ASCII)
 
 _REMOVED = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cc}\p{Cs}]")
@@ -33,7 +32,7 @@ _BEFORE_FRACTION = re.compile(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215f\u2189])")
 _SIGNS = str.maketrans(dict.fromkeys("™℠®©", " ") | dict.fromkeys("´\u1ffd‘’ʼ", "'") | {"⁄": "/"})
 _DOTTED_I = "i\u0307"  # what case folding makes of the Turkish capital İ
 _POINTS = re.compile(
-    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u0652\u0656-\u065f\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed]"
+    "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u0652\u0656-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]"
 )  # vowel points and cantillation marks of Hebrew and Arabic, which most people do not type, and the Arabic filler (tatweel)
 
 
@@ -54,7 +53,7 @@ def normalise(text: str) -> str:
 
 def says_something(text: str) -> bool:
     """Whether a text has a letter, a digit or an emoji: only then is it a search."""
-    return _SAYS.search(normalise(text)) is not None
+    return any(word.strip("_") for word in words(text))
 
 
 def words(text: str) -> list[str]:
