@@ -22,8 +22,8 @@ from feast.types import Array, Bytes, Float32, Int64, String
 from feast.value_type import ValueType
 from redis.connection import SSLConnection, parse_url
 
+from features.store.address import SCHEMES
 from features.store.layout import stored_name
-from features.store.redis import SCHEMES
 from features.table import APPLIED, PACKED, VIEWS, Field, View
 from features.unpacking import columns
 

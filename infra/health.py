@@ -5,6 +5,11 @@ from threading import Lock
 NOT_YET = "not yet"
 
 
+def away(part: str) -> str:
+    """The reason of a condition whose part does not answer. It names no address: everybody may read it."""
+    return f"the {part} does not answer; the log of this process says more"
+
+
 class Health:
     """Conditions that must all hold before the process takes work. Thread-safe.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from features.pages import features_page
-from infra.settings import settings_page
+from infra.settings_page import settings_page
 
 PAGES: dict[str, Callable[[], str]] = {"features.md": features_page, "settings.md": settings_page}
 

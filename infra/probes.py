@@ -1,8 +1,14 @@
 """The endpoints of a worker that a scraper, an orchestrator and a person on call ask: `/metrics`, `/health/live` and `/health/ready`."""
 
 import json
+import logging
+import socket
+import sys
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from threading import Lock, Thread
+from time import monotonic
+from typing import Any
 
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
@@ -11,17 +17,25 @@ from infra.build import build
 from infra.health import Health
 from infra.metrics import Metrics
 
+log = logging.getLogger(__name__)
+
+CONNECTIONS = 16  # at once, a thread each
+LONGEST_S = 10.0  # of a connection, however slowly it sends
+
 
 class MetricsServer:
-    """`/metrics`, `/health/live` and `/health/ready` of one process, answered in a thread. Listens from the start."""
+    """`/metrics`, `/health/live` and `/health/ready` of one process, answered in threads. Listens from the start.
 
-    def __init__(self, metrics: Metrics, health: Health, host: str, port: int) -> None:
+    At most `most` connections are kept, none longer than `longest_s` seconds; further ones are closed at once.
+    """
+
+    def __init__(self, metrics: Metrics, health: Health, host: str, port: int, most: int, longest_s: float) -> None:
         class Handler(_Handler):
             process_metrics = metrics
             process_health = health
+            timeout = longest_s
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
-        self._server.daemon_threads = True
+        self._server = _Bounded((host, port), Handler, most, longest_s)
         self.host, self.port = host, int(self._server.server_address[1])
         self._thread = Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True)
         self._thread.start()
@@ -33,13 +47,15 @@ class MetricsServer:
         self._thread.join()
 
 
-def serve_metrics(metrics: Metrics, health: Health, host: str = "127.0.0.1", port: int = 0) -> MetricsServer:
+def serve_metrics(
+    metrics: Metrics, health: Health, host: str = "127.0.0.1", port: int = 0, *, most: int = CONNECTIONS, longest_s: float = LONGEST_S
+) -> MetricsServer:
     """Serve metrics and health of a worker; port 0 takes a free one, found in `.port`.
 
     Raises:
         OSError: the port is taken; choose another with EVERLONG_METRICS_PORT.
     """
-    return MetricsServer(metrics, health, host, port)
+    return MetricsServer(metrics, health, host, port, most, longest_s)
 
 
 def liveness(role: str) -> dict[str, object]:
@@ -54,10 +70,49 @@ def readiness(role: str, health: Health) -> tuple[int, dict[str, object]]:
     return (503, {**body, "reasons": reasons}) if reasons else (200, body)
 
 
+class _Bounded(ThreadingHTTPServer):
+    """A thread a connection, within bounds of number and time."""
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], most: int, longest_s: float) -> None:
+        self._most, self._longest_s = most, longest_s
+        self._open: dict[Any, float] = {}  # socket: when it is closed at the latest
+        self._lock = Lock()
+        super().__init__(address, handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            taken = len(self._open) < self._most
+            if taken:
+                self._open[request] = monotonic() + self._longest_s
+        if taken:
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._open.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called every poll interval: end the connections that last too long; their threads then find them closed."""
+        with self._lock:
+            for request in [request for request, until in self._open.items() if until < monotonic()]:
+                with suppress(OSError):
+                    request.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exception()
+        if not isinstance(error, OSError):  # a client that goes away is no error of ours
+            log.error("a scrape failed", exc_info=error)
+
+
 class _Handler(BaseHTTPRequestHandler):
     process_metrics: Metrics
     process_health: Health
-    timeout = 10
     server_version, sys_version = "everlong", ""
 
     def do_GET(self) -> None:

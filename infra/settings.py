@@ -7,25 +7,29 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from features.event_time import TimeRules
+from features.store.address import SCHEMES, parse
+from infra.api_settings import ApiSettings
+from infra.masking import STORE_SCHEMES, mask
 from models.config import MOST_DEMAND
 from models.retrieval.shares import MOST, Shares
 
 PREFIX = "EVERLONG_"
 TEST_PREFIX = PREFIX + "TEST_"  # read by the test suite only
-MASK = "**********"
 SET_BY_FEAST = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 KAFKA_PORT = 9092
 BROKER = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\])(:(?P<port>[0-9]{1,5}))?")
-STORE_SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster", "sqlite", "memory")  # of features.store.opening
+
+FROM_FILE = "_FILE"  # behind the name of a variable that holds a secret: the path of a file that holds it
+GONE = {
+    "EVERLONG_API_TOKEN": "name tokens by what they allow: EVERLONG_API_READ_TOKENS, EVERLONG_API_WRITE_TOKENS, EVERLONG_API_ADMIN_TOKENS",
+}
 
 _log = logging.getLogger("everlong.settings")
-Port = Annotated[int, Field(ge=0, le=65535)]
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
@@ -37,10 +41,10 @@ class SettingsError(ValueError):
     """A variable of the environment that cannot be used. The message names each variable and what to do; it holds no secret."""
 
 
-class Settings(BaseSettings):
+class Settings(ApiSettings):
     """How this process is set up, frozen. Made by `load_settings`, which explains what is wrong."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True)
 
     kafka_bootstrap: str | None = Field(
         None,
@@ -138,21 +142,6 @@ class Settings(BaseSettings):
         60.0, description="A partition with waiting records that stands still as long makes its worker unready and end."
     )
 
-    http_host: str = Field("127.0.0.1", description="Address that API, page and metrics listen on; `0.0.0.0` inside a container.")
-    http_port: Port = Field(8080, description="Port of API and page; 0: a free one.")
-    metrics_port: Port = Field(0, description="Port of a worker's metrics and health; 0: a free one, printed at start.")
-    api_token: SecretStr | None = Field(
-        None, min_length=8, description="Bearer token that sending events through the API asks for. Unset: none."
-    )
-    api_body_limit: Count = Field(1_048_576, description="Bytes of the largest request body.")
-    api_max_events: Count = Field(1000, description="Most events in one request.")
-    api_max_k: int = Field(1000, ge=1, le=1000, description="Most candidates in one answer.")
-    api_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        ("*",), description="Host names the API answers to, parted by commas (`*.shop.example` too); `*`: any."
-    )
-    api_cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Web origins whose pages may call the API, parted by commas. Unset: none."
-    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="The least severe lines logged; of the Kafka libraries never `DEBUG`, which would show the SASL password."
     )
@@ -162,18 +151,16 @@ class Settings(BaseSettings):
     def _name_ports(cls, value: str | None) -> str | None:
         return None if value is None else ",".join(_address(server) for server in value.split(","))
 
-    @field_validator("api_allowed_hosts", "api_cors_origins", mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
     @field_validator("store_url")
     @classmethod
     def _check_store_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             scheme, found, rest = value.get_secret_value().partition("://")
-            if scheme not in STORE_SCHEMES or not found or bool(rest) == (scheme == "memory"):
+            wrong = bool(rest) if scheme == "memory" else not rest.startswith("/") if scheme == "sqlite" else not rest
+            if scheme not in STORE_SCHEMES or not found or wrong:
                 raise ValueError("write redis://host:port, rediss://host:port or sqlite:///FILE, or unset it for the embedded store")
+            if scheme in SCHEMES:
+                parse(value.get_secret_value())
         return value
 
     @model_validator(mode="after")
@@ -216,15 +203,17 @@ def load_settings(**given: Any) -> Settings:
     """
     for sentence in unknown_variables(os.environ):
         _log.warning(sentence)
+    if gone := [f"{name} is no setting any more: {remedy}" for name, remedy in GONE.items() if name in os.environ]:
+        raise SettingsError("\n".join(gone))
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**_from_files(os.environ), **{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         raise SettingsError("\n".join(_explain(wrong) for wrong in error.errors(include_url=False, include_input=False))) from None
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """A sentence for each EVERLONG_ variable that is no setting, naming the nearest one."""
-    known = [_variable(name) for name in Settings.model_fields]
+    known = [*map(variable, Settings.model_fields), *(variable(name) + FROM_FILE for name in secret_settings()), *GONE]
     sentences = []
     for name in sorted(environment):
         if name.upper().startswith(PREFIX) and not name.upper().startswith(TEST_PREFIX) and name.upper() not in known:
@@ -235,25 +224,35 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 def describe(settings: Settings) -> str:
     """Every variable and its value, one a line; secrets and passwords inside URLs masked."""
-    return "\n".join(f"{_variable(name)}={_shown(getattr(settings, name))}" for name in Settings.model_fields)
+    return "\n".join(f"{variable(name)}={shown(getattr(settings, name))}" for name in Settings.model_fields)
 
 
-def settings_page() -> str:
-    """docs/settings.md."""
-    lines = [
-        "# Settings",
-        "",
-        "Made by `infra.settings.settings_page`. Every setting is a variable of the environment; an empty one counts as unset.",
-        "Secrets are never printed: `everlong` shows its settings at start with secrets and passwords masked.",
-        "",
-        "| Variable | Default | Meaning |",
-        "|---|---|---|",
-    ]
-    for name, field in Settings.model_fields.items():
-        choices = _choices(field.annotation)
-        meaning = f"{field.description}{' One of ' + ', '.join(choices) + '.' if choices else ''}"
-        lines.append(f"| `{_variable(name)}` | {_default(field.default)} | {meaning} |")
-    return "\n".join(lines) + "\n"
+def secret_settings() -> list[str]:
+    """The settings that hold a secret, and may be given as a file."""
+    return [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
+
+
+def _from_files(environment: Mapping[str, str]) -> dict[str, Any]:
+    """The secrets whose variable with `_FILE` names a file: what the file holds, without the newline at its end.
+
+    Raises:
+        SettingsError: a file cannot be read, or both variables are set.
+    """
+    found: dict[str, Any] = {}
+    for name in secret_settings():
+        file_variable = variable(name) + FROM_FILE
+        if not (path := environment.get(file_variable)):
+            continue
+        if environment.get(variable(name)):
+            raise SettingsError(f"{file_variable} and {variable(name)} are both set: unset one of them")
+        try:
+            found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise SettingsError(f"{file_variable}: {path} cannot be read ({reason}): correct the path or unset it") from None
+        if not found[name]:
+            raise SettingsError(f"{file_variable}: {path} is empty: write the secret to it or unset the variable")
+    return found
 
 
 def _address(server: str) -> str:
@@ -269,44 +268,20 @@ def _address(server: str) -> str:
     return f"{found['host']}:{port}"
 
 
-def _variable(name: str) -> str:
+def variable(name: str) -> str:
+    """The variable of the environment that sets a setting."""
     return PREFIX + name.upper()
 
 
-def _choices(annotation: Any) -> list[str]:
-    return [f"`{value}`" for value in getattr(annotation, "__args__", ()) if isinstance(value, str)]
-
-
-def _default(value: Any) -> str:
-    shown = _shown(value)
-    return f"`{shown}`" if shown else "unset"
-
-
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as it may be shown: secrets masked, nothing for what is unset."""
     if isinstance(value, SecretStr):
-        return _mask(value.get_secret_value())
+        return mask(value.get_secret_value())
     if isinstance(value, tuple):
-        return ",".join(value)
+        return ",".join(map(shown, value))
     if isinstance(value, bool):
         return str(value).lower()
     return "" if value is None else str(value)
-
-
-def _mask(secret: str) -> str:
-    """A URL keeps scheme, host and path; its password and query go. Anything else is masked whole."""
-    if "://" not in secret:
-        return MASK
-    try:
-        url = urlsplit(secret)
-    except ValueError:
-        return MASK
-    if "@" in url.path + url.query + url.fragment:  # an unquoted /, ? or # in the password
-        return f"{url.scheme}://{MASK}"
-    user, at, host = url.netloc.rpartition("@")
-    if at:
-        name, colon, _ = user.partition(":")
-        host = f"{name}:{MASK}@{host}" if colon else f"{MASK}@{host}"
-    return urlunsplit((url.scheme, host, url.path, MASK if url.query else "", "")) if host else secret.partition("?")[0]
 
 
 def _explain(wrong: Any) -> str:
@@ -318,8 +293,8 @@ def _explain(wrong: Any) -> str:
     field = Settings.model_fields.get(name)
     if field is None:
         return f"{name} is no setting; see docs/settings.md"
-    default = _shown(field.default) or "unset"
-    return f"{_variable(name)}: {sentence}. It means: {field.description} Default: {default}. Correct it or unset it."
+    default = shown(field.default) or "unset"
+    return f"{variable(name)}: {sentence}. It means: {field.description} Default: {default}. Correct it or unset it."
 
 
 def child_environment(**changed: str | int | float | Path) -> dict[str, str]:
@@ -327,5 +302,6 @@ def child_environment(**changed: str | int | float | Path) -> dict[str, str]:
 
     What importing Feast put into ours is left out: it would make prometheus_client share metrics among processes, through files.
     """
-    inherited = {name: value for name, value in os.environ.items() if name not in SET_BY_FEAST}
-    return {**inherited, **{_variable(name): str(value) for name, value in changed.items()}}
+    given = {variable(name): str(value) for name, value in changed.items()}
+    left_out = {*SET_BY_FEAST, *(name + FROM_FILE for name in given)}
+    return {**{name: value for name, value in os.environ.items() if name not in left_out}, **given}

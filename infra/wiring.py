@@ -1,5 +1,6 @@
 """From settings to parts: the one place where a connection, a store or a device is made for a process."""
 
+import logging
 import time
 
 from features.store import Key, OnlineStore, StoreUnavailable
@@ -7,6 +8,8 @@ from features.store.opening import open_store
 from features.table import USER
 from infra.settings import Settings
 from stream.connection import Connection
+
+log = logging.getLogger(__name__)
 
 PROBE = Key(USER.name, ("-",))  # reading any row, there or not, shows that the store answers
 
@@ -38,7 +41,7 @@ def connection(settings: Settings) -> Connection:
 
 
 def open_online_store(settings: Settings, wait_s: float = 0.0) -> OnlineStore:
-    """The online store, asked for up to `wait_s` until it answers.
+    """The online store, asked for up to `wait_s` until it answers; the first time that it does not is logged.
 
     Raises:
         NothingNamed: no store is named.
@@ -47,6 +50,7 @@ def open_online_store(settings: Settings, wait_s: float = 0.0) -> OnlineStore:
     if settings.store_url is None:
         raise NothingNamed("no store is named: set EVERLONG_STORE_URL=redis://host:port or start `everlong up`")
     end = time.monotonic() + wait_s
+    said = False
     while True:
         try:
             store = open_store(settings.store_url.get_secret_value())
@@ -55,6 +59,9 @@ def open_online_store(settings: Settings, wait_s: float = 0.0) -> OnlineStore:
         except StoreUnavailable as error:
             if time.monotonic() >= end:
                 raise
+            if not said:
+                log.warning("waiting up to %.0f s for the store: %s", wait_s, error)
+            said = True
             time.sleep(error.retry_after_s)
 
 

@@ -1,8 +1,9 @@
 """From a URL to a store: the one place that knows which adapters there are."""
 
 from features.store import OnlineStore
+from features.store.address import SCHEMES
 from features.store.memory import MemoryStore
-from features.store.redis import SCHEMES, RedisStore
+from features.store.redis import RedisStore
 from features.store.sqlite import SqliteStore
 
 FORMS = (

@@ -4,10 +4,11 @@ A row is three fields of the hash at (entity key, project): a user's views share
 compares the stored version first, a call for up to a hundred rows; on a cluster a call for the rows of one slot.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from hashlib import sha1
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -15,6 +16,7 @@ from redis.crc import key_slot
 from redis.retry import Retry
 
 from features.store import Key, Stored, StoreUnavailable
+from features.store.address import parse
 from features.store.layout import (
     HASH_FIELDS,
     bytes_value,
@@ -27,7 +29,6 @@ from features.store.layout import (
 
 CALL_ROWS = 100  # of one script call: the server answers nobody else meanwhile, about a millisecond
 CALL_BYTES = 64 * 1024  # beyond this, one call is slower than several in a pipeline
-SCHEMES = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 
 # KEYS: hashes. ARGV: names of the fields applied, row, ts; then these three values of each key. Gives the refused, from 1.
 # Numbers are compared as decimal text, length first: Lua's own would lose offsets beyond 2^53.
@@ -81,14 +82,15 @@ class RedisStore:
         retries: how often a lost connection is tried again within one call.
 
     Raises:
-        ValueError: the URL is malformed; the message does not repeat it, as it may hold a password.
+        ValueError: the URL is malformed or has an unknown option; the message does not repeat it, as it may hold a password.
         StoreUnavailable: a cluster did not answer.
     """
 
     def __init__(self, url: str, project: str = "everlong", timeout_s: float = 3.0, retries: int = 2) -> None:
         self._project = project.encode()
-        scheme, self._place = _place(url)
-        self._cluster = scheme.endswith("+cluster")
+        address = parse(url)
+        self._place = str(address)
+        self._cluster = address.scheme.endswith("+cluster")
         self._timeout_s = timeout_s
         plain = url.replace("+cluster", "", 1)
         options: dict[str, Any] = {
@@ -98,6 +100,8 @@ class RedisStore:
             "retry": Retry(ExponentialBackoff(cap=0.2, base=0.02), retries),
             "client_name": "everlong",
         }
+        pool = redis.ConnectionPool.from_url(plain, **options)
+        _check_options(pool.connection_class, pool.connection_kwargs)
         connect = redis.RedisCluster.from_url if self._cluster else redis.Redis.from_url
         self._client: Any = self._ask(lambda: connect(plain, **options))
 
@@ -190,16 +194,21 @@ class RedisStore:
         return StoreUnavailable(f"{self._place}: {text}")
 
 
-def _place(url: str) -> tuple[str, str]:
-    """(scheme, address without user name and password) of a URL."""
+def _check_options(kind: type, options: Mapping[str, Any]) -> None:
+    """Check the options behind `?` before the first connection.
+
+    Raises:
+        ValueError: the client does not know one, or it names a file that is not there.
+    """
+    for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+        if options.get(name) and not Path(options[name]).is_file():
+            raise ValueError(f"the store URL names a file that is not there: {name}={options[name]}")
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port or 6379
-    except ValueError:
-        host, port = None, 0
-    if not host or parts.scheme not in SCHEMES:
+        kind(**options)
+    except TypeError as error:
+        named = re.search(r"argument '([a-z_]{1,40})'", str(error))
+        name = f" ({named[1]})" if named else ""
         raise ValueError(
-            "malformed store URL; it reads redis://[user:password@]host[:port][/db], with rediss for TLS and +cluster for a "
-            "cluster; characters such as / # ? @ in a password are written %2F %23 %3F %40"
+            f"the store URL has an option that redis-py does not know{name}: correct it or leave it out; it takes ssl_ca_certs, "
+            "ssl_certfile, ssl_keyfile, socket_timeout and the like"
         ) from None
-    return parts.scheme, f"{parts.scheme}://{host}:{port}{parts.path}"

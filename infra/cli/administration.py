@@ -62,7 +62,8 @@ def show_settings(
     as_json: AsJson = False, page: Annotated[bool, typer.Option("--page", help="Print docs/settings.md instead.")] = False
 ) -> None:
     """Print every setting and its value, secrets masked."""
-    from infra.settings import describe, load_settings, settings_page
+    from infra.settings import describe, load_settings
+    from infra.settings_page import settings_page
 
     if page:
         print(settings_page(), end="")

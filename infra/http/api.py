@@ -6,38 +6,45 @@
 |---|---|
 | an event or parameter is wrong | 400, 422 (with each event's position and reason) |
 | token missing or wrong | 401 |
+| the token does not allow it | 403 |
 | no such candidate, item or route | 404 |
+| the body comes too slowly | 408 |
 | body or list too long, not JSON | 413, 415 |
+| too many requests of one client | 429 with Retry-After |
 | the broker refuses the record for good | 502 |
 | store or broker did not answer | 503 with Retry-After |
 """
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from hmac import compare_digest
 from importlib.resources import files
 from typing import Annotated, Any
 
 import msgspec
 from aiokafka.errors import KafkaError
-from fastapi import Depends, FastAPI, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from starlette.convertors import register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from features.codec import LayoutError
 from features.events import Topic
 from features.store import OnlineStore, StoreUnavailable
 from infra.clock import wall_ms
-from infra.health import Health
+from infra.health import Health, away
 from infra.http import intake
+from infra.http.access import Access, Scope, Scopes, challenge, require
 from infra.http.answers import Answers, Fallback
-from infra.http.guard import Guard, Hosts, page_policy
+from infra.http.guard import CLIENT_CLOSED, Encoded, EncodedPaths, Guard, Hosts, page_policy
 from infra.http.intake import Publisher, Refused
+from infra.http.rates import RateLimit, Rates
 from infra.metrics import ApiMetrics
 from infra.probes import liveness, readiness
 from infra.settings import Settings
@@ -47,6 +54,8 @@ Id = Annotated[str, Path(min_length=1, max_length=128)]
 MOST_ITEMS = 200  # in one answer
 Users = Callable[[], Sequence[str]]
 Clock = Callable[[], int]
+
+log = logging.getLogger(__name__)
 
 
 def make_api(
@@ -68,16 +77,18 @@ def make_api(
         publisher: where events go; started and stopped by the caller, in `lifespan` if it needs the event loop.
         metrics: counts requests; `/metrics` shows its registry.
         health: what `/health/ready` answers.
-        settings: limits, token, topic prefix and time rules.
+        settings: limits, tokens, hosts, topic prefix and time rules.
         fallback: the k most popular items, for users without a candidate set.
         users: a few user ids that the page offers.
         clock: wall clock, ms since the epoch.
         lifespan: opens and closes what lives as long as the application.
     """
+    register_url_convertor("id", Encoded())
     app = FastAPI(title="Everlong", docs_url=None, redoc_url=None, lifespan=lifespan)
+    access = Access(settings)
     metrics.follow(health)
-    _add_reads(app, Answers(store, fallback), users or tuple, settings.api_max_k)
-    _add_events(app, publisher, settings, clock)
+    _add_reads(app, access, Answers(store, fallback), users if users and settings.api_list_users else tuple, settings.api_max_k)
+    _add_events(app, access, publisher, settings, clock)
     _add_system(app, metrics, health)
     _add_errors(app)
     if settings.api_cors_origins:
@@ -87,19 +98,24 @@ def make_api(
             allow_methods=["GET", "POST"],
             allow_headers=["Authorization", "Content-Type"],
         )
-    if "*" not in settings.api_allowed_hosts:
-        app.add_middleware(Hosts, names=settings.api_allowed_hosts)
+    if "*" not in settings.allowed_hosts:
+        app.add_middleware(Hosts, names=settings.allowed_hosts)
+    if settings.api_rate:
+        app.add_middleware(RateLimit, rates=Rates(settings.api_rate))
+    app.add_middleware(EncodedPaths)
     app.add_middleware(Guard, metrics=metrics)
     return app
 
 
-def _add_reads(app: FastAPI, answers: Answers, users: Users, max_k: int) -> None:
-    @app.get("/v1/users")
+def _add_reads(app: FastAPI, access: Access, answers: Answers, users: Users, max_k: int) -> None:
+    routes = APIRouter(dependencies=[Depends(access.needs(Scope.READ))])
+
+    @routes.get("/v1/users")
     def list_users() -> Response:
         """A few users to look at."""
         return _json({"users": list(users())})
 
-    @app.get("/v1/users/{user:path}/why/{item:path}")
+    @routes.get("/v1/users/{user:id}/why/{item:id}")
     def why(user: Id, item: Id) -> Response:
         """Why an item is among a user's candidates."""
         answer = answers.why(user, item)
@@ -107,7 +123,7 @@ def _add_reads(app: FastAPI, answers: Answers, users: Users, max_k: int) -> None
             raise Refused(404, "not_a_candidate", f"item {item} is not in the candidate set of user {user} now")
         return _json(answer)
 
-    @app.get("/v1/users/{user:path}/candidates")
+    @routes.get("/v1/users/{user:id}/candidates")
     def candidates(
         user: Id,
         k: Annotated[int, Query(ge=1, le=max_k)] = min(50, max_k),
@@ -119,17 +135,17 @@ def _add_reads(app: FastAPI, answers: Answers, users: Users, max_k: int) -> None
         excluded = {part for value in exclude for part in (value, *value.split(","))}
         return _json(answers.candidates(user, k, excluded, category, titles))
 
-    @app.get("/v1/users/{user:path}/features")
+    @routes.get("/v1/users/{user:id}/features")
     def features(user: Id, category: str | None = None) -> Response:
         """A user's features, newest first; with `category` the lifelong sequence of that category too."""
         return _json(answers.features(user, category))
 
-    @app.get("/v1/items")
+    @routes.get("/v1/items")
     def items(id: Annotated[list[str], Query(min_length=1, max_length=MOST_ITEMS)]) -> Response:
         """What the catalogue holds of some items; `id` is repeated, and what it does not hold is left out."""
         return _json({"items": answers.items(id)})
 
-    @app.get("/v1/items/{item:path}")
+    @routes.get("/v1/items/{item:id}")
     def item(item: Id) -> Response:
         """What the catalogue holds of an item."""
         found = answers.items([item])
@@ -137,31 +153,37 @@ def _add_reads(app: FastAPI, answers: Answers, users: Users, max_k: int) -> None
             raise Refused(404, "no_such_item", f"the catalogue holds no item {item}")
         return _json(found[0])
 
+    app.include_router(routes)
 
-def _add_events(app: FastAPI, publisher: Publisher, settings: Settings, clock: Clock) -> None:
-    token = None if settings.api_token is None else settings.api_token.get_secret_value()
 
-    def check_token(request: Request) -> None:
-        given = request.headers.get("authorization", "")
-        if token is not None and not compare_digest(given.encode(), f"Bearer {token}".encode()):
-            raise Refused(401, "no_token", "send Authorization: Bearer TOKEN, with the token of EVERLONG_API_TOKEN")
+def _add_events(app: FastAPI, access: Access, publisher: Publisher, settings: Settings, clock: Clock) -> None:
+    Held = Annotated[Scopes, Depends(access.needs(Scope.WRITE, Scope.ADMIN))]
 
-    async def take(request: Request, topic: Topic | None) -> Response:
-        body = await intake.read_body(request, settings.api_body_limit)
+    async def take(request: Request, topic: Topic | None, held: Scopes) -> Response:
+        if topic is not None:
+            require(held, _scope(topic))
+        body = await intake.read_body(request, settings.api_body_limit, settings.api_body_timeout_s)
         now_ms = clock()
         sent = intake.parse(body, topic, now_ms, settings.time_rules, settings.api_max_events)
+        for found in {one.topic for one in sent}:
+            require(held, _scope(found))
         await publisher.publish(intake.records_of(sent, settings.topic_prefix, now_ms))
         return _json({"accepted": len(sent), "topics": intake.count(sent)}, 202)
 
-    @app.post("/v1/events", dependencies=[Depends(check_token)], status_code=202)
-    async def send_events(request: Request) -> Response:
+    @app.post("/v1/events", status_code=202)
+    async def send_events(request: Request, held: Held) -> Response:
         """An event or a list of events, each with its `topic`; all are taken or none. Sent again after a 503, none counts twice."""
-        return await take(request, None)
+        return await take(request, None, held)
 
-    @app.post("/v1/events/{topic}", dependencies=[Depends(check_token)], status_code=202)
-    async def send_events_to(request: Request, topic: Topic) -> Response:
+    @app.post("/v1/events/{topic}", status_code=202)
+    async def send_events_to(request: Request, topic: Topic, held: Held) -> Response:
         """As `/v1/events`, all to one topic."""
-        return await take(request, topic)
+        return await take(request, topic, held)
+
+
+def _scope(topic: Topic) -> Scope:
+    """What sending to a topic asks for. The catalogue is shared by all users, so it is not for those who send a user's events."""
+    return Scope.ADMIN if topic is Topic.ITEMS else Scope.WRITE
 
 
 def _add_system(app: FastAPI, metrics: ApiMetrics, health: Health) -> None:
@@ -193,20 +215,30 @@ def _add_system(app: FastAPI, metrics: ApiMetrics, health: Health) -> None:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> Response:
-        headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {"Connection": "close"} if error.status == 413 else {}
+        headers = {"Connection": "close"} if error.status in (408, 413) else challenge(error.status, error.reason)
         return _error(error.status, error.reason, error.detail, headers, **({"errors": error.errors} if error.errors else {}))
 
     @app.exception_handler(StoreUnavailable)
     async def store_unavailable(_: Request, error: StoreUnavailable) -> Response:
-        return _error(503, "store_unavailable", str(error), _retry_after(error.retry_after_s))
+        log.warning("the store does not answer: %s", error)
+        return _error(503, "store_unavailable", away("store"), _retry_after(error.retry_after_s))
 
     @app.exception_handler(PublishFailed)
     async def publish_failed(_: Request, error: PublishFailed) -> Response:
-        return _error(503, "broker_unavailable", str(error), _retry_after(error.retry_after_s))
+        log.warning("the broker does not answer: %s", error)
+        return _error(503, "broker_unavailable", f"{away('broker')}; the events may be sent again", _retry_after(error.retry_after_s))
 
     @app.exception_handler(KafkaError)
     async def broker_refused(_: Request, error: KafkaError) -> Response:
-        return _error(502, "broker_refused", f"the broker refuses the event, and sending it again does not help: {error!r}")
+        log.warning("the broker refuses an event: %r", error)
+        name = type(error).__name__
+        return _error(
+            502, "broker_refused", f"the broker refuses the event ({name}), and sending it again does not help; the log says more"
+        )
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(_: Request, __: ClientDisconnect) -> Response:
+        return Response(status_code=CLIENT_CLOSED)  # nobody reads it; it is what the request is counted as
 
     @app.exception_handler(LayoutError)
     async def newer_layout(_: Request, error: LayoutError) -> Response:

@@ -5,8 +5,9 @@ from base64 import b64encode
 from collections.abc import Sequence
 from hashlib import sha256
 from time import perf_counter
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from starlette.convertors import Convertor
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +25,7 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
+CLIENT_CLOSED = 499  # nginx's number for a client that went away before it was answered
 PROBED = ("/health/live", "/health/ready", "/metrics")  # probes and scrapes name an address, not a host
 
 
@@ -49,6 +51,33 @@ class Hosts:
         except ValueError:
             return False
         return name in self._names or name.endswith(self._below)
+
+
+class EncodedPaths:
+    """ASGI middleware: routes match the path as it was sent, so that a slash inside an id, sent as %2F, parts nothing. See `Encoded`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request."""
+        if raw := scope.get("raw_path"):
+            scope["path"] = raw.decode("ascii", "replace")
+        await self._app(scope, receive, send)
+
+
+class Encoded(Convertor[str]):
+    """An id in a path: percent-encoded, of one part or more."""
+
+    regex = ".+"
+
+    def convert(self, value: str) -> str:
+        """The id."""
+        return unquote(value)
+
+    def to_string(self, value: str) -> str:
+        """The id as it stands in a path."""
+        return quote(value, safe="")
 
 
 class Guard:
@@ -77,8 +106,8 @@ class Guard:
         try:
             await self._app(scope, receive, answer)
         finally:
-            route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(route, str(status)).inc()
+            route = getattr(scope.get("route"), "path_format", "unmatched")
+            self._metrics.requests.labels(route, "client_closed" if status == CLIENT_CLOSED else str(status)).inc()
             self._metrics.request_seconds.labels(route).observe(perf_counter() - started)
 
 

@@ -1,5 +1,6 @@
 """Events that arrive over HTTP: read within a limit, split, decoded as strictly as any, and sent on as Kafka records."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
@@ -47,20 +48,26 @@ _split = msgspec.json.Decoder(list[msgspec.Raw])
 _address = msgspec.json.Decoder(_Addressed)
 
 
-async def read_body(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
     """The body of a JSON request, never more than `limit` bytes in memory.
 
     Raises:
-        Refused: 415 for another content type (so that no web page can send it unasked), 413 for a longer body.
+        Refused: 415 for another content type (so that no web page can send it unasked), 413 for a longer body, 408 for one that is
+            not there within `timeout_s` seconds.
+        ClientDisconnect: the client went away.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise Refused(415, "not_json", "send Content-Type: application/json")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise Refused(413, "body_too_large", f"the body is longer than {limit} bytes; send fewer events at once")
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise Refused(413, "body_too_large", f"the body is longer than {limit} bytes; send fewer events at once")
+    except TimeoutError:
+        raise Refused(408, "slow_body", f"the body did not come within {timeout_s:g} s") from None
     return bytes(body)
 
 

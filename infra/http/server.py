@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from threading import Event, Thread
@@ -15,8 +15,9 @@ from kafka.errors import KafkaError
 
 from features.outcomes import Candidate
 from features.store import OnlineStore, StoreUnavailable
-from infra.health import Health
+from infra.health import Health, away
 from infra.http.api import make_api
+from infra.http.connections import Limits, limited_protocol
 from infra.metrics import ApiMetrics
 from infra.settings import Settings
 from infra.wiring import PROBE, connection, open_online_store
@@ -34,7 +35,13 @@ SHOWN_USERS = 20
 
 
 def run(settings: Settings) -> int:
-    """Serve until a signal; the exit code."""
+    """Serve until a signal; the exit code.
+
+    Raises:
+        OpenToAll: the address is not of this machine only, and there are no tokens.
+        StoreUnavailable: the store did not answer within START_S.
+    """
+    settings.check_access()
     broker = connection(settings)
     store = open_online_store(settings, START_S)
     health = Health("store", "broker")
@@ -45,7 +52,8 @@ def run(settings: Settings) -> int:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         checking = asyncio.create_task(_check(store, outbound, health))
-        recent.start()
+        if settings.api_list_users:
+            recent.start()
         yield
         checking.cancel()
         with suppress(asyncio.CancelledError):
@@ -56,11 +64,30 @@ def run(settings: Settings) -> int:
 
     popular = Popularity(settings.bundle_path)
     app = make_api(store, outbound, metrics, health, settings, fallback=popular.best, users=recent.newest, lifespan=lifespan)
-    config = uvicorn.Config(app, host=settings.http_host, port=settings.http_port, log_level="warning", access_log=False)
-    log.info("the page is at http://%s:%d", settings.http_host, settings.http_port)
-    server = uvicorn.Server(config)
+    log.info("the page is at http://%s:%d%s", settings.http_host, settings.http_port, " (it asks for a token)" * settings.has_tokens)
+    server = make_server(app, settings)
     server.run()
     return 0 if server.started else 1
+
+
+def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
+    """The server of an application, within the limits of the settings."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are of what clients send: a line each would fill a disk
+    limits = Limits(settings.api_connections, settings.api_head_timeout_s, settings.api_body_timeout_s)
+    config = uvicorn.Config(
+        app,
+        host=settings.http_host,
+        port=settings.http_port,
+        http=limited_protocol(limits),
+        ws="none",
+        timeout_keep_alive=settings.api_idle_timeout_s,
+        proxy_headers=bool(settings.api_trusted_proxies),
+        forwarded_allow_ips=list(settings.api_trusted_proxies),
+        server_header=False,
+        access_log=False,
+        log_config=None,
+    )
+    return uvicorn.Server(config)
 
 
 class Popularity:
@@ -85,19 +112,24 @@ class Popularity:
 
 
 async def _check(store: OnlineStore, outbound: Outbound, health: Health) -> None:
-    """Keep readiness true."""
+    """Keep readiness true; a part that stops answering, and one that answers again, is logged once."""
     while True:
-        try:
-            await asyncio.to_thread(store.read, [PROBE])
-            health.set_ready("store")
-        except StoreUnavailable as error:
-            health.set_failed("store", str(error))
-        try:
-            await outbound.ask()
-            health.set_ready("broker")
-        except PublishFailed as error:
-            health.set_failed("broker", str(error))
+        await _probe("store", lambda: asyncio.to_thread(store.read, [PROBE]), health)
+        await _probe("broker", outbound.ask, health)
         await asyncio.sleep(CHECK_S)
+
+
+async def _probe(part: str, ask: Callable[[], Awaitable[object]], health: Health) -> None:
+    before = health.reasons().get(part)
+    try:
+        await ask()
+        health.set_ready(part)
+        if before is not None:
+            log.info("the %s answers", part)
+    except (StoreUnavailable, PublishFailed) as error:
+        health.set_failed(part, away(part))
+        if before != away(part):
+            log.warning("waiting for the %s: %s", part, error)
 
 
 class RecentUsers:
@@ -116,7 +148,8 @@ class RecentUsers:
     def stop(self) -> None:
         """End the thread."""
         self._stopping.set()
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
 
     def newest(self) -> Sequence[str]:
         """User ids, the newest first."""

@@ -29,10 +29,12 @@ def run_up(settings: Settings, rate: float | None, users: int) -> int:
     """Run until a signal; 0 then. `rate`: live events a second of the simulated shop, None for no shop.
 
     Raises:
+        OpenToAll: the page's address is not of this machine only, and there are no tokens.
         AlreadyRunning: another one uses the data directory.
         PortTaken: the page's port is in use.
         ChildFailed: the embedded broker ended. Workers that end are started again.
     """
+    settings.check_access()
     with system.children(settings) as supervisor:
         try:
             with suppress(KeyboardInterrupt):

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from kafka.errors import KafkaError
 
 from features.store import StoreUnavailable
-from infra.health import Health
+from infra.health import Health, away
 from infra.metrics import WorkerMetrics
 from infra.probes import serve_metrics
 from infra.settings import Settings
@@ -103,7 +103,8 @@ class Frame(Generic[M]):
         def on_retry(error: Exception, tries: int) -> None:
             step = stopwatch.step_of(error)
             self.metrics.retry(step, error)
-            self.health.set_failed("store" if isinstance(error, StoreUnavailable) else "broker", f"{step}: {error}")
+            part = "store" if isinstance(error, StoreUnavailable) else "broker"
+            self.health.set_failed(part, f"{step}: {away(part)}")
 
         async def timed(records: list[Any]) -> None:
             nonlocal stopwatch

@@ -213,17 +213,51 @@ def test_a_click_reaches_the_broker_and_the_new_set_is_seen(browser, store, boot
         assert complaints(browser) == []
 
 
-def test_a_search_is_sent_with_its_token(browser, store, bootstrap):
-    with serving(store, bootstrap, topic_prefix="token.", api_token="hunter2hunter2") as url:
-        open_page(browser, url)
+def test_a_token_is_asked_for_kept_for_the_tab_and_sent_with_every_request(browser, store, bootstrap):
+    reader, both = "reader-0123456789ab", "both-0123456789abcd"
+    with serving(
+        store,
+        bootstrap,
+        topic_prefix="token.",
+        api_read_tokens=f"{reader},{both}",
+        api_write_tokens=both,
+        api_admin_tokens="admin-0123456789ab",
+    ) as url:
+        browser.get_log("browser")
+        browser.get(url)
+        until(browser, lambda: "Authorization: Bearer TOKEN" in text(browser, "news"))
+        assert titles(browser) == []
+        use_token(browser, reader)
+        until(browser, lambda: len(titles(browser)) == 6)
+        assert not browser.find_element(By.ID, "token").is_displayed()
+        browser.refresh()
+        until(browser, lambda: len(titles(browser)) == 6)
+        assert browser.execute_script("return [location.href, document.cookie].join()").find(reader) == -1
         browser.find_element(By.ID, "text").send_keys("Red <b>shoes</b>\n")
-        until(browser, lambda: "EVERLONG_API_TOKEN" in text(browser, "news"))
-        browser.find_element(By.ID, "token").send_keys("hunter2hunter2")
-        browser.find_element(By.CSS_SELECTOR, "#search button").click()
+        until(browser, lambda: "EVERLONG_API_WRITE_TOKENS" in text(browser, "news"))
+        use_token(browser, both)
+        until(browser, lambda: len(titles(browser)) == 6)
+        field = browser.find_element(By.ID, "text")
+        field.clear()
+        field.send_keys("Red <b>shoes</b>\n")
         until(browser, lambda: "Sent: search for “Red <b>shoes</b>”" in text(browser, "news"))
         with closing(KafkaConsumer("token.queries", bootstrap_servers=[bootstrap], auto_offset_reset="earliest")) as consumer:
             [record] = [record for batch in consumer.poll(timeout_ms=10_000).values() for record in batch]
         assert b"Red <b>shoes</b>" in record.value
+        browser.execute_script("sessionStorage.clear()")
+
+
+def use_token(browser: WebDriver, token: str) -> None:
+    until(browser, lambda: browser.find_element(By.ID, "token").is_displayed())
+    browser.find_element(By.ID, "token").send_keys(f"{token}\n")
+
+
+@pytest.mark.fault("the page's address names a user in a way that cannot be decoded", "the page shows the first user offered")
+def test_a_malformed_address_shows_the_first_user(browser, store, bootstrap):
+    with serving(store, bootstrap) as url:
+        open_page(browser, f"{url}/#%E0%A4%A")
+        assert browser.find_element(By.ID, "user").get_attribute("value") == "ann"
+        assert complaints(browser) == []
 
 
 def test_a_phone_shows_everything_without_scrolling_sideways(browser, store, bootstrap):

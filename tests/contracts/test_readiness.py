@@ -98,7 +98,7 @@ def test_a_worker_names_the_part_and_the_step_that_failed_until_a_batch_is_done(
     with pytest.raises(type(error)):
         asyncio.run(worker.handle([]))
     worker.on_retry(error, 1)
-    assert worker.health.reasons() == {part: f"{step}: {error}"}
+    assert worker.health.reasons() == {part: f"{step}: the {part} does not answer; the log of this process says more"}
     labels = {"role": "ingest", "step": step, "error": type(error).__name__}
     assert worker.metrics.registry.get_sample_value("everlong_retries_total", labels) == 1
     assert worker.metrics.registry.get_sample_value("everlong_batch_seconds_count", {"role": "ingest"}) is None

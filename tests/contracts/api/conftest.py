@@ -64,7 +64,7 @@ def store(valkey: str) -> Iterator[OnlineStore]:
     opened.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def make(store: OnlineStore, bootstrap: str) -> Make:
     def make_client(
         *, fallback=None, users=None, health: Health | None = None, held: OnlineStore = store, broker: str = bootstrap, **settings
@@ -80,7 +80,7 @@ def make(store: OnlineStore, bootstrap: str) -> Make:
             held, outbound, ApiMetrics(), health or Health(), Settings(**settings),
             fallback=fallback, users=users, clock=lambda: NOW, lifespan=lifespan,
         )  # fmt: skip
-        return TestClient(app, raise_server_exceptions=False)
+        return TestClient(app, "http://localhost", raise_server_exceptions=False)
 
     return make_client
 

@@ -1,0 +1,118 @@
+"""The API's connections: how many there may be at once, and how long one may stay without getting on."""
+
+import asyncio
+import logging
+from time import monotonic
+from typing import Any, NamedTuple
+
+import msgspec
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+log = logging.getLogger(__name__)
+
+HEAD_BYTES = 64 * 1024  # of a request line and its headers
+SAY_EVERY_S = 60.0
+
+
+def _closing(status: str, reason: str, detail: str) -> bytes:
+    """A whole answer, after which the connection is closed."""
+    body = msgspec.json.encode({"reason": reason, "detail": detail})
+    head = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", "Retry-After: 1"]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+FULL = _closing("503 Service Unavailable", "too_many_connections", "all connections are in use; try again shortly")
+SLOW = _closing("408 Request Timeout", "slow_request", "the headers of a request did not come in time")
+LONG = _closing("431 Request Header Fields Too Large", "headers_too_large", f"the headers are longer than {HEAD_BYTES} bytes")
+
+
+class Limits(NamedTuple):
+    """Bounds of connections: how many, seconds until a request's headers are there, and seconds that an answer may stand still."""
+
+    connections: int
+    head_s: float
+    answer_s: float
+
+
+class Limited(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
+    """uvicorn's HTTP protocol within limits. Bodies have their own (`infra.http.intake`), idle connections uvicorn's."""
+
+    limits: Limits
+    said_s = -SAY_EVERY_S
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._answer_timer: asyncio.TimerHandle | None = None
+        self._head_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            self._say_full()
+            self._end(FULL)
+        else:
+            self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Part of a request."""
+        if self.transport.is_closing():
+            return
+        if self._between:
+            self._expect_head()
+        super().data_received(data)
+        if not self._between:
+            self._head_bytes = 0
+            self._head_timer = _cancel(self._head_timer)
+        elif self.cycle is None or not self.cycle.more_body:  # else it is what is left of a body that nobody reads
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self._end(LONG)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection has ended."""
+        self._head_timer, self._answer_timer = _cancel(self._head_timer), _cancel(self._answer_timer)
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The client reads slower than we answer."""
+        super().pause_writing()
+        self._answer_timer = self.loop.call_later(self.limits.answer_s, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        super().resume_writing()
+        self._answer_timer = _cancel(self._answer_timer)
+
+    @property
+    def _between(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def _expect_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.limits.head_s, self._end, SLOW)
+
+    def _end(self, answer: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
+
+    def _say_full(self) -> None:
+        kind = type(self)
+        if monotonic() - kind.said_s >= SAY_EVERY_S:
+            kind.said_s = monotonic()
+            log.warning("all %d connections of EVERLONG_API_CONNECTIONS are in use: more are refused", self.limits.connections)
+
+
+def limited_protocol(limits: Limits) -> type[asyncio.Protocol]:
+    """The protocol with these limits."""
+    return type("Limited", (Limited,), {"limits": limits})
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    """Cancel a timer; gives what stands in its place, nothing."""
+    if timer is not None:
+        timer.cancel()
+    return None
