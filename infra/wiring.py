@@ -40,8 +40,10 @@ def connection(settings: Settings) -> Connection:
     )
 
 
-def open_online_store(settings: Settings, wait_s: float = 0.0) -> OnlineStore:
+def open_online_store(settings: Settings, wait_s: float = 0.0, create: bool = True) -> OnlineStore:
     """The online store, asked for up to `wait_s` until it answers; the first time that it does not is logged.
+
+    `create` makes a SQLite file that is missing; who only reads does not.
 
     Raises:
         NothingNamed: no store is named.
@@ -53,7 +55,7 @@ def open_online_store(settings: Settings, wait_s: float = 0.0) -> OnlineStore:
     said = False
     while True:
         try:
-            store = open_store(settings.store_url.get_secret_value())
+            store = open_store(settings.store_url.get_secret_value(), create=create)
             store.read([PROBE])
             return store
         except StoreUnavailable as error:

@@ -1,6 +1,8 @@
 """From a URL to a store: the one place that knows which adapters there are."""
 
-from features.store import OnlineStore
+from pathlib import Path
+
+from features.store import OnlineStore, StoreUnavailable
 from features.store.address import SCHEMES
 from features.store.memory import MemoryStore
 from features.store.redis import RedisStore
@@ -12,18 +14,20 @@ FORMS = (
 )
 
 
-def open_store(url: str | None, project: str = "everlong") -> OnlineStore:
-    """The online store at a URL.
+def open_store(url: str | None, project: str = "everlong", create: bool = True) -> OnlineStore:
+    """The online store at a URL. `create` makes a SQLite file that is missing.
 
     Raises:
         ValueError: the URL is of no known form; the message names those there are and does not repeat the URL.
-        StoreUnavailable: the SQLite file cannot be opened, or a cluster did not answer.
+        StoreUnavailable: the SQLite file cannot be opened or is not there, or a cluster did not answer.
     """
     scheme, separator, rest = (url or "").partition("://")
     if url is not None and separator:
         if scheme in SCHEMES:
             return RedisStore(url, project)
         if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
+            if not create and not Path(rest[1:]).exists():
+                raise StoreUnavailable(f"there is no store at {rest[1:]}: a worker makes it; correct EVERLONG_STORE_URL if it is elsewhere")
             return SqliteStore(rest[1:], project)
         if scheme == "memory" and not rest:
             return MemoryStore()

@@ -7,12 +7,13 @@ needs them, so that `--help` answers at once.
 import logging
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
 from infra.cli import ablation, administration, codes, dead_letters, evaluation, machines, reading, relevance, traffic, training
-from infra.terminal import complain
+from infra.terminal import complain, print_text, say
 
 __all__ = ["main", "make_app"]
 
@@ -38,21 +39,32 @@ def make_app() -> typer.Typer:
 def main() -> None:
     """Run the command line of this process. An error is one sentence on stderr and exit code 1; a wrong usage exits 2."""
     logging.captureWarnings(True)  # libraries' warnings are for their developers: to the log, where one is kept
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without some letters is no reason to fail
     try:
-        make_app()()
-    except KeyboardInterrupt:
+        code = make_app()(standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away, as `head` does
-        sys.exit(0)
+    except typer.TyperException as error:
+        _show_usage(error)
+        sys.exit(error.exit_code)
     except Exception as error:
         complain(error)
         sys.exit(1)
 
 
+def _show_usage(error: typer.TyperException) -> None:
+    """What is wrong with the command line. Typer itself would print it with whatever control characters it holds."""
+    if sentence := error.format_message():  # none where typer has printed the help instead
+        context = getattr(error, "ctx", None)
+        say(f"everlong: {sentence}" + (f" `{context.command_path} --help` explains it." if context is not None else ""))
+
+
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"everlong {version('everlong')}")
+        print_text(f"everlong {version('everlong')}")
         raise typer.Exit
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.terminal import progress, say
+from infra.terminal import print_text, progress, say
 
 if TYPE_CHECKING:
     from infra.offline.ablation import Result
@@ -68,7 +68,7 @@ def ablate(
     write(result)
     if out is not None:
         say(f"the table is in {out}")
-    print(text(result))
+    print_text(text(result))
 
 
 def _command() -> str:

@@ -1,11 +1,10 @@
 """Commands for whoever runs Everlong: topics, Feast registry, settings."""
 
-import json
 from typing import Annotated
 
 import typer
 
-from infra.terminal import AsJson, print_json, print_table, say
+from infra.terminal import AsJson, print_json, print_table, print_text, say
 
 
 def add_to(app: typer.Typer) -> None:
@@ -66,7 +65,10 @@ def show_settings(
     from infra.settings_page import settings_page
 
     if page:
-        print(settings_page(), end="")
+        print_text(settings_page().rstrip())
         return
     lines = describe(load_settings())
-    print(json.dumps(dict(line.split("=", 1) for line in lines.splitlines()), indent=2) if as_json else lines)
+    if as_json:
+        print_json(dict(line.split("=", 1) for line in lines.splitlines()))
+    else:
+        print_text(lines)

@@ -1,13 +1,12 @@
 """`everlong codes`: which generation of item codes is in use, how far it drifted, and how to refresh it or go back."""
 
-import sys
 import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.terminal import AsJson, print_json, print_table, progress, say
+from infra.terminal import AsJson, print_json, print_table, print_text, progress, say
 
 if TYPE_CHECKING:
     from stream.codes.book import Book
@@ -128,8 +127,8 @@ def _print(bundle: dict) -> None:
     print_table(f"codes of bundle {bundle['bundle']}: {bundle['current']} is in use ({bundle['why']})", columns, rows)
     if (drift := bundle["drift"]) is not None:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in drift["figures"].items())
-        print(f"drift of {drift['generation']}, measured {_age(drift['age_s'])} ago over {drift['items']:,} items: {shown}")
-        print(f"policy: {drift['action']} ({drift['reason']}); refreshes by itself: {'yes' if drift['automatic'] else 'no'}")
+        print_text(f"drift of {drift['generation']}, measured {_age(drift['age_s'])} ago over {drift['items']:,} items: {shown}")
+        print_text(f"policy: {drift['action']} ({drift['reason']}); refreshes by itself: {'yes' if drift['automatic'] else 'no'}")
 
 
 def _age(seconds: object) -> str:
@@ -161,7 +160,7 @@ def _tell(request: "CodesRequest", answer: "CodesAnswer", as_json: bool) -> None
     elif answer.state == "done":
         say(f"{request.what}: {answer.detail}" + (f"; generation {answer.generation}" if answer.generation else ""))
     else:
-        print(f"everlong: the {request.what} was {answer.state}: {answer.detail}", file=sys.stderr)
+        say(f"everlong: the {request.what} was {answer.state}: {answer.detail}")
 
 
 def _desk() -> "Desk":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.terminal import AsJson, moment_ms, print_json, progress, say
+from infra.terminal import AsJson, moment_ms, print_json, print_text, progress, say
 
 if TYPE_CHECKING:
     from infra.offline.evaluation import Outcome
@@ -99,7 +99,7 @@ def evaluate(
     if as_json:
         print_json(outcome)
     else:
-        print(text(outcome))
+        print_text(text(outcome))
 
 
 def _baselines(asked: str) -> tuple[str, ...]:

@@ -60,7 +60,10 @@ def worker(role: Annotated[Role, typer.Argument(help="Which agent to run.")]) ->
 
     settings = connected(load_settings())
     show_logs(settings.log_level)
-    logging.getLogger("everlong").info("worker %s with\n%s", role, describe(settings))
+    log = logging.getLogger("everlong")
+    log.info("worker %s with these settings:", role)
+    for line in describe(settings).splitlines():
+        log.info("%s", line)
     from infra.local.private import private_files
     from infra.workers import run_worker
 

@@ -7,9 +7,14 @@ import typer
 from infra.terminal import AsJson, print_json, print_table, say, when
 
 if TYPE_CHECKING:
-    from features.reading import Event, FeatureReader
+    from collections.abc import Sequence
 
-User = Annotated[str, typer.Argument(help="User id.")]
+    from features.outcomes import Candidate
+    from features.reading import Event
+    from features.store import OnlineStore
+    from infra.settings import Settings
+
+User = Annotated[str, typer.Argument(help="User id; one that begins with - goes behind `--`.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,13 +29,16 @@ def features(
     as_json: AsJson = False,
 ) -> None:
     """Print what is kept of a user: newest events, queries, categories, and with --category all kept events of that category."""
-    reader = _reader()
+    from features.reading import FeatureReader
+
+    reader = FeatureReader(_store()[1])
     found = reader.user(user, category)
     if as_json:
         print_json(found)
         return
     if not found.recent and not found.queries:
         say(f"nothing is known of user {user}")
+        return
     print_table(f"{user}: newest events", EVENT_COLUMNS, map(_cells, found.recent))
     print_table(f"{user}: queries", ("time", "text"), ((when(query.ts), query.text) for query in found.queries))
     touched = ((seen.category_id, seen.count, when(seen.last_ts)) for seen in found.categories)
@@ -56,32 +64,34 @@ def candidates(
     as_json: AsJson = False,
 ) -> None:
     """Print a user's newest candidate set: item, score, category and how each was found."""
-    reader = _reader()
-    row = reader.candidates(user)
-    best = row.candidates[:k] if row is not None else []
-    items = reader.item(candidate.item for candidate in best) if best else []
-    listed = [
-        {"item_id": c.item, "score": c.score, "category_id": c.category, "path": c.path, "title": item.title if item is not None else ""}
-        for c, item in zip(best, items, strict=True)
-    ]
+    settings, store = _store()
+    from infra.http.answers import Answers
+
+    def popular(most: int) -> "Sequence[Candidate]":
+        from infra.http.popularity import Popularity  # with torch, which only a user without candidates needs
+
+        return Popularity(settings.bundle_path).best(most)
+
+    answer = Answers(store, popular).candidates(user, k, titles=True)
     if as_json:
-        head = {name: getattr(row, name, None) for name in ("level", "generation", "event_ts", "published_ts")}
-        print_json({"user": user, **head, "candidates": listed})
+        print_json(answer)
         return
-    if row is None:
-        say(f"there are no candidates of user {user}")
-        return
-    title = f"{user}: level {row.level}, answers the events up to {when(row.event_ts)}, bundle {row.generation}"
-    rows = ((n, c["item_id"], c["title"], c["category_id"], f"{c['score']:.4f}", c["path"]) for n, c in enumerate(listed, 1))
+    title = f"{user}: level {answer['level']}, answers the events up to {when(answer['event_ts'])}, bundle {answer['generation']}"
+    if not answer["published_ts"]:
+        title = f"{user}: what is popular with everybody"
+        say(f"there are no candidates of user {user}: this is what the API answers instead")
+    rows = (
+        (n, one["item_id"], one["title"], one["category_id"], f"{one['score']:.4f}", one["path"])
+        for n, one in enumerate(answer["candidates"], 1)
+    )
     print_table(title, ("", "item", "title", "category", "score", "path"), rows)
 
 
-def _reader() -> "FeatureReader":
+def _store() -> "tuple[Settings, OnlineStore]":
     from infra.local.running import connected
     from infra.settings import load_settings
 
     settings = connected(load_settings(), kafka=False)
-    from features.reading import FeatureReader
     from infra.wiring import open_online_store
 
-    return FeatureReader(open_online_store(settings))
+    return settings, open_online_store(settings, create=False)

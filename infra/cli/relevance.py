@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.terminal import AsJson, print_json, progress, say
+from infra.terminal import AsJson, print_json, print_text, progress, say
 
 if TYPE_CHECKING:
     from models.seminar.config import SeminarConfig
@@ -64,7 +64,7 @@ def relevance(
         return
     from models.seminar.report import lines
 
-    print(lines(made))
+    print_text(lines(made))
 
 
 def _report(data: Path, config: "SeminarConfig", seeds: list[int], holdout: float, ablations: bool, sentences: bool) -> "Report":

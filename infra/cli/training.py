@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.terminal import AsJson, moment_ms, print_json, progress, say
+from infra.terminal import AsJson, moment_ms, print_json, print_text, progress, say
 
 if TYPE_CHECKING:
     from models.bundle import Bundle
@@ -115,7 +115,7 @@ def train(
     if as_json:
         print_json(msgspec.to_builtins(manifest) | {"path": str(target)})
         return
-    print(lines(manifest.metrics))
+    print_text(lines(manifest.metrics))
     say("shares of lists: " + ", ".join(f"{name} {share:g}" for name, share in msgspec.structs.asdict(manifest.config.shares).items()))
     say(f"bundle {manifest.generation} of {manifest.items:,} items in {manifest.categories:,} categories is in {target}")
 

@@ -26,7 +26,7 @@ from infra.local.feed import Feed, users_of
 from infra.local.processes import Supervisor, stop_on_signals
 from infra.offline.training import DAY_MS, History, ShopPlan, shop_history, train_bundle
 from infra.settings import Settings
-from infra.terminal import progress
+from infra.terminal import console, plain, progress, safe, styled
 from infra.wiring import choose_device, connection, open_online_store
 from models.config import Config
 
@@ -79,38 +79,38 @@ def run_demo(settings: Settings, plan: Plan, keep: Path | None = None) -> int:
     Raises:
         NotEmpty: `keep` holds something: what an earlier run left there would be counted too.
     """
-    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
+    shown = console(None if sys.stdout.isatty() else PLAIN_WIDTH)
     began = time.monotonic()
     with stop_on_signals(), _folder(keep) as folder:
         own = {"kafka_bootstrap": None, "kafka_security_protocol": "PLAINTEXT", "store_url": None, "bundle": None, "topic_prefix": ""}
         settings = settings.model_copy(update={**own, "data_dir": folder, "replication": 1, "torch_threads": 1})
         with system.children(settings) as supervisor:
-            result = asyncio.run(_run(supervisor, settings, plan, console))
-    _summarise(result, time.monotonic() - began, console)
+            result = asyncio.run(_run(supervisor, settings, plan, shown))
+    _summarise(result, time.monotonic() - began, shown)
     return 1 if result.failures else 0
 
 
-async def _run(supervisor: Supervisor, settings: Settings, plan: Plan, console: Console) -> Result:
-    with _step(console, "broker, store, topics and feature registry"):
+async def _run(supervisor: Supervisor, settings: Settings, plan: Plan, shown: Console) -> Result:
+    with _step(shown, "broker, store, topics and feature registry"):
         settings, _ = system.start_parts(supervisor, settings, persist=False)
         system.make_topics(settings)
         system.apply_features(settings)
     plan = plan._replace(shop=plan.shop._replace(end_ms=wall_ms()))
     history = shop_history(plan.shop)
     trained = f"a small bundle, trained on {len(history.events):,} events of {plan.shop.users:,} users"
-    with _step(console, trained), progress("training") as tell:
+    with _step(shown, trained), progress("training") as tell:
         train_bundle(history, settings.bundle_path, config=CONFIG, seed=plan.shop.seed, device=choose_device(settings), tell=tell)
-    with _step(console, "workers: " + ", ".join(system.WORKERS)):
+    with _step(shown, "workers: " + ", ".join(system.WORKERS)):
         ports = system.start_workers(supervisor, settings, restart=False)
         system.wait_ready(supervisor, ports)
     accounts = Accounts(ports.values())
     store = open_online_store(settings)
     try:
         async with Feed(connection(settings), settings.topic_prefix, accounts.sent) as feed:
-            with _step(console, f"{len(history.items):,} items and {len(history.events):,} past events applied, every user answered"):
+            with _step(shown, f"{len(history.items):,} items and {len(history.events):,} past events applied, every user answered"):
                 await feed.send_all([*history.items, *history.events])
                 await _drain(supervisor, accounts, store, users_of(history.events))
-            return await _stream(supervisor, settings, plan, history, accounts, feed, store, console)
+            return await _stream(supervisor, settings, plan, history, accounts, feed, store, shown)
     finally:
         store.close()
 
@@ -123,13 +123,13 @@ async def _stream(
     accounts: Accounts,
     feed: Feed,
     store: OnlineStore,
-    console: Console,
+    shown: Console,
 ) -> Result:
     broker = connection(settings)
     user = _busiest(history)
     async with Latency(broker, settings.topic_prefix) as latency:
         live = LiveStream(supervisor, accounts, feed, FeatureReader(store), latency, settings.topic_prefix)
-        with LiveTable(console) as view:
+        with LiveTable(shown) as view:
             events = plan.shop.open().live(wall_ms(), plan.rate, history.events)
             await live.run(events, plan.seconds, user, history.events, view)
             picture = await live.picture(plan.seconds)
@@ -170,29 +170,32 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 
 @contextmanager
-def _step(console: Console, what: str) -> Iterator[None]:
+def _step(shown: Console, what: str) -> Iterator[None]:
     """Say what was done, and how long it took."""
     began = time.monotonic()
     yield
-    console.print(f"{time.monotonic() - began:6.1f} s  {what}", highlight=False, soft_wrap=True)
+    shown.print(safe(f"{time.monotonic() - began:6.1f} s  {what}"), soft_wrap=True)
 
 
-def _summarise(result: Result, seconds: float, console: Console) -> None:
-    console.print("\n[bold]What became of every record[/bold]")
+def _summarise(result: Result, seconds: float, shown: Console) -> None:
+    shown.print()
+    shown.print(styled(("What became of every record", "bold")))
     for account in result.lines:
         sums = f"{account.applied:,} applied + {account.duplicate:,} duplicates + {account.dead:,} dead letters"
-        verdict = "" if account.adds_up else "  [red]does not add up[/red]"
-        console.print(f"  {account.topic:8} {account.sent:7,} in = {sums}{verdict}", highlight=False, soft_wrap=True)
-    console.print("[bold]Live[/bold]")
-    console.print("  " + line(result.picture).strip(), highlight=False, soft_wrap=True)
+        verdict = "" if account.adds_up else "  does not add up"
+        shown.print(styled((f"  {account.topic:8} {account.sent:7,} in = {sums}", ""), (verdict, "red")), soft_wrap=True)
+    shown.print(styled(("Live", "bold")))
+    shown.print(plain("  " + line(result.picture).strip()), soft_wrap=True)
     if result.followed is not None:
         followed = result.followed
         answer = f"{followed.new} new candidates, published {followed.answered_ms} ms after the click"
-        console.print(f"  {followed.sentence} by {followed.user}: {answer}", highlight=False, soft_wrap=True)
-        if not console.is_terminal:
+        shown.print(plain(f"  {followed.sentence} by {followed.user}: {answer}"), soft_wrap=True)
+        if not shown.is_terminal:
             for table in comparison(result.picture):
-                console.print(table)
+                shown.print(table)
     for failure in result.failures:
-        console.print(f"[red]not well:[/red] {failure}", highlight=False, soft_wrap=True)
-    verdict = "[red]something is wrong[/red]" if result.failures else "[green]all is well[/green]: nothing lost, nothing counted twice"
-    console.print(f"[bold]{verdict}[/bold], {seconds:.0f} s in all", highlight=False, soft_wrap=True)
+        shown.print(styled(("not well:", "red"), (f" {failure}", "")), soft_wrap=True)
+    outcome = [("something is wrong", "bold red")]
+    if not result.failures:
+        outcome = [("all is well", "bold green"), (": nothing lost, nothing counted twice", "bold")]
+    shown.print(styled(*outcome, (f", {seconds:.0f} s in all", "")), soft_wrap=True)

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
+
+from infra.terminal import plain, safe, styled
 
 LINE_EVERY_S = 5.0
 REDRAWS_A_SECOND = 4
@@ -66,7 +67,7 @@ class LiveTable:
             self._live.update(Group(numbers(picture), *comparison(picture)), refresh=True)
         elif time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + LINE_EVERY_S
-            self._console.print(line(picture), highlight=False, soft_wrap=True)
+            self._console.print(safe(line(picture)), soft_wrap=True)
 
 
 def line(picture: Picture) -> str:
@@ -100,17 +101,15 @@ def comparison(picture: Picture) -> Iterable[Table]:
     """One user's candidates before and after a click, side by side; nothing before there is a user."""
     if not picture.user:
         return []
-    table = Table(title=escape(f"candidates of {picture.user} before and after: {picture.click}"), title_justify="left")
+    table = Table(title=plain(f"candidates of {picture.user} before and after: {picture.click}"), title_justify="left")
     for column in ("before", "category", "path", "after", "category", "path"):
         table.add_column(column)
     empty = Shown("", "", "", "")
     for place in range(max(len(picture.before), len(picture.after))):
         old = picture.before[place] if place < len(picture.before) else empty
         new = picture.after[place] if place < len(picture.after) else empty
-        mark = "[green]+[/green] " if new.new else ""
-        cells = (name(old), old.category, old.path, name(new), new.category, new.path)
-        shown = [escape(cell) for cell in cells]
-        table.add_row(*shown[:3], mark + shown[3], *shown[4:])
+        added = styled(("+ " if new.new else "", "green"), (name(new), ""))
+        table.add_row(*map(plain, (name(old), old.category, old.path)), added, *map(plain, (new.category, new.path)))
     return [table]
 
 

@@ -5,24 +5,20 @@ import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from pathlib import Path
 from threading import Event, Thread
 
-import msgspec
 import uvicorn
 from fastapi import FastAPI
 from kafka.errors import KafkaError
 
-from features.outcomes import Candidate
 from features.store import OnlineStore, StoreUnavailable
 from infra.health import Health, away
 from infra.http.api import make_api
 from infra.http.connections import Limits, limited_protocol
+from infra.http.popularity import Popularity
 from infra.metrics import ApiMetrics
 from infra.settings import Settings
 from infra.wiring import PROBE, connection, open_online_store
-from models.bundle import POPULAR, BundleMismatch, read_manifest
-from models.retrieval.popular import Popular
 from stream.connection import Connection
 from stream.outbound import Outbound, PublishFailed
 from stream.topics import CANDIDATES, prefixed
@@ -88,27 +84,6 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
         log_config=None,
     )
     return uvicorn.Server(config)
-
-
-class Popularity:
-    """What a user without a candidate set gets: the popular items of the bundle as it is now; nothing while there is none."""
-
-    def __init__(self, bundle: Path) -> None:
-        self._bundle = bundle
-        self._generation = ""
-        self._items: list[Candidate] = []
-
-    def best(self, k: int) -> list[Candidate]:
-        """The k most popular items, best first."""
-        try:
-            generation = read_manifest(self._bundle).generation
-            if generation != self._generation:
-                popular = msgspec.msgpack.decode((self._bundle / POPULAR).read_bytes(), type=Popular)
-                self._items = [Candidate(item, score, category, "popular") for item, score, category in popular.overall]
-                self._generation = generation
-        except (BundleMismatch, OSError, msgspec.MsgspecError) as error:
-            log.warning("users without a candidate set get what was popular before: %s", error)
-        return self._items[:k]
 
 
 async def _check(store: OnlineStore, outbound: Outbound, health: Health) -> None:

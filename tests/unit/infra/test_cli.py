@@ -10,9 +10,14 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+from features.outcomes import Candidate
+from features.store.memory import MemoryStore
+from features.store.sqlite import SqliteStore
 from infra.cli import make_app
 from infra.demo.show import NotEmpty
 from infra.demo.table import LiveTable, Picture, Shown
+from infra.http.answers import Answers
+from infra.http.popularity import Popularity
 from infra.local import running
 from infra.local.accounts import Line, Standing
 from infra.local.running import NothingRunning, Running
@@ -106,11 +111,25 @@ def test_settings_are_json_and_hide_secrets(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_features_and_candidates_of_an_unknown_user_are_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERLONG_STORE_URL", f"sqlite:///{tmp_path}/rows.db")
+    SqliteStore(tmp_path / "rows.db").close()
     features = CliRunner().invoke(make_app(), ["features", "nobody", "--category", "c", "--json"])
     expected = {"user": "nobody", "recent": [], "queries": [], "categories": [], "category": "c", "sequence": [], "folded": []}
     assert json.loads(features.stdout) == expected
-    candidates = CliRunner().invoke(make_app(), ["candidates", "nobody", "-k", "3", "--json"])
-    assert json.loads(candidates.stdout)["candidates"] == []
+    shown = CliRunner().invoke(make_app(), ["features", "nobody"])
+    assert (shown.stdout, shown.stderr) == ("", "nothing is known of user nobody\n")
+
+
+def test_an_unknown_user_gets_what_is_popular_as_from_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EVERLONG_STORE_URL", f"sqlite:///{tmp_path}/rows.db")
+    SqliteStore(tmp_path / "rows.db").close()
+    found = [Candidate(f"i{n}", 9.0 - n, "hats", "popular") for n in range(5)]
+    monkeypatch.setattr(Popularity, "best", lambda self, k: found[:k])
+    answer = json.loads(CliRunner().invoke(make_app(), ["candidates", "nobody", "-k", "3", "--json"]).stdout)
+    assert answer == Answers(MemoryStore(), lambda k: found[:k]).candidates("nobody", 3, titles=True)
+    assert (answer["level"], [one["item_id"] for one in answer["candidates"]]) == ("popular", ["i0", "i1", "i2"])
+    shown = CliRunner().invoke(make_app(), ["candidates", "nobody"])
+    assert "what is popular with everybody" in shown.stdout
+    assert "there are no candidates of user nobody" in shown.stderr
 
 
 def running_now(**changed: object) -> Running:
