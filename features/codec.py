@@ -5,16 +5,26 @@ from typing import TypeVar
 import msgspec
 
 from features.rows import CategoryRow, UserRow
+from features.soundness import fault_of
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 LAYOUT = 1
+_LAYOUT = bytes([LAYOUT])
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type, msgspec.msgpack.Decoder] = {}
 
 
 class LayoutError(ValueError):
-    """Bytes that are no row of the asked kind, or of a layout that this version does not read."""
+    """Bytes that cannot be read as a row of the kind."""
+
+
+class Unreadable(LayoutError):
+    """Bytes that no version of Everlong writes as a row of the kind: the row was damaged."""
+
+
+class OtherLayout(LayoutError):
+    """A row that another version of Everlong wrote."""
 
 
 def pack(row: msgspec.Struct) -> bytes:
@@ -23,21 +33,32 @@ def pack(row: msgspec.Struct) -> bytes:
 
 
 def unpack(kind: type[Row], packed: bytes | None) -> Row:
-    """The row of bytes; None is the empty row.
+    """The row of bytes, sound (features.soundness); None is the empty row.
 
     Raises:
-        LayoutError: the bytes are of another kind or of a newer layout.
+        OtherLayout: another version of Everlong wrote it.
+        Unreadable: it is damaged. Both are LayoutErrors, and nothing else is raised, whatever the bytes.
     """
     if packed is None:
         return kind()
+    if packed[1:2] != _LAYOUT:
+        _refuse_other(kind, packed)
     decoder = _decoders.get(kind) or _decoders.setdefault(kind, msgspec.msgpack.Decoder(kind))
     try:
         row = decoder.decode(packed)
-    except msgspec.MsgspecError as error:
-        raise LayoutError(f"{len(packed)} bytes are no {kind.__name__}: {error}") from error
+    except Exception as error:  # of msgspec, of UTF-8, of depth, or whatever else bytes can do to a decoder
+        raise Unreadable(f"{len(packed)} bytes are no {kind.__name__}: {error}") from error
     if row.version != LAYOUT:
-        raise LayoutError(f"a {kind.__name__} of layout {row.version}; this version reads {LAYOUT}: upgrade Everlong on this machine")
+        raise Unreadable(f"a {kind.__name__} of layout {row.version}, which there is not")
+    if (fault := fault_of(row)) is not None:
+        raise Unreadable(f"a damaged {kind.__name__}: {fault}")
     return row
 
 
-__all__ = ["LAYOUT", "CategoryRow", "LayoutError", "UserRow", "pack", "unpack"]
+def _refuse_other(kind: type[msgspec.Struct], packed: bytes) -> None:
+    """The layout is the first element of the array, so that it can be told before the rest is read. Only one step ahead is believed."""
+    if len(packed) > 1 and 0x90 <= packed[0] <= 0x9F and 1 <= packed[1] <= LAYOUT + 1:
+        raise OtherLayout(f"a {kind.__name__} of layout {packed[1]}; this version reads {LAYOUT}: upgrade Everlong on this machine")
+
+
+__all__ = ["LAYOUT", "CategoryRow", "LayoutError", "OtherLayout", "Unreadable", "UserRow", "pack", "unpack"]

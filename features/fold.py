@@ -5,14 +5,18 @@ is depends only on its own end and on the newest event of the row, so a fold is 
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import msgspec
 
 from features.event_time import DAY_MS
+from features.events import Milliseconds
 
 WIDTHS_MS = tuple(days * DAY_MS for days in (1, 7, 28, 364))
 AGES_MS = tuple(days * DAY_MS for days in (7, 56, 728))  # a bucket that ended longer before the newest event is widened
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**52)]
 
 
 class Countable(Protocol):
@@ -27,13 +31,13 @@ class Countable(Protocol):
 class Bucket(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """What a user did to a category between `start_ms` and `start_ms + width_ms`: count of each kind, newest time (ms)."""
 
-    start_ms: int
-    width_ms: int
-    clicks: int
-    carts: int
-    favourites: int
-    orders: int
-    last_ts: int
+    start_ms: Milliseconds
+    width_ms: Milliseconds
+    clicks: Count
+    carts: Count
+    favourites: Count
+    orders: Count
+    last_ts: Milliseconds
 
     @property
     def count(self) -> int:

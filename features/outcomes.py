@@ -1,6 +1,10 @@
 """Rows that are computed, not merged: items, queries, interests and candidate sets. Packed as features.codec packs rows."""
 
+from typing import Annotated
+
 import msgspec
+
+from features.events import Milliseconds
 
 
 class ItemRow(msgspec.Struct, array_like=True, frozen=True):
@@ -31,7 +35,7 @@ class InterestsRow(msgspec.Struct, array_like=True, frozen=True):
     version: int = 1
     categories: list[str] = []
     vectors: bytes = b""
-    dim: int = 0
+    dim: Annotated[int, msgspec.Meta(ge=0, le=4096)] = 0
     generation: str = ""
 
 
@@ -57,5 +61,5 @@ class CandidatesRow(msgspec.Struct, array_like=True, frozen=True):
     candidates: list[Candidate] = []
     level: str = "full"
     generation: str = ""
-    event_ts: int = 0
-    published_ts: int = 0
+    event_ts: Milliseconds = 0
+    published_ts: Milliseconds = 0

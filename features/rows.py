@@ -16,13 +16,13 @@ are paired again: a crash between the write of two rows may have left a pair ope
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from features.event_time import PAIR_WINDOW_MS
-from features.events import Click, Order, Query
-from features.fold import Bucket, fold
+from features.events import Click, Id, Milliseconds, Order, Query
+from features.fold import Bucket, Count, fold
 from features.text import normalise, says_something
 
 RECENT_CAP = 100
@@ -34,13 +34,16 @@ SEQUENCE_CAP = 512
 KINDS = ("click", "cart", "favourite", "order")
 ORDER = KINDS.index("order")
 
+Hash = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Kind = Annotated[int, msgspec.Meta(ge=0, lt=len(KINDS))]
+
 
 class Search(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """A query of a user: time (ms), identity, hash of its query id (0: none), normalised text."""
 
-    ts: int
-    id: int
-    query_hash: int
+    ts: Milliseconds
+    id: Hash
+    query_hash: Hash
     text: str
 
 
@@ -48,46 +51,46 @@ class Pair(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """The query that an event followed, and whether the event names it. Which of two is better, `pair` says."""
 
     named: bool
-    ts: int
-    id: int
+    ts: Milliseconds
+    id: Hash
     text: str
 
 
 class Behaviour(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """One thing a user did to an item. Identity is (ts, id); `kind` indexes KINDS; `query_hash` is the query it names."""
 
-    ts: int
-    id: int
-    item: str
-    category: str
-    kind: int
-    query_hash: int = 0
+    ts: Milliseconds
+    id: Hash
+    item: Id
+    category: Id
+    kind: Kind
+    query_hash: Hash = 0
     pair: Pair | None = None
 
 
 class Touched(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
     """A category in the user row: time of its newest event (ms), its id, count of all its events ever."""
 
-    last_ts: int
-    category: str
-    count: int
+    last_ts: Milliseconds
+    category: Id
+    count: Count
 
 
 class UserRow(msgspec.Struct, array_like=True, frozen=True):
     """View `user`: the newest events of all categories, queries, categories and purchases, each ascending by time."""
 
     version: int = 1
-    recent: list[Behaviour] = []
-    queries: list[Search] = []
-    categories: list[Touched] = []
-    bought: list[Behaviour] = []
+    recent: Annotated[list[Behaviour], msgspec.Meta(max_length=RECENT_CAP)] = []
+    queries: Annotated[list[Search], msgspec.Meta(max_length=QUERY_CAP)] = []
+    categories: Annotated[list[Touched], msgspec.Meta(max_length=CATEGORY_CAP)] = []
+    bought: Annotated[list[Behaviour], msgspec.Meta(max_length=BOUGHT_CAP)] = []
 
 
 class CategoryRow(msgspec.Struct, array_like=True, frozen=True):
     """View `user_category`: the lifelong sequence of one category, newest kept, older folded; both ascending by time."""
 
     version: int = 1
-    events: list[Behaviour] = []
+    events: Annotated[list[Behaviour], msgspec.Meta(max_length=SEQUENCE_CAP)] = []
     folded: list[Bucket] = []
 
     @property

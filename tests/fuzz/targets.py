@@ -6,16 +6,22 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 from hypothesis import strategies as st
 
+from features.apply import Applied, apply
+from features.codec import LayoutError, pack, unpack
 from features.event_time import TimeRules
-from features.events import CONTROLS, Topic, decode
+from features.events import CONTROLS, Click, Order, OrderLine, Query, Topic, decode
+from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow, QueryRow
+from features.rows import CategoryRow, UserRow, behaviours, search
+from features.unpacking import columns
 from infra.http import intake
 from infra.http.intake import Refused
 from stream import messages
 from stream.dead_letters import _found as found_letter
 from stream.messages import DeadLetter, RefreshRequest, Skipped
-from tests.fuzz.mutations import json_like
+from tests.fuzz.mutations import json_like, rows_like
 
 NOW = 1_700_000_000_000
 EVENTS = {
@@ -95,10 +101,45 @@ def message_target(message: msgspec.Struct) -> Target:
     return Target(f"message {kind.__name__}", [msgspec.json.encode(message)], json_like, _message(kind))
 
 
+def _row(view: str, kind: type[msgspec.Struct]) -> Callable[[bytes], object]:
+    def check(packed: bytes) -> None:
+        with suppress(LayoutError):
+            row = unpack(kind, packed)
+            assert unpack(kind, pack(row)) == row
+        with suppress(LayoutError):
+            assert len(columns(view, [packed, None])) > 1
+
+    return check
+
+
+def row_target(view: str, *rows: msgspec.Struct) -> Target:
+    """The unpacking of the rows of one view, of which these are some."""
+    return Target(f"row {view}", [pack(row) for row in rows], rows_like, _row(view, type(rows[0])))
+
+
+def _lived() -> Applied:
+    """What a user has done: queries, clicks that followed them, orders, and enough of it to be folded."""
+    clicks = [Click(event_id=f"e{n}", user_id="u", item_id=f"i{n}", category_id="c", ts=NOW - 9**9 + n * 10**6) for n in range(600)]
+    order = Order(event_id="o", order_id="o", user_id="u", ts=NOW, lines=[OrderLine(item_id="i", category_id="c")])
+    query = Query(event_id="q", user_id="u", query_id="q", text="shoe", ts=NOW - 9)
+    return apply(UserRow(), {}, [one for event in (*clicks, order) for one in behaviours(event)], [search(query)])
+
+
+LIVED = _lived()
+INTERESTS = InterestsRow(categories=["c", ""], vectors=np.ones((2, 4), "<f4").tobytes(), dim=4, generation="g")
+CANDIDATES = CandidatesRow(candidates=[Candidate("i", 0.5, "c", "short")], generation="g", event_ts=NOW, published_ts=NOW)
+ITEM = ItemRow(category="c", title="t", price=2.5, vector=np.ones(4, "<f4").tobytes(), code=b"abcd", generation="g", ts=NOW)
+
 TARGETS = [
     *(Target(f"events {topic}", [json.dumps(event).encode()], json_like, _decode(topic)) for topic, event in EVENTS.items()),
     Target("api body", [json.dumps([event | {"topic": topic} for topic, event in EVENTS.items()]).encode()], json_like, _post),
     message_target(REQUEST),
     message_target(LETTER),
+    row_target("user", LIVED.user, UserRow()),
+    row_target("user_category", LIVED.categories["c"], CategoryRow()),
+    row_target("user_interests", INTERESTS, InterestsRow()),
+    row_target("user_candidates", CANDIDATES, CandidatesRow()),
+    row_target("item", ITEM, ItemRow()),
+    row_target("query", QueryRow(text="shoe", keywords=[1, 2])),
     Target("dlq list", [msgspec.json.encode(LETTER)], json_like, lambda value: found_letter(Record(value))),
 ]

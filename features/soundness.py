@@ -1,0 +1,83 @@
+"""What a row must fulfil beyond its types, so that whoever reads it can rely on it: order, bounds, widths, finite numbers.
+
+Bounds of single fields are part of the types in features.rows and features.outcomes, where decoding checks them.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from math import isfinite
+from operator import attrgetter, lt
+from typing import Any
+
+import numpy as np
+
+from features.fold import Bucket
+from features.outcomes import CandidatesRow, InterestsRow, ItemRow
+from features.rows import ORDER, Behaviour, CategoryRow, Search, UserRow
+
+
+def fault_of(row: object) -> str | None:
+    """What is wrong with a row that decoded well; None where it is sound."""
+    check = _CHECKS.get(type(row))
+    return check(row) if check is not None else None
+
+
+def _user(row: UserRow) -> str | None:
+    if not (_ascending(row.recent) and _ascending(row.queries) and _ascending(row.bought)):
+        return "its events or queries are not in order"
+    if any(event.kind != ORDER for event in row.bought):
+        return "a purchase is not an order"
+    places = [(touched.last_ts, touched.category) for touched in row.categories]
+    if not all(map(lt, places, places[1:])) or len({category for _, category in places}) < len(places):
+        return "its categories are not in order"
+    return None
+
+
+def _category(row: CategoryRow) -> str | None:
+    if not _ascending(row.events):
+        return "its events are not in order"
+    if len(set(map(_name, row.events))) > 1:
+        return "its events are of several categories"
+    if any(earlier.start_ms + earlier.width_ms > later.start_ms for earlier, later in pairwise(row.folded)):
+        return "its folded buckets overlap"
+    return None if all(map(_whole, row.folded)) else "a folded bucket is malformed"
+
+
+def _interests(row: InterestsRow) -> str | None:
+    if len(row.vectors) != 4 * row.dim * len(row.categories):
+        return f"{len(row.vectors)} bytes are not {len(row.categories)} vectors of {row.dim} numbers"
+    return _finite(row.vectors)
+
+
+def _candidates(row: CandidatesRow) -> str | None:
+    return None if all(isfinite(candidate.score) for candidate in row.candidates) else "a score is not finite"
+
+
+def _item(row: ItemRow) -> str | None:
+    if len(row.vector) % 4:
+        return f"{len(row.vector)} bytes are no vector"
+    return _finite(row.vector) if isfinite(row.price) else "its price is not finite"
+
+
+_name = attrgetter("category")
+
+
+def _ascending(events: Sequence[Behaviour | Search]) -> bool:
+    return all(map(lt, events, events[1:]))  # by time, then identity
+
+
+def _whole(bucket: Bucket) -> bool:
+    return bucket.start_ms <= bucket.last_ts < bucket.start_ms + bucket.width_ms and bucket.count > 0
+
+
+def _finite(vectors: bytes) -> str | None:
+    return None if np.isfinite(np.frombuffer(vectors, "<f4")).all() else "a vector is not finite"
+
+
+_CHECKS: dict[type, Callable[[Any], str | None]] = {
+    UserRow: _user,
+    CategoryRow: _category,
+    InterestsRow: _interests,
+    CandidatesRow: _candidates,
+    ItemRow: _item,
+}
