@@ -115,6 +115,7 @@ class Reason(StrEnum):
     BEYOND_RETENTION = "beyond_retention"
     WRONG_KEY = "wrong_key"
     WRONG_PARTITION = "wrong_partition"
+    UNREADABLE_ROW = "unreadable_row"
 
 
 class Refusal(NamedTuple):

@@ -22,7 +22,7 @@ from prometheus_client import (
 )
 
 from features.events import Reason, Topic
-from features.table import QUERY, USER, USER_CATEGORY
+from features.table import QUERY, USER, USER_CATEGORY, USER_INTERESTS
 from infra.build import build
 from infra.health import Health
 from stream.messages import LEVELS
@@ -127,6 +127,7 @@ class IngestMetrics(WorkerMetrics):
         self.rows_refused = _shown(
             Counter("everlong_rows_refused", "Rows refused because the store holds a newer version", ["view"], registry=registry), views
         )
+        self.rows_quarantined = _quarantined(registry, (USER.name, USER_CATEGORY.name))
 
 
 class CatalogueMetrics(WorkerMetrics):
@@ -223,6 +224,11 @@ class RefreshMetrics(WorkerMetrics):
         self.codes_made_here = Counter(
             "everlong_codes_made_here", "Codes of a generation that is not held, encoded here from the vector", registry=registry
         )
+        self.rows_quarantined = _quarantined(registry, (USER_INTERESTS.name,))
+        self.rows_unreadable = _shown(
+            Counter("everlong_rows_unreadable", "Rows that could not be read, and were taken as empty", ["view"], registry=registry),
+            (USER.name, USER_CATEGORY.name),
+        )
         self.codes_left_out = Counter("everlong_codes_left_out", "Codes of another bundle, ignored", registry=registry)
         self.internal_skipped = _internal_skipped(registry)
 
@@ -253,6 +259,12 @@ def _events(registry: CollectorRegistry, topics: Iterable[Topic], outcomes: Iter
 def _dead_letters(registry: CollectorRegistry) -> Counter:
     letters = Counter("everlong_dead_letters", "Events refused and kept as dead letters", ["reason"], registry=registry)
     return _shown(letters, (reason.value for reason in Reason))
+
+
+def _quarantined(registry: CollectorRegistry, views: Iterable[str]) -> Counter:
+    return _shown(
+        Counter("everlong_rows_quarantined", "Rows that could not be read, and are kept apart", ["view"], registry=registry), views
+    )
 
 
 def _internal_skipped(registry: CollectorRegistry) -> Counter:

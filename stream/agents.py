@@ -4,6 +4,7 @@ What a handle raises, and what becomes of it:
 
     features.store.StoreUnavailable   the list is tried again in place, not acked, with backoff; after `Backoff.give_up_after_s` a crash
     stream.outbound.PublishFailed     the same
+    stream.mending.LogUnavailable     the same
     an outage as KafkaError           the same
     anything else                     a bug: crash; the worker commits what is done and exits 1, the list is delivered again
 
@@ -21,6 +22,7 @@ from aiokafka import ConsumerRecord
 
 from features.store import StoreUnavailable
 from stream.app import App
+from stream.mending import LogUnavailable
 from stream.outbound import PublishFailed, outage
 from stream.transport import Consumer, PassThrough, Transport
 
@@ -78,7 +80,7 @@ def batch_agent(
 
 
 def _retriable(error: Exception) -> bool:
-    return isinstance(error, StoreUnavailable | PublishFailed) or outage(error)
+    return isinstance(error, StoreUnavailable | PublishFailed | LogUnavailable) or outage(error)
 
 
 async def _waiting(stream: Any, most: int) -> AsyncIterator[list[Any]]:

@@ -23,9 +23,10 @@ from features.store import Key, OnlineStore, Stored, Version
 from features.table import ITEM
 from models.codes.codebook import Codebook
 from models.recommender import Recommender
-from stream.ingest import Record, dead_letter
+from stream.ingest import dead_letter
 from stream.messages import DeadLetter, ItemCode
 from stream.partitioning import misplaced
+from stream.record import Record
 from stream.sent import sent_ms
 from stream.steps import Steps, untimed
 

@@ -1,10 +1,10 @@
 """Rows as their only writer knows them: a bounded cache in front of the store, read in one round trip."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from features.codec import unpack
+from features.codec import Row, Unreadable, unpack
 from features.rows import CategoryRow, UserRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CATEGORY
@@ -43,6 +43,14 @@ class CachedUser(NamedTuple):
         return 1 + elements + sum(1 + len(state.row.events) + len(state.row.folded) for state in self.categories.values())
 
 
+class Damaged(NamedTuple):
+    """A row that cannot be read, as the store holds it, and why."""
+
+    key: Key
+    stored: Stored
+    reason: str
+
+
 class RowCache:
     """Least recently used users of all partitions of a worker, bounded by the sum of their sizes.
 
@@ -58,9 +66,12 @@ class RowCache:
     def load(self, partition: int, wanted: Mapping[str, set[str]], steps: Steps = untimed) -> dict[str, CachedUser]:
         """The users of a partition with at least these categories; whatever is not cached comes in one read.
 
+        A user of whom a row cannot be read is not among them: see `mended`.
+
         Raises:
             StoreUnavailable: the store did not answer.
             Superseded: the store holds a row of a newer epoch.
+            features.codec.OtherLayout: another version of Everlong wrote a row.
         """
         cached = {user: self._users.get((partition, user)) for user in wanted}
         missing: list[Key] = []
@@ -79,10 +90,28 @@ class RowCache:
                 self._users.move_to_end((partition, user))
                 loaded[user] = held
                 continue
-            held = held or CachedUser(self._user_state(found[Key(USER.name, (user,))]), {})
-            new = {c: self._category_state(found[Key(USER_CATEGORY.name, (user, c))]) for c in categories - held.categories.keys()}
-            loaded[user] = self.put(partition, user, CachedUser(held.user, held.categories | new))
+            damaged: list[Damaged] = []
+            held = held or CachedUser(self._user_state(user, found, damaged), {})
+            new = self._category_states(user, categories - held.categories.keys(), found, damaged)
+            if damaged:
+                self.drop(partition, user)
+            else:
+                loaded[user] = self.put(partition, user, CachedUser(held.user, held.categories | new))
         return loaded
+
+    def mended(self, user: str, categories: Iterable[str]) -> tuple[CachedUser, list[Damaged]]:
+        """A user as the store holds them, with these categories and all that the user row names, unreadable rows as empty ones; and those.
+
+        Raises:
+            StoreUnavailable, Superseded, features.codec.OtherLayout: as `load`.
+        """
+        damaged: list[Damaged] = []
+        key = Key(USER.name, (user,))
+        state = self._user_state(user, {key: self._store.read([key])[0]}, damaged)
+        wanted = {*categories, *(touched.category for touched in state.row.categories)}
+        keys = [Key(USER_CATEGORY.name, (user, category)) for category in sorted(wanted)]
+        found = dict(zip(keys, self._store.read(keys), strict=True))
+        return CachedUser(state, self._category_states(user, wanted, found, damaged)), damaged
 
     def holds(self, partition: int, user: str) -> bool:
         """Whether this user is cached for this partition."""
@@ -108,13 +137,31 @@ class RowCache:
         for place in [place for place in self._users if place[0] == partition]:
             self.drop(*place)
 
-    def _user_state(self, stored: Stored | None) -> UserState:
-        return UserState(unpack(UserRow, stored.packed), self._version(stored)) if stored else UserState(UserRow(), Version(self._epoch))
+    def _user_state(self, user: str, found: Mapping[Key, Stored | None], damaged: list[Damaged]) -> UserState:
+        return UserState(*self._state(UserRow, Key(USER.name, (user,)), found, damaged))
 
-    def _category_state(self, stored: Stored | None) -> CategoryState:
+    def _category_states(
+        self, user: str, categories: Iterable[str], found: Mapping[Key, Stored | None], damaged: list[Damaged]
+    ) -> dict[str, CategoryState]:
+        keys = {category: Key(USER_CATEGORY.name, (user, category)) for category in categories}
+        return {category: CategoryState(*self._state(CategoryRow, key, found, damaged)) for category, key in keys.items()}
+
+    def _state(self, kind: type[Row], key: Key, found: Mapping[Key, Stored | None], damaged: list[Damaged]) -> tuple[Row, Version]:
+        """A row and its version; the empty row where there is none, or where it cannot be read: then it is `damaged`."""
+        stored = found[key]
         if stored is None:
-            return CategoryState(CategoryRow(), Version(self._epoch))
-        return CategoryState(unpack(CategoryRow, stored.packed), self._version(stored))
+            return kind(), Version(self._epoch)
+        version = self._version(stored)
+        try:
+            row = unpack(kind, stored.packed)
+            if isinstance(row, CategoryRow) and row.events and row.events[0].category != key.entities[1]:
+                raise Unreadable("its events are of another category")
+            if not any(stored.version[1:]):
+                raise Unreadable("its version cannot be read")
+        except Unreadable as error:
+            damaged.append(Damaged(key, stored, str(error)))
+            return kind(), Version(self._epoch)
+        return row, version
 
     def _version(self, stored: Stored) -> Version:
         epoch = stored.version.epoch

@@ -4,8 +4,10 @@ Adapters (redis, sqlite, memory) pass one contract suite (tests/contracts). Redi
 so that any Feast client reads what they wrote.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol
+
+from features.quarantine import Quarantined
 
 
 class StoreUnavailable(Exception):
@@ -50,7 +52,10 @@ class Key(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A row as the store holds it: packed bytes, version, event time of its newest event (ms)."""
+    """A row as the store holds it: packed bytes, version, event time of its newest event (ms).
+
+    Of a damaged one `packed` are bytes that `features.codec.unpack` refuses, and a version that cannot be read is `Version()`.
+    """
 
     packed: bytes
     version: Version
@@ -75,6 +80,30 @@ class OnlineStore(Protocol):
 
         Raises:
             StoreUnavailable: the store did not answer; each row may or may not be written.
+        """
+        ...
+
+    def quarantine(self, rows: Sequence[Quarantined]) -> None:
+        """Keep unreadable rows apart, by their `id`; none beyond features.quarantine.MOST_ROWS.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
+    def quarantined(self) -> list[Quarantined]:
+        """All rows that are kept apart, oldest first.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+        """
+        ...
+
+    def release(self, ids: Collection[str]) -> None:
+        """Forget rows that were kept apart.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
         """
         ...
 

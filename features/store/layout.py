@@ -18,7 +18,9 @@ from features.table import APPLIED, PACKED, VIEWS, View
 _STRING = 2  # feast ValueType.STRING
 _BYTES_TAG, _STRING_TAG = b"\x0a", b"\x12"  # fields bytes_val and string_val of feast's Value
 _SECONDS_TAG, _NANOS_TAG = b"\x08", b"\x10"  # fields of google.protobuf.Timestamp
-_VERSION = re.compile(rb"v:(\d+):(\d+):(\d+):(\d+)\Z")
+_VERSION = re.compile(rb"v:(\d{1,19}):(\d{1,19}):(\d{1,19}):(\d{1,19})\Z")
+_NOT_PACKED = b"\xc1"  # never used by MessagePack: what begins with it is no row
+_MOST_MS = 2**52
 
 
 class Fields(NamedTuple):
@@ -119,9 +121,10 @@ def version_value(version: Version) -> bytes:
 
 
 def version_of(applied: bytes | None) -> Version:
-    """The version in a serialised Value. What another program wrote there is older than anything, like no value at all."""
+    """The version in a serialised Value. What is no version is older than anything, like no value at all."""
     match = _VERSION.search(applied or b"")
-    return Version(*map(int, match.groups())) if match else Version()
+    version = Version(*map(int, match.groups())) if match else Version()
+    return version if max(version) < 2**63 else Version()
 
 
 def timestamp(ts_ms: int) -> bytes:
@@ -132,17 +135,29 @@ def timestamp(ts_ms: int) -> bytes:
 
 
 def milliseconds(encoded: bytes | None) -> int:
-    """Milliseconds since the epoch of a serialised google.protobuf.Timestamp; 0 where there is none."""
-    numbers, at, data = {}, 0, encoded or b""
+    """Milliseconds since the epoch of a serialised google.protobuf.Timestamp; 0 where there is none. Of any other bytes 0 to 2^52."""
+    numbers, at, data = {}, 0, (encoded or b"")[:_LONGEST_TIMESTAMP]
     while at < len(data):
         tag = data[at : at + 1]
         numbers[tag], at = _read_varint(data, at + 1)
-    return numbers.get(_SECONDS_TAG, 0) * 1000 + numbers.get(_NANOS_TAG, 0) // 1_000_000
+    return min(numbers.get(_SECONDS_TAG, 0) * 1000 + numbers.get(_NANOS_TAG, 0) // 1_000_000, _MOST_MS)
 
 
-def stored_of(applied: bytes | None, packed: bytes | None, ts_ms: int) -> Stored | None:
-    """The row of its two serialised values; None where nothing is packed."""
-    return Stored(payload(packed), version_of(applied), ts_ms) if packed is not None else None
+_LONGEST_TIMESTAMP = 32  # bytes
+
+
+def stored_of(applied: bytes | None, packed: bytes | None, ts_ms: int | None) -> Stored | None:
+    """The row of its two serialised values; None where there is neither.
+
+    Never raises: where the packed value is missing, or is none of Feast's, `packed` are bytes that are no row, with what is there.
+    """
+    if packed is None and applied is None:
+        return None
+    try:
+        row = payload(packed or b"")
+    except LayoutError:
+        row = _NOT_PACKED + (packed or b"")
+    return Stored(row, version_of(applied), min(max(ts_ms or 0, 0), _MOST_MS))
 
 
 def _varint(number: int) -> bytes:

@@ -1,8 +1,9 @@
 """The online store in memory: for tests and a single process. It forgets everything when the process ends."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from threading import Lock
 
+from features.quarantine import MOST_ROWS, Quarantined, decode_all, encode
 from features.store import Key, Stored
 from features.store.layout import entity_key, version_text
 
@@ -12,6 +13,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._rows: dict[Key, Stored] = {}
+        self._apart: dict[str, bytes] = {}
         self._lock = Lock()
 
     def read(self, keys: Sequence[Key]) -> list[Stored | None]:
@@ -32,6 +34,23 @@ class MemoryStore:
                 if written[-1]:
                     self._rows[key] = row
         return written
+
+    def quarantine(self, rows: Sequence[Quarantined]) -> None:
+        """See `OnlineStore.quarantine`."""
+        with self._lock:
+            for row in rows[: MOST_ROWS - len(self._apart)]:
+                self._apart[row.id] = encode(row)
+
+    def quarantined(self) -> list[Quarantined]:
+        """See `OnlineStore.quarantined`."""
+        with self._lock:
+            return decode_all(self._apart.values())
+
+    def release(self, ids: Collection[str]) -> None:
+        """See `OnlineStore.release`."""
+        with self._lock:
+            for id_ in ids:
+                self._apart.pop(id_, None)
 
     def close(self) -> None:
         """Nothing to give back; the rows stay."""

@@ -5,7 +5,7 @@ compares the stored version first, a call for up to a hundred rows; on a cluster
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from hashlib import sha1
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -15,6 +15,7 @@ from redis.backoff import ExponentialBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
+from features.quarantine import MOST_ROWS, Quarantined, decode_all, encode
 from features.store import Key, Stored, StoreUnavailable
 from features.store.address import parse
 from features.store.layout import (
@@ -31,18 +32,29 @@ CALL_ROWS = 100  # of one script call: the server answers nobody else meanwhile,
 CALL_BYTES = 64 * 1024  # beyond this, one call is slower than several in a pipeline
 
 # KEYS: hashes. ARGV: names of the fields applied, row, ts; then these three values of each key. Gives the refused, from 1.
-# Numbers are compared as decimal text, length first: Lua's own would lose offsets beyond 2^53.
+# Numbers are compared as decimal text, length first: Lua's own would lose offsets beyond 2^53. What is no version is older than any,
+# and a key of another type than a hash gives way.
 SCRIPT = """
-local function numbers(applied) return string.match(applied, 'v:(%d+):(%d+):(%d+):(%d+)$') end
 local function less(a, b)
   if #a ~= #b then return #a < #b end
   return a < b
+end
+local function numbers(applied)
+  local e, c, q, o = string.match(applied, 'v:(%d+):(%d+):(%d+):(%d+)$')
+  for _, number in ipairs({e, c, q, o}) do
+    if less('9223372036854775807', number) then return nil end
+  end
+  return e, c, q, o
 end
 local refused = {}
 local parsed, e, c, q, o
 for i = 1, #KEYS do
   local applied = ARGV[3 * i + 1]
-  local stored = redis.call('HGET', KEYS[i], ARGV[1])
+  local stored = redis.pcall('HGET', KEYS[i], ARGV[1])
+  if type(stored) == 'table' then
+    redis.call('DEL', KEYS[i])
+    stored = false
+  end
   local older = false
   if stored and stored ~= applied then
     local e0, c0, q0, o0 = numbers(stored)
@@ -87,7 +99,7 @@ class RedisStore:
     """
 
     def __init__(self, url: str, project: str = "everlong", timeout_s: float = 3.0, retries: int = 2) -> None:
-        self._project = project.encode()
+        self._project, self._apart = project.encode(), f"{project}:quarantine"
         address = parse(url)
         self._place = str(address)
         self._cluster = address.scheme.endswith("+cluster")
@@ -116,6 +128,9 @@ class RedisStore:
         for key in keys:
             pipe.execute_command("HMGET", self._hash(key), *HASH_FIELDS[key.view])
         answers = self._ask(lambda: pipe.execute(raise_on_error=False))
+        for at, answer in enumerate(answers):
+            if isinstance(answer, redis.exceptions.ResponseError) and str(answer).startswith("WRONGTYPE"):
+                answers[at] = None, self._dump(keys[at]), None
         self._refuse_errors(answers)
         return [stored_of(applied, packed, milliseconds(ts)) for applied, packed, ts in answers]
 
@@ -133,6 +148,25 @@ class RedisStore:
             for at in refused:
                 written[call.positions[at - 1]] = False
         return written
+
+    def _dump(self, key: Key) -> bytes | None:
+        """The bytes of a key that is no hash."""
+        return self._ask(lambda: self._client.dump(self._hash(key)))
+
+    def quarantine(self, rows: Sequence[Quarantined]) -> None:
+        """See `OnlineStore.quarantine`. They are fields of one hash, PROJECT:quarantine."""
+        if rows and (room := MOST_ROWS - self._ask(lambda: self._client.hlen(self._apart))) > 0:
+            records: Any = {row.id: encode(row) for row in rows[:room]}
+            self._ask(lambda: self._client.hset(self._apart, mapping=records))
+
+    def quarantined(self) -> list[Quarantined]:
+        """See `OnlineStore.quarantined`."""
+        return decode_all(self._ask(lambda: self._client.hvals(self._apart)))
+
+    def release(self, ids: Collection[str]) -> None:
+        """See `OnlineStore.release`."""
+        if ids:
+            self._ask(lambda: self._client.hdel(self._apart, *ids))
 
     def close(self) -> None:
         """See `OnlineStore.close`."""

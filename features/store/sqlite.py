@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
 
+from features.quarantine import MOST_ROWS, Quarantined, decode_all, encode
 from features.store import Key, Stored, StoreUnavailable, Version
 from features.store.layout import (
     bytes_value,
@@ -31,7 +32,7 @@ _TABLE = """CREATE TABLE IF NOT EXISTS {table} (
 _UPSERT = """INSERT INTO {table} (entity_key, feature_name, value, value_text, event_ts, event_ts_ms) VALUES (?, ?, ?, ?, ?, ?)
     ON CONFLICT(entity_key, feature_name) DO UPDATE SET value = excluded.value, value_text = excluded.value_text,
     event_ts = excluded.event_ts, event_ts_ms = excluded.event_ts_ms"""
-_SELECT = """SELECT entity_key, feature_name, value, coalesce(event_ts_ms, event_ts * 1000) FROM {table}
+_SELECT = """SELECT entity_key, feature_name, CAST(value AS BLOB), CAST(coalesce(event_ts_ms, event_ts * 1000) AS INTEGER) FROM {table}
     WHERE entity_key IN ({keys}) AND feature_name IN ({names})"""
 
 
@@ -52,6 +53,7 @@ class SqliteStore:
     def __init__(self, path: Path | str, project: str = "everlong", busy_timeout_s: float = 5.0) -> None:
         self._path = Path(path)
         self._tables = {view.name: _quote(f"{project}_{view.name}") for view in VIEWS}
+        self._apart = _quote(f"{project}_quarantine")
         self._lock = Lock()
         with self._translated():
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -86,6 +88,23 @@ class SqliteStore:
                     self._upsert(place, text, row)
         return written
 
+    def quarantine(self, rows: Sequence[Quarantined]) -> None:
+        """See `OnlineStore.quarantine`. They are rows of one table, PROJECT_quarantine."""
+        with self._lock, self._translated(), self._transaction():
+            [(kept,)] = self._connection.execute(f"SELECT COUNT(*) FROM {self._apart}")
+            records = [(row.id, encode(row)) for row in rows[: max(0, MOST_ROWS - kept)]]
+            self._connection.executemany(f"INSERT OR REPLACE INTO {self._apart} VALUES (?, ?)", records)
+
+    def quarantined(self) -> list[Quarantined]:
+        """See `OnlineStore.quarantined`."""
+        with self._lock, self._translated():
+            return decode_all(record for (record,) in self._connection.execute(f"SELECT CAST(record AS BLOB) FROM {self._apart}"))
+
+    def release(self, ids: Collection[str]) -> None:
+        """See `OnlineStore.release`."""
+        with self._lock, self._translated(), self._transaction():
+            self._connection.executemany(f"DELETE FROM {self._apart} WHERE id = ?", [(id_,) for id_ in ids])
+
     def close(self) -> None:
         """See `OnlineStore.close`."""
         with self._lock:
@@ -107,6 +126,7 @@ class SqliteStore:
         """Tables as Feast makes them, and the column of milliseconds where Feast made them first."""
         self._connection.execute("PRAGMA synchronous=FULL")
         with self._transaction():
+            self._connection.execute(f"CREATE TABLE IF NOT EXISTS {self._apart} (id TEXT PRIMARY KEY, record BLOB)")
             for table in self._tables.values():
                 self._connection.execute(_TABLE.format(table=table))
                 columns = {column for _, column, *_ in self._connection.execute(f"PRAGMA table_info({table})")}

@@ -1,8 +1,10 @@
 """The ingest worker: clicks, queries and orders into rows of the store, then refresh requests and dead letters."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,16 +18,22 @@ from stream.dead_letters import outgoing
 from stream.ingest import Ingest, Outcome
 from stream.messages import split
 from stream.outbound import Outgoing
+from stream.past import KafkaPast
 from stream.sent import sent_header
 from stream.steps import Steps, untimed
 from stream.topics import BEHAVIOUR, CLICKS, REFRESH, prefixed
+
+log = logging.getLogger(__name__)
+
+MOST_LOGGED = 5  # unreadable rows of a batch
 
 
 def run(settings: Settings) -> int:
     """Run it until a signal; the exit code."""
     frame = Frame(IngestMetrics(), settings)
     partitions = frame.partitions(CLICKS)  # as many as the others have: create_topics refuses what differs
-    ingest = Ingest(frame.store, wall_ms, settings.time_rules, settings.epoch, settings.cached_events, partitions, frame.era)
+    past = KafkaPast(frame.connection, settings.topic_prefix, lambda: frame.app.progress.alive(monotonic()))
+    ingest = Ingest(frame.store, wall_ms, settings.time_rules, settings.epoch, settings.cached_events, partitions, frame.era, past)
     frame.read(BEHAVIOUR, IngestWorker(ingest, frame.publish, frame.metrics, settings.topic_prefix).handle, in_step=True)
     return frame.run()
 
@@ -55,7 +63,7 @@ class IngestWorker:
         """Take a list of records of one partition.
 
         Raises:
-            StoreUnavailable, PublishFailed: hand it in again.
+            StoreUnavailable, LogUnavailable, PublishFailed: hand it in again.
         """
         first, topic = records[0], self._topics[records[0].topic]
         place = first.topic, first.partition, first.offset, records[-1].offset
@@ -84,5 +92,14 @@ class IngestWorker:
         count(metrics.dead_letters, lambda name: {"reason": name}, Counter(letter.reason for letter in outcome.dead))
         count(metrics.rows_written, lambda name: {"view": name}, outcome.rows_written)
         count(metrics.rows_refused, lambda name: {"view": name}, outcome.rows_refused)
+        count(metrics.rows_quarantined, lambda name: {"view": name}, Counter(row.view for row in outcome.apart))
+        for row in outcome.apart[:MOST_LOGGED]:
+            log.error(
+                "the row %s of %r cannot be read (%s): kept apart, rebuilt from the log: %s",
+                row.view,
+                row.entities,
+                row.reason,
+                row.rebuilt,
+            )
         for request in outcome.refreshes:
             metrics.event_to_feature.observe(max(0, written.at_ms - request.sent_ms) / 1000)
