@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from features.codec import pack, unpack
+from features.codec import pack
 from features.outcomes import Candidate, CandidatesRow, InterestsRow
 from features.rows import CategoryRow, UserRow
 from features.store import Key, OnlineStore, Stored, Version
@@ -32,7 +32,9 @@ from models.retrieval.demand import Demand
 from models.retrieval.popular import Popular, popular_candidates
 from models.retrieval.quotas import Extra
 from models.retrieval.shares import Shares
+from stream.interests import usable, without
 from stream.messages import CandidateSet, PublishedCandidate, RefreshRequest, fitting
+from stream.sound_rows import SoundRows
 from stream.steps import Steps, untimed
 
 Chosen = Sequence[tuple[str, float]]  # categories of a user with their probabilities
@@ -69,6 +71,7 @@ class User(NamedTuple):
     row: UserRow
     interests: InterestsRow
     version: Version
+    lost_interests: bool = False  # their row could not be read
 
     @property
     def known(self) -> bool:
@@ -101,6 +104,7 @@ class RefreshOutcome(NamedTuple):
     interests_computed: int
     interests_reused: int
     failure: str | None
+    unreadable: Mapping[str, int] = MappingProxyType({})  # rows, by view, that could not be read and were taken as empty
 
 
 class Refresh:
@@ -117,14 +121,18 @@ class Refresh:
     def process(self, requests: Sequence[RefreshRequest], behind: bool = False, steps: Steps = untimed) -> RefreshOutcome:
         """Refresh the users of `requests`, each once. `behind`: the backlog exceeds the budget, take the short way.
 
+        A row that cannot be read is taken as empty: its user gets what is popular, or an interest without it, until ingest has rebuilt it.
+
         Raises:
             StoreUnavailable: process the same requests again.
+            features.codec.OtherLayout: another version of Everlong wrote a row.
         """
         self._steps = steps
         with steps("merge"):
             return self._process(requests, behind)
 
     def _process(self, requests: Sequence[RefreshRequest], behind: bool) -> RefreshOutcome:
+        self._sound = SoundRows(self._store, self._clock_ms)
         users = self._read(coalesce(requests))  # 1, 2
         serving = self._current()
         view = serving.index.look()
@@ -139,7 +147,7 @@ class Refresh:
         answers = [answer if answer.candidates else next(lost) for answer in answers]
         sets = self._write(serving, users, answers)  # 6
         levels = Counter(found.level for found, _ in sets)
-        return RefreshOutcome(sets, levels, computed.new, computed.reused, failure)
+        return RefreshOutcome(sets, levels, computed.new, computed.reused, failure, self._sound.unreadable)
 
     def _read(self, requests: Sequence[RefreshRequest]) -> list[User]:
         names = [request.user_id for request in requests]
@@ -148,8 +156,10 @@ class Refresh:
             found = self._store.read(keys)
         users = []
         for request, row, interests in zip(requests, found[: len(names)], found[len(names) :], strict=True):
-            version = row.version if row else Version(*request.version)
-            users.append(User(request, unpack(UserRow, row and row.packed), unpack(InterestsRow, interests and interests.packed), version))
+            version = row.version if row and any(row.version[1:]) else Version(*request.version)
+            lived, _ = self._sound.row(UserRow, Key(USER.name, (request.user_id,)), row)
+            held, lost = self._sound.row(InterestsRow, Key(USER_INTERESTS.name, (request.user_id,)), interests)
+            users.append(User(request, lived, held, version, lost))
         return users
 
     def _full(self, serving: Serving, view: View, users: Sequence[User], computed: "Computed") -> list[Answer]:
@@ -159,7 +169,7 @@ class Refresh:
             _check(state.vectors)
             chosen = recommender.categories([user.row for user in users], state, self._limits.top_k)
         rescores = self._limits.rescore and recommender.rescores
-        held = [kept_interests(user, recommender) for user in users]
+        held = [usable(user.interests, user.request.categories, recommender) for user in users]
         rows = self._rows(users, [_wanted(recommender, *one, rescores) for one in zip(users, chosen, held, strict=True)])
         with self._steps("model"):
             long = _long(recommender, state, chosen, held, rows, computed)
@@ -187,7 +197,7 @@ class Refresh:
             with self._steps("read"):
                 found = self._store.read([Key(USER_CATEGORY.name, (users[n].request.user_id, category)) for n, category in keys])
             for (n, category), row in zip(keys, found, strict=True):
-                rows[n][category] = unpack(CategoryRow, row and row.packed)
+                rows[n][category], _ = self._sound.row(CategoryRow, Key(USER_CATEGORY.name, (users[n].request.user_id, category)), row)
         return rows
 
     def _short(self, serving: Serving, view: View, users: Sequence[User]) -> list[Answer]:
@@ -199,7 +209,8 @@ class Refresh:
             searched = search_short(view, state.vectors, excluded, limit, self._where)
         found = self._merged(serving, view, users, searched, excluded, limit)
         return [
-            Answer(candidates if user.known else [], "short", without_touched(user)) for user, candidates in zip(users, found, strict=True)
+            Answer(candidates if user.known else [], "short", without(user.interests, user.request.categories))
+            for user, candidates in zip(users, found, strict=True)
         ]
 
     def _popular(self, serving: Serving, view: View, users: Sequence[User]) -> list[Answer]:
@@ -216,7 +227,7 @@ class Refresh:
                 serving.popular, categories, limit=limit, exclude=exclude, view=view, where=self._where, own=mine, own_share=share
             )
             level = "popular" if all(candidate.path == "popular" for candidate in found) else "category_popular"
-            answers.append(Answer(found, level, without_touched(user)))
+            answers.append(Answer(found, level, without(user.interests, user.request.categories)))
         return answers
 
     def _merged(
@@ -255,8 +266,9 @@ class Refresh:
             row = CandidatesRow(candidates=kept, level=answer.level, generation=generation, event_ts=ts, published_ts=now)
             key = Key(USER_CANDIDATES.name, (name,))
             rows.append((key, Stored(pack(row), user.version, ts)))
-            if answer.interests is not None:
-                rows.append((Key(USER_INTERESTS.name, (name,)), Stored(pack(answer.interests), user.version, ts)))
+            interests = InterestsRow() if answer.interests is None and user.lost_interests else answer.interests
+            if interests is not None:
+                rows.append((Key(USER_INTERESTS.name, (name,)), Stored(pack(interests), user.version, ts)))
             published = CandidateSet(user_id=name, candidates=named, level=row.level, generation=generation, event_ts=ts, published_ts=now)
             sets[key] = published, user.request.sent_ms
         with self._steps("write"):
@@ -302,16 +314,6 @@ def _check(vectors: np.ndarray) -> None:
         raise FloatingPointError("the model gave vectors that are not finite: roll the bundle back")
 
 
-def without_touched(user: User) -> InterestsRow | None:
-    """The stored interests less those that the request touched, which nobody computed; None where nothing is to be taken away."""
-    row = user.interests
-    kept = [n for n, category in enumerate(row.categories) if category not in user.request.categories]
-    if len(kept) == len(row.categories):
-        return None
-    vectors = np.frombuffer(row.vectors, "<f4").reshape(len(row.categories), row.dim)[kept]
-    return InterestsRow(categories=[row.categories[n] for n in kept], vectors=vectors.tobytes(), dim=row.dim, generation=row.generation)
-
-
 class Computed:
     """How many long interests a batch computed, and how many it took from the rows."""
 
@@ -333,16 +335,3 @@ def coalesce(requests: Iterable[RefreshRequest]) -> list[RefreshRequest]:
             sent_ms=max(old.sent_ms, request.sent_ms),
         )
     return list(users.values())
-
-
-def kept_interests(user: User, recommender: Recommender) -> dict[str, np.ndarray]:
-    """Long interests (d,) of this generation that no event of the request touched, by category."""
-    row = user.interests
-    if row.generation != recommender.generation or row.dim != recommender.dim:
-        return {}
-    vectors = np.frombuffer(row.vectors, "<f4").reshape(len(row.categories), row.dim)
-    return {
-        category: vector
-        for category, vector in zip(row.categories, vectors, strict=True)
-        if category and category not in user.request.categories
-    }

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from infra.cli import ablation, administration, codes, dead_letters, evaluation, machines, reading, relevance, traffic, training
+from infra.cli import ablation, administration, codes, dead_letters, evaluation, machines, quarantine, reading, relevance, traffic, training
 from infra.terminal import complain, print_text, say
 
 __all__ = ["main", "make_app"]
@@ -31,7 +31,7 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_everlong)
-    for group in (machines, traffic, administration, training, evaluation, ablation, reading, relevance, codes, dead_letters):
+    for group in (machines, traffic, administration, training, evaluation, ablation, reading, relevance, codes, dead_letters, quarantine):
         group.add_to(app)
     return app
 

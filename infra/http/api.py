@@ -11,6 +11,7 @@
 | the body comes too slowly | 408 |
 | body or list too long, not JSON | 413, 415 |
 | too many requests of one client | 429 with Retry-After |
+| a row of the store is damaged (`row_unreadable`) or of another version (`layout`) | 500 |
 | the broker refuses the record for good | 502 |
 | store or broker did not answer | 503 with Retry-After |
 """
@@ -34,7 +35,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from features.codec import LayoutError
+from features.codec import LayoutError, OtherLayout
 from features.events import Topic
 from features.store import OnlineStore, StoreUnavailable
 from infra.clock import wall_ms
@@ -241,8 +242,10 @@ def _add_errors(app: FastAPI) -> None:
         return Response(status_code=CLIENT_CLOSED)  # nobody reads it; it is what the request is counted as
 
     @app.exception_handler(LayoutError)
-    async def newer_layout(_: Request, error: LayoutError) -> Response:
-        return _error(500, "layout", str(error))
+    async def unreadable(_: Request, error: LayoutError) -> Response:
+        if isinstance(error, OtherLayout):
+            return _error(500, "layout", str(error))
+        return _error(500, "row_unreadable", f"{error}; the next event of the user or item makes the row readable again")
 
     @app.exception_handler(RequestValidationError)
     async def wrong_parameter(_: Request, error: RequestValidationError) -> Response:

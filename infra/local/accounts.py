@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from features.codec import unpack
+from features.codec import LayoutError, unpack
 from features.outcomes import CandidatesRow
 from features.store import Key, OnlineStore
 from features.table import USER, USER_CANDIDATES
@@ -82,6 +82,14 @@ def unanswered(store: OnlineStore, users: Sequence[str], at_once: int = 500) -> 
         part = users[start : start + at_once]
         rows = store.read([Key(view.name, (user,)) for view in (USER, USER_CANDIDATES) for user in part])
         for user, row, answer in zip(part, rows[: len(part)], rows[len(part) :], strict=True):
-            if row is None or answer is None or answer.version != row.version or not unpack(CandidatesRow, answer.packed).candidates:
+            if row is None or answer is None or answer.version != row.version or not _candidates(answer.packed):
                 behind.append(user)
     return behind
+
+
+def _candidates(packed: bytes) -> int:
+    """How many candidates a row holds; none where it cannot be read."""
+    try:
+        return len(unpack(CandidatesRow, packed).candidates)
+    except LayoutError:
+        return 0

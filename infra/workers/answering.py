@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from kafka.errors import KafkaError
 
+from features.table import USER_INTERESTS
 from infra.clock import wall_ms
 from infra.health import Health
 from infra.metrics import RefreshMetrics
@@ -117,6 +118,9 @@ class Answering:
                 await self._publish(
                     [Outgoing(self._candidates, found.user_id.encode(), msgspec.json.encode(found)) for found, _ in outcome.sets]
                 )
+        unreadable = {view: number for view, number in outcome.unreadable.items() if view != USER_INTERESTS.name}
+        count(self._metrics.rows_unreadable, lambda view: {"view": view}, unreadable)
+        self._metrics.rows_quarantined.labels(USER_INTERESTS.name).inc(outcome.unreadable.get(USER_INTERESTS.name, 0))
         count(self._metrics.refreshes, lambda level: {"level": level}, outcome.levels)
         if outcome.failure:
             self._health.set_failed("model", outcome.failure)

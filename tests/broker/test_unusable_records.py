@@ -1,14 +1,22 @@
 """Records that cannot be used, on real Kafka: the worker goes on, and what can be sent again is not lost."""
 
-import pytest
+import asyncio
+from contextlib import closing
 
-from features.events import Click
+import pytest
+from kafka import KafkaConsumer, KafkaProducer
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from features.events import Click, Order, OrderLine, encode
+from features.store import Key
+from features.store.layout import HASH_FIELDS
 from infra.clock import wall_ms
 from stream.dead_letters import Wanted, read, replay
-from stream.outbound import Outgoing
+from stream.messages import MOST_CATEGORIES, RefreshRequest, decode
+from stream.outbound import Outbound, Outgoing
 from stream.partitioning import partition_of
 from stream.replay import record
-from stream.topics import CLICKS, DEAD_LETTERS, prefixed
+from stream.topics import CLICKS, DEAD_LETTERS, ORDERS, REFRESH, prefixed
 from tests.broker.system import differing, running, wait_for
 
 PARTITIONS = 4
@@ -40,3 +48,74 @@ def test_large_records_null_headers_and_wrong_partitions_end_no_worker(kafka, pr
         wait_for(applied(200), 60, "the events that were sent again", system.logs)
         assert differing(system.store, events) == (20, [])
         assert len(dead("wrong_partition")) == 100
+
+
+def received(kafka, topic):
+    """The values that a topic holds now."""
+    with closing(KafkaConsumer(topic, **kafka.for_kafka_python(), auto_offset_reset="earliest", consumer_timeout_ms=2000)) as consumer:
+        return [record.value for record in consumer]
+
+
+@pytest.mark.fault(
+    "a gzip batch of 40 orders of 500 lines of one user",
+    "its refresh is asked for in messages of bounded size, and the users behind it are not blocked",
+)
+@pytest.mark.fault(
+    "200 random bytes in the place of a row in Valkey",
+    "the workers go on, and the row is the one computed offline again as soon as its user does something",
+)
+def test_a_large_batch_of_one_user_and_a_damaged_row_stop_nobody(kafka, prefix, tmp_path):
+    now = wall_ms()
+    lines = [[OrderLine(item_id="i", category_id=f"category-{n * 500 + m:060d}") for m in range(500)] for n in range(40)]
+    orders = [Order(event_id=f"o{n}", order_id="o", user_id="u1", ts=now - 9000 + n, lines=found) for n, found in enumerate(lines)]
+    users = [user for user in (f"v{n}" for n in range(100)) if partition_of(user.encode(), PARTITIONS) == partition_of(b"u1", PARTITIONS)]
+    behind = [Order(event_id=user, order_id="o", user_id=user, ts=now, lines=lines[0][:1]) for user in users]
+    clicks = [Click(event_id=f"c{n}-{user}", user_id=user, item_id="i", category_id="c", ts=now) for n in range(2) for user in users]
+    with running(kafka, prefix, tmp_path, "ingest", cached_events=1) as system:
+
+        def applied(topic, count):
+            return lambda: system.samples().total("everlong_events_total", topic=topic, outcome="applied") >= count
+
+        with closing(KafkaProducer(**kafka.for_kafka_python(), compression_type="gzip", batch_size=1 << 22, linger_ms=2000)) as producer:
+            for order in orders + behind:
+                producer.send(prefixed(prefix, ORDERS), encode(order), key=order.user_id.encode(), timestamp_ms=order.ts)
+        wait_for(applied("orders", len(orders + behind)), 90, "the orders", system.logs)
+        requests = [decode(RefreshRequest, value) for value in received(kafka, prefixed(prefix, REFRESH))]
+        assert {request.user_id for request in requests} == {"u1", *users}
+        assert max(len(request.categories) for request in requests) == MOST_CATEGORIES
+        assert len({category for request in requests for category in request.categories}) == 20_000
+        for row, part in ((Key("user", (users[0],)), "packed"), (Key("user_category", ("u1", lines[7][7].category_id)), "applied")):
+            system.store._client.hset(system.store._hash(row), getattr(HASH_FIELDS[row.view], part), b"\xff" * 200)
+        again = [Click(event_id="again", user_id="u1", item_id="i", category_id=lines[7][7].category_id, ts=now)]
+        system.send(clicks + again)
+        wait_for(applied("clicks", len(clicks + again)), 60, "the clicks", system.logs)
+        assert differing(system.store, [*orders, *behind, *clicks, *again])[1] == []
+        apart = system.store.quarantined()
+        assert {(row.view, row.rebuilt) for row in apart} == {("user", "complete"), ("user_category", "complete")}
+        assert system.samples().total("everlong_rows_quarantined_total") == 2
+
+
+@pytest.mark.fault(
+    "a record that the broker refuses for its size", "it alone is dropped, counted and logged; the records sent with it arrive"
+)
+def test_only_what_is_too_large_for_the_broker_is_left_out(kafka, prefix):
+    topic = prefix + "small"
+    with closing(KafkaAdminClient(**kafka.for_kafka_python())) as admin:
+        admin.create_topics([NewTopic(topic, 1, 1, topic_configs={"max.message.bytes": "2000"})])
+    small = [Outgoing(topic, b"k", b"%03d" % n + b"x" * 100) for n in range(60)]
+    large = [Outgoing(topic, b"k", b"y" * 5000), Outgoing(topic, b"k", b"z" * (2 << 20))]
+
+    async def main():
+        outbound = Outbound(kafka)
+        try:
+            left_out = await outbound.deliver([*small[:30], large[0], *small[30:], large[1]])
+            await outbound.publish([Outgoing(topic, b"k", b"last")])
+            return left_out
+        finally:
+            await outbound.stop()
+
+    left_out = asyncio.run(main())
+    assert {unsendable.record for unsendable in left_out} == set(large)
+    values = received(kafka, topic)
+    assert set(values) == {record.value for record in small} | {b"last"}
+    assert values[-1] == b"last"

@@ -1,0 +1,37 @@
+"""Rows of a batch of the refresh pipeline, the unreadable ones taken as empty."""
+
+from collections import Counter
+from collections.abc import Callable
+
+from features.codec import Row, Unreadable, unpack
+from features.quarantine import Quarantined
+from features.store import Key, OnlineStore, Stored
+from features.table import USER_INTERESTS
+
+
+class SoundRows:
+    """Unpacks rows. What ingest wrote is left to it to rebuild; rows of interests, which refresh computes again, are kept apart.
+
+    `unreadable` counts the rows by view that could not be read.
+    """
+
+    def __init__(self, store: OnlineStore, clock_ms: Callable[[], int]) -> None:
+        self._store, self._clock_ms = store, clock_ms
+        self.unreadable: Counter[str] = Counter()
+
+    def row(self, kind: type[Row], key: Key, stored: Stored | None) -> tuple[Row, bool]:
+        """The row, or the empty one and True where it cannot be read.
+
+        Raises:
+            StoreUnavailable: it could not be kept apart.
+            features.codec.OtherLayout: another version of Everlong wrote it.
+        """
+        try:
+            return unpack(kind, stored and stored.packed), False
+        except Unreadable as error:
+            self.unreadable[key.view] += 1
+            if stored is not None and key.view == USER_INTERESTS.name:
+                version, at_ms = (*stored.version,), self._clock_ms()
+                kept = Quarantined(key.view, key.entities, str(error), at_ms, "complete", version, stored.ts_ms, stored.packed)
+                self._store.quarantine([kept])
+            return kind(), True
