@@ -21,6 +21,7 @@ from infra.http.intake import Refused
 from stream import messages
 from stream.dead_letters import _found as found_letter
 from stream.messages import DeadLetter, RefreshRequest, Skipped
+from tests.fuzz import handlers
 from tests.fuzz.mutations import json_like, rows_like
 
 NOW = 1_700_000_000_000
@@ -129,6 +130,7 @@ LIVED = _lived()
 INTERESTS = InterestsRow(categories=["c", ""], vectors=np.ones((2, 4), "<f4").tobytes(), dim=4, generation="g")
 CANDIDATES = CandidatesRow(candidates=[Candidate("i", 0.5, "c", "short")], generation="g", event_ts=NOW, published_ts=NOW)
 ITEM = ItemRow(category="c", title="t", price=2.5, vector=np.ones(4, "<f4").tobytes(), code=b"abcd", generation="g", ts=NOW)
+ROWS = [pack(row) for row in (LIVED.user, LIVED.categories["c"], INTERESTS)]
 
 TARGETS = [
     *(Target(f"events {topic}", [json.dumps(event).encode()], json_like, _decode(topic)) for topic, event in EVENTS.items()),
@@ -141,5 +143,8 @@ TARGETS = [
     row_target("user_candidates", CANDIDATES, CandidatesRow()),
     row_target("item", ITEM, ItemRow()),
     row_target("query", QueryRow(text="shoe", keywords=[1, 2])),
+    Target("ingest of a record", [json.dumps(event).encode() for event in list(EVENTS.values())[:3]], json_like, handlers.ingest_record),
+    Target("ingest over stored rows", ROWS, rows_like, handlers.ingest_row),
+    Target("refresh of stored rows", ROWS, rows_like, handlers.refresh_row),
     Target("dlq list", [msgspec.json.encode(LETTER)], json_like, lambda value: found_letter(Record(value))),
 ]
