@@ -59,11 +59,12 @@ def _item(row: ItemRow) -> str | None:
     return _finite(row.vector) if isfinite(row.price) else "its price is not finite"
 
 
-_name = attrgetter("category")
+_name, _identity = attrgetter("category"), attrgetter("ts", "id")
 
 
 def _ascending(events: Sequence[Behaviour | Search]) -> bool:
-    return all(map(lt, events, events[1:]))  # by time, then identity
+    identities = list(map(_identity, events))
+    return all(map(lt, identities, identities[1:]))
 
 
 def _whole(bucket: Bucket) -> bool:

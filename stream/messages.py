@@ -230,11 +230,11 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     topic: str
-    partition: int
-    offset: int
+    partition: Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+    offset: Offset
     reason: str
     detail: str
     key: bytes | None
     value: bytes | None
-    ts: int
-    cut_bytes: int = 0
+    ts: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+    cut_bytes: Offset = 0

@@ -1,8 +1,10 @@
 """Rows that something else damaged in the store: read as damaged, overwritten, and kept apart, one by one, in every adapter."""
 
+import json
 import sqlite3
 
 import pytest
+from typer.testing import CliRunner
 
 from features.codec import LayoutError, pack, unpack
 from features.quarantine import Quarantined
@@ -12,6 +14,7 @@ from features.store.layout import HASH_FIELDS, bytes_value, entity_key, stored_n
 from features.store.memory import MemoryStore
 from features.store.redis import RedisStore
 from features.store.sqlite import SqliteStore
+from infra.cli import make_app
 
 KEY, SOUND = Key("user", ("u",)), Key("user", ("sound",))
 ROW = Stored(pack(UserRow()), Version(0, 5, 0, 0), 1000)
@@ -90,3 +93,29 @@ def test_rows_are_kept_apart_once_and_released(store: OnlineStore) -> None:
     assert [(row.entities, row.at_ms, row.packed) for row in rows] == [(("v",), 1, b"\xff"), (("u",), 2, b"\xff"), (("u",), 3, b"\xfe")]
     store.release([rows[1].id, "unknown"])
     assert store.quarantined() == [rows[0], rows[2]]
+
+
+def test_the_command_lists_shows_and_clears(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/rows.db"
+    monkeypatch.setenv("EVERLONG_STORE_URL", url)
+    monkeypatch.setenv("EVERLONG_DATA_DIR", str(tmp_path))
+    row = Quarantined("user_category", ("u", "c"), "it was damaged", 7, "partial", (0, 1, 2, 3), 5, b"\xff\x00")
+    store = SqliteStore(tmp_path / "rows.db")
+    store.quarantine([row])
+    store.close()
+
+    def run(*arguments: str) -> dict:
+        done = CliRunner().invoke(make_app(), ["quarantine", *arguments, "--json"], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return json.loads(done.stdout)
+
+    [listed] = run("list")["rows"]
+    assert (listed["id"], listed["entities"], listed["rebuilt"], listed["bytes"]) == (row.id, ["u", "c"], "partial", 2)
+    assert run("show", row.id) == listed | {"packed": "/wA="}
+    for command in (["list"], ["show", row.id]):
+        shown = CliRunner().invoke(make_app(), ["quarantine", *command], catch_exceptions=False)
+        assert row.id in shown.stdout
+    assert run("clear") == {"cleared": 1}
+    assert run("list") == {"total": 0, "rows": []}
+    with pytest.raises(LookupError, match="quarantine list"):
+        CliRunner().invoke(make_app(), ["quarantine", "show", row.id], catch_exceptions=False)

@@ -57,6 +57,9 @@ class Target(NamedTuple):
     near: Callable[[list[bytes]], st.SearchStrategy[bytes]]
     check: Callable[[bytes], object]
 
+    def __repr__(self) -> str:
+        return self.name
+
 
 class Record(NamedTuple):
     value: bytes
