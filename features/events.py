@@ -82,7 +82,11 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An item of the catalogue as it stands at `ts`. Key: item id. `deleted` takes it out of retrieval."""
+    """An item of the catalogue as it stands at `ts`. Key: item id. `deleted` takes it out of retrieval.
+
+    `inferred`: known from clicks and orders alone. A state that describes the item beats it, whatever their times
+    (features.item_states).
+    """
 
     item_id: Id
     category_id: Id
@@ -93,6 +97,7 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     image_embedding: Vector | None = None
     text_embedding: Vector | None = None
     deleted: bool = False
+    inferred: bool = False
     v: Int32 = 1
 
 

@@ -8,7 +8,11 @@ from features.events import Milliseconds
 
 
 class ItemRow(msgspec.Struct, array_like=True, frozen=True):
-    """View `item`. `vector` is little-endian float32 (d,), `code` uint8 (P,): both of `generation`."""
+    """View `item`: the state that counts (features.item_states), and what a bundle makes of it.
+
+    `vector` is little-endian float32 (d,), `code` uint8 (P,): both of `generation`. `image` and `text` are the given embeddings,
+    little-endian float32, empty where there are none. Of a deleted item only `ts` is kept.
+    """
 
     version: int = 1
     category: str = ""
@@ -19,6 +23,10 @@ class ItemRow(msgspec.Struct, array_like=True, frozen=True):
     generation: str = ""
     ts: int = 0
     deleted: bool = False
+    attributes: dict[str, str] = {}
+    image: bytes = b""
+    text: bytes = b""
+    inferred: bool = False
 
 
 class QueryRow(msgspec.Struct, array_like=True, frozen=True):

@@ -54,9 +54,12 @@ def _candidates(row: CandidatesRow) -> str | None:
 
 
 def _item(row: ItemRow) -> str | None:
-    if len(row.vector) % 4:
-        return f"{len(row.vector)} bytes are no vector"
-    return _finite(row.vector) if isfinite(row.price) else "its price is not finite"
+    for packed in (row.vector, row.image, row.text):
+        if len(packed) % 4:
+            return f"{len(packed)} bytes are no vector"
+        if (fault := _finite(packed)) is not None:
+            return fault
+    return None if isfinite(row.price) else "its price is not finite"
 
 
 _name, _identity = attrgetter("category"), attrgetter("ts", "id")

@@ -139,6 +139,9 @@ class CatalogueMetrics(WorkerMetrics):
         super().__init__(registry)
         registry = self.registry
         self.events = _events(registry, (Topic.ITEMS,), ("applied",))
+        self.items_outdated = Counter(
+            "everlong_item_states_outdated", "Item events whose state another one of the same item outweighs", registry=registry
+        )
         self.dead_letters = _dead_letters(registry)
         self.bundle_generation = _bundle_generation(registry)
         self.codes_generation = _codes_generation(registry)

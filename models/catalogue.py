@@ -1,25 +1,29 @@
 """Which items there are at a moment, from what describes them and from the events that touch them."""
 
 from collections.abc import Iterable, Mapping
-from operator import attrgetter
 
 from features.events import Item
 from features.history import Deeds
+from features.item_states import newest, winner
 
 
 def alive(states: Iterable[Item]) -> list[Item]:
-    """The newest state of each item, ascending by id, without those that it says are deleted. Of one time the last given is the newest."""
-    newest = {item.item_id: item for item in sorted(states, key=attrgetter("ts"))}
-    return [item for _, item in sorted(newest.items()) if not item.deleted]
+    """The state of each item that counts (features.item_states), ascending by id, without deleted items."""
+    return [item for _, item in sorted(newest(states).items()) if not item.deleted]
 
 
 def known_at(states: Iterable[Item], cut_ms: int) -> list[Item]:
     """One state of each item: its newest from before `cut_ms`, else its first (then it is new after the cut)."""
-    known: dict[str, Item] = {}
-    for item in sorted(states, key=attrgetter("ts")):
-        if item.ts < cut_ms or item.item_id not in known:
-            known[item.item_id] = item
-    return list(known.values())
+    before: list[Item] = []
+    first: dict[str, Item] = {}
+    for item in states:
+        if item.ts < cut_ms:
+            before.append(item)
+            continue
+        known = first.get(item.item_id)
+        if known is None or item.ts < known.ts or (item.ts == known.ts and winner(known, item) is item):
+            first[item.item_id] = item
+    return list((first | newest(before)).values())
 
 
 def catalogue_of(states: Iterable[Item], done: Mapping[str, Deeds]) -> list[Item]:
@@ -30,7 +34,7 @@ def catalogue_of(states: Iterable[Item], done: Mapping[str, Deeds]) -> list[Item
     for deed in done.values():
         for event in deed.events:
             if event.item not in described and (event.item not in told or event.ts > told[event.item].ts):
-                told[event.item] = Item(item_id=event.item, category_id=event.category, title="", ts=event.ts)
+                told[event.item] = Item(item_id=event.item, category_id=event.category, title="", ts=event.ts, inferred=True)
     return alive([*states, *told.values()])
 
 

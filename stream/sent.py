@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from time import time
 
 SENT_HEADER = "sent_ms"
+AGAIN_HEADER: tuple[str, bytes] = ("again", b"1")  # of an item's state that a catalogue worker published again
 LONGEST = 16  # digits; a header of thousands would be a number that int() refuses
 LATEST_MS = 2**52
 

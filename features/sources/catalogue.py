@@ -31,7 +31,9 @@ def items_of(events: Iterable[Event]) -> list[Item]:
         for item, category in touched:
             first[item] = min(first.get(item, (event.ts, category)), (event.ts, category))
     return [
-        Item(item_id=item, category_id=category, title="", ts=ts) for item, (ts, category) in sorted(first.items()) if item not in described
+        Item(item_id=item, category_id=category, title="", ts=ts, inferred=True)
+        for item, (ts, category) in sorted(first.items())
+        if item not in described
     ]
 
 

@@ -226,4 +226,6 @@ def items(chunks: Iterable[pa.Table]) -> dict[str, Item]:
         for row in rows.group_by("item", use_threads=False).aggregate(wanted).to_pylist():
             ts, category, title = found.get(row["item"], (row["ts_first"], row["category_first"], ""))
             found[row["item"]] = (ts, category, max(title, row["text_max"][:512]))
-    return {item: Item(item_id=item, category_id=category, title=title, ts=ts) for item, (ts, category, title) in found.items()}
+    return {
+        item: Item(item_id=item, category_id=category, title=title, ts=ts, inferred=True) for item, (ts, category, title) in found.items()
+    }

@@ -11,6 +11,7 @@ import msgspec
 from kafka import TopicPartition
 from msgspec.structs import replace
 
+from features.events import Item, encode, key_of
 from infra.clock import wall_ms
 from infra.metrics import CatalogueMetrics
 from infra.settings import Settings
@@ -24,6 +25,7 @@ from stream.codes.book_tail import Codebooks
 from stream.dead_letters import outgoing
 from stream.messages import DeadLetter, ItemCode
 from stream.outbound import Outgoing
+from stream.sent import AGAIN_HEADER
 from stream.serving.swapper import Swapper
 from stream.steps import Steps
 from stream.topics import CODEBOOKS, ITEM_CODES, ITEMS
@@ -78,9 +80,10 @@ class CatalogueWorker:
     def _recommender(self) -> Recommender:
         return cast(Recommender, self._swapper.current)
 
-    async def _publish(self, codes: Sequence[tuple[str, ItemCode | None]], dead: Sequence[DeadLetter] = ()) -> None:
-        topic = self._frame.topic(ITEM_CODES)
+    async def _publish(self, codes: Sequence[tuple[str, ItemCode | None]], again: Sequence[Item], dead: Sequence[DeadLetter] = ()) -> None:
+        topic, items = self._frame.topic(ITEM_CODES), self._frame.topic(ITEMS)
         records = [Outgoing(topic, item.encode(), None if code is None else msgspec.json.encode(code)) for item, code in codes]
+        records += [Outgoing(items, key_of(item), encode(item), item.ts, [AGAIN_HEADER]) for item in again]
         await self._frame.publish(records + [outgoing(letter, self._settings.topic_prefix) for letter in dead])
 
     async def _handle(self, records: list[Any], steps: Steps) -> None:
@@ -88,8 +91,9 @@ class CatalogueWorker:
         async with self._one_at_a_time:
             outcome = await asyncio.to_thread(self._catalogue.process, records, steps)
             with steps("publish"):
-                await self._publish(outcome.codes, outcome.dead)
+                await self._publish(outcome.codes, outcome.again, outcome.dead)
         count(metrics.events, lambda name: {"topic": "items", "outcome": name}, {"applied": outcome.counts["applied"]})
+        metrics.items_outdated.inc(outcome.outdated)
         count(metrics.dead_letters, lambda name: {"reason": name}, Counter(letter.reason for letter in outcome.dead))
 
     async def _follow_bundle(self, steps: Steps) -> None:
@@ -108,7 +112,7 @@ class CatalogueWorker:
                 async with self._one_at_a_time:
                     outcome = await asyncio.to_thread(self._catalogue.process, records, steps)
                     with steps("publish"):
-                        await self._publish([(item, code and replace(code, sent_ms=0)) for item, code in outcome.codes])
+                        await self._publish([(item, code and replace(code, sent_ms=0)) for item, code in outcome.codes], outcome.again)
             self._encoded = generation
             log.info("the catalogue is encoded under bundle %s", generation)
 

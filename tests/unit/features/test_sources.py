@@ -118,9 +118,9 @@ def test_taobao_as_published(tmp_path: Path, suffix: str) -> None:
     ]  # fmt: skip
     assert [event.kind for event in events if isinstance(event, Click)] == ["click", "cart", "favourite"]
     assert sources.items_of(events) == [
-        Item(item_id="2268318", category_id="2520377", title="", ts=1511544070000),
-        Item(item_id="98", category_id="7", title="", ts=1511544072000),
-        Item(item_id="99", category_id="2520377", title="", ts=1511544070000),
+        Item(item_id="2268318", category_id="2520377", title="", ts=1511544070000, inferred=True),
+        Item(item_id="98", category_id="7", title="", ts=1511544072000, inferred=True),
+        Item(item_id="99", category_id="2520377", title="", ts=1511544070000, inferred=True),
     ]
     assert sources.read_items(path) == sources.items_of(events)
 

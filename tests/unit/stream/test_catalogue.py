@@ -4,14 +4,18 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from features.codec import unpack
 from features.events import Item, encode
+from features.item_states import bare, newest, state_of
 from features.outcomes import ItemRow
 from features.store import Key, StoreUnavailable, Version
 from features.store.memory import MemoryStore
 from models.recommender import Recommender
 from stream.catalogue import Catalogue
+from stream.sent import AGAIN_HEADER
 from tests.tiny_bundle import quickly_trained
 
 NOW = 1_700_000_000_000
@@ -79,7 +83,7 @@ def test_an_item_becomes_a_row_and_a_code_of_the_bundle(catalogue, store, recomm
     assert row.code == code.code == recommender.item_codes(vector).tobytes()
     assert version == Version(0, 8)
     assert (name, code.item_id, code.category_id, code.ts, code.sent_ms) == ("new", "new", "c1", NOW - 5, 1_699_999_999_000)
-    assert (outcome.dead, outcome.counts) == ([], {"applied": 1, "dead": 0})
+    assert (outcome.dead, outcome.again, outcome.counts) == ([], [], {"applied": 1, "dead": 0})
 
 
 def test_what_is_no_item_becomes_a_dead_letter_and_the_counts_add_up(catalogue, store):
@@ -124,36 +128,119 @@ def test_a_tombstone_whose_key_can_be_no_items_id_is_a_dead_letter(catalogue, ke
     assert outcome.counts == {"applied": 1, "dead": 1}
 
 
-def test_of_several_records_of_an_item_the_last_offset_counts(catalogue, store):
+def test_of_several_records_of_an_item_the_newest_by_ts_counts_and_is_published_again_where_it_is_not_the_last(catalogue, store):
     batch = [
-        record(0, item("a", title="first")),
+        record(0, item("a", title="newest")),
         record(1, item("b")),
-        record(2, item("a", title="second", ts=NOW - 9)),
+        record(2, item("a", title="older", ts=NOW - 9)),
         Record(3, b"b", None),
-        Record(4, b"c", None),
+        Record(4, b"c", None, timestamp=NOW - 7),
         record(5, item("c", title="back")),
+        Record(6, b"d", None),
+        record(7, item("d", title="older")),
     ]
     outcome = catalogue.process(batch)
-    assert outcome.counts == {"applied": 6, "dead": 0}
-    assert {name: code is None for name, code in outcome.codes} == {"a": False, "b": True, "c": False}
-    assert len(outcome.codes) == 3
-    assert [row_of(store, name)[0].title for name in "abc"] == ["second", "", "back"]
-    assert [row_of(store, name)[1].clicks for name in "abc"] == [3, 4, 6]
+    assert (outcome.counts, outcome.outdated) == ({"applied": 8, "dead": 0}, 4)
+    assert {name: code is None for name, code in outcome.codes} == {"a": False, "b": True, "c": False, "d": True}
+    assert [row_of(store, name)[0].title for name in "abcd"] == ["newest", "", "back", ""]
+    assert [row_of(store, name)[1].clicks for name in "abcd"] == [3, 4, 6, 8]
+    assert [(again.item_id, again.title, again.deleted, again.ts) for again in outcome.again] == [
+        ("a", "newest", False, NOW - 5), ("d", "", True, NOW),
+    ]  # fmt: skip
 
 
-def test_a_record_older_than_the_row_is_refused_and_not_published(catalogue, store):
-    catalogue.process([record(9, item("a", title="newer"))])
-    outcome = catalogue.process([record(3, item("a", title="older")), record(4, item("b"))])
-    assert [name for name, _ in outcome.codes] == ["b"]
-    assert outcome.counts == {"applied": 2, "dead": 0}
-    assert row_of(store, "a")[0].title == "newer"
-    assert catalogue.process([record(9, item("a", title="newer"))]).codes[0][0] == "a"  # the same again is harmless
+FULL = {"attributes": {"brand": "fleet", "in_stock": "false"}, "price": 59.9, "text_embedding": [0.1, 0.2]}
 
 
-def test_topics_made_anew_start_again_under_the_next_epoch(store, recommender):
-    Catalogue(store, lambda: recommender, lambda: NOW, epoch=1).process([record(90, item(title="before"))])
-    Catalogue(store, lambda: recommender, lambda: NOW, epoch=2).process([record(0, item(title="after"))])
-    assert row_of(store, "new")[0].title == "after"
+@pytest.mark.fault(
+    "an older state of an item arrives after a newer one, or after its deletion", "the newer state stays in rows, index and topic"
+)
+@pytest.mark.parametrize("now", [item(title="new title", **FULL), item(deleted=True)])
+@pytest.mark.parametrize("late", [item(title="last week", ts=NOW - 10**8), item(title="", ts=NOW, inferred=True)])
+def test_an_outdated_state_changes_nothing_and_the_one_that_counts_is_published_again(catalogue, store, now, late):
+    [(_, before)] = catalogue.process([record(0, now)]).codes
+    row, _ = row_of(store, "new")
+    outcome = catalogue.process([record(1, late)])
+    assert row_of(store, "new") == (row, Version(0, 2))
+    assert outcome.codes == [("new", before)]
+    assert (outcome.counts, outcome.outdated) == ({"applied": 1, "dead": 0}, 1)
+    [again] = outcome.again
+    assert (again.deleted, again.ts, state_of(again)) == (now.deleted, now.ts, state_of(now))
+    repeated = catalogue.process([record(2, again, headers=(AGAIN_HEADER,))])
+    assert (repeated.again, repeated.counts, repeated.outdated) == ([], {"applied": 0, "dead": 0, "again": 1}, 0)
+    assert row_of(store, "new") == (row, Version(0, 3))
+    if not now.deleted:
+        assert (again, before.available) == (now, False)
+
+
+def test_a_deletion_without_a_value_takes_place_at_its_record_s_time(catalogue, store):
+    catalogue.process([record(0, item(ts=NOW - 5))])
+    assert catalogue.process([Record(1, b"new", None, timestamp=NOW - 6)]).again == [item(ts=NOW - 5)]
+    assert not row_of(store, "new")[0].deleted
+    [letter] = catalogue.process([Record(2, b"new", None, timestamp=NOW + 10**9)]).dead
+    assert (letter.reason, letter.value) == ("future", None)
+    assert catalogue.process([Record(3, b"new", None, timestamp=-1)]).dead[0].reason == "beyond_retention"
+    assert not row_of(store, "new")[0].deleted
+    catalogue.process([Record(4, b"new", None, timestamp=NOW)])
+    assert row_of(store, "new")[0].deleted
+
+
+STATES = st.builds(
+    item,
+    st.sampled_from("ab"),
+    title=st.sampled_from(["red thing", "blue thing"]),
+    ts=st.integers(NOW - 3, NOW),
+    price=st.sampled_from([1.0, 2.0]),
+    deleted=st.booleans(),
+    inferred=st.booleans(),
+)
+
+
+@pytest.mark.fault(
+    "item events in any order, in any batches, repeated and delivered again", "rows, codes and the compacted topic end the same"
+)
+@settings(max_examples=30)
+@given(st.lists(STATES, min_size=1, max_size=6), st.data())
+def test_rows_codes_and_the_compacted_topic_are_functions_of_the_set_of_states(recommender, states, data):
+    expected = newest(states)
+    store = MemoryStore()
+    log = list(data.draw(st.permutations(states * 2)))
+    epoch, at, codes = 0, 0, {}
+    while at < len(log):
+        if data.draw(st.integers(0, 5)) == 0:  # a worker of another epoch reads topics made anew, which hold what is left
+            epoch, log, at = epoch + 1, log[at:], 0
+        catalogue = Catalogue(store, lambda: recommender, lambda: NOW, epoch=epoch)
+        first = max(0, at - data.draw(st.integers(0, 2)))  # some are delivered again
+        size = data.draw(st.integers(1, 4))
+        outcome = catalogue.process([record(offset, log[offset]) for offset in range(first, min(len(log), at + size))])
+        codes.update(outcome.codes)
+        log.extend(outcome.again)
+        at = min(len(log), at + size)
+        assert len(log) <= 12 * len(states)  # publishing again comes to an end
+    compacted = {state.item_id: state for state in log}
+    for name, state in expected.items():
+        assert bare(row_of(store, name)[0]) == state_of(state)
+        assert (codes[name] is None) == state.deleted
+        if not state.deleted:
+            assert codes[name].vector == row_of(store, name)[0].vector
+            vector = np.frombuffer(codes[name].vector, "<f4")
+            np.testing.assert_allclose(vector, recommender.item_vectors([state])[0], atol=1e-6)  # sizes of batches differ
+            assert (codes[name].price, codes[name].ts) == (state.price, state.ts)
+    assert {name: state_of(state) for name, state in compacted.items()}.items() <= {n: state_of(s) for n, s in expected.items()}.items()
+
+
+def test_a_new_bundle_encodes_the_states_that_count_and_older_records_bring_none_back(store, recommender):
+    current = [recommender]
+    catalogue = Catalogue(store, lambda: current[0], lambda: NOW)
+    log = [record(0, item(title="old", ts=NOW - 9)), record(1, item(title="new")), record(2, item("gone")), Record(3, b"gone", None)]
+    catalogue.process(log)
+    current[0] = Recommender(quickly_trained(2))
+    for again in log:  # each record a batch of its own
+        outcome = catalogue.process([again])
+        assert outcome.again == []
+    row, version = row_of(store, "new")
+    assert (row.title, row.generation, version) == ("new", current[0].generation, Version(0, 2))
+    assert row_of(store, "gone")[0].deleted
 
 
 @pytest.mark.parametrize("wrong", [[1.0], [1.0] * 5, [], [0.0] * 4, [1e308] * 4, [0.5] * 4096])
@@ -198,3 +285,13 @@ def test_the_bundle_of_the_moment_encodes(store, recommender):
 def test_a_header_of_the_sending_time_is_taken_only_when_it_is_one(catalogue, header, expected):
     outcome = catalogue.process([record(0, item(), headers=(("other", b"7"), ("sent_ms", header)))])
     assert outcome.codes[0][1].sent_ms == expected
+
+
+@pytest.mark.fault("a damaged item row in the store", "it is kept apart and made again from the topic")
+def test_a_damaged_item_row_is_kept_apart_and_is_made_again(catalogue, store):
+    catalogue.process([record(0, item())])
+    [whole] = store.read([Key("item", ("new",))])
+    store.write([(Key("item", ("new",)), whole._replace(packed=b"\xff" * 50))])
+    assert [name for name, _ in catalogue.process([record(1, item())]).codes] == ["new"]
+    assert row_of(store, "new")[0].title == "red thing"
+    assert [(kept.view, kept.entities) for kept in store.quarantined()] == [("item", ("new",))]

@@ -1,0 +1,107 @@
+"""Which state of an item counts: a function of the set of its item events, the same in serving and in training.
+
+The newest `ts` wins. Of one `ts` a deletion wins, then the greater bytes, so that no order of arrival matters. A described state beats
+one that is only inferred from clicks and orders, whatever their times: a log without a catalogue never overwrites a catalogue.
+
+A state is an ItemRow without vector and code. A deletion is a state with a time and nothing else.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import msgspec
+import numpy as np
+
+from features.codec import pack
+from features.events import Item
+from features.outcomes import ItemRow
+
+UNKNOWN_CATEGORY = "unknown"
+State = TypeVar("State", Item, ItemRow)
+
+
+def state_of(item: Item) -> ItemRow:
+    """The state that an item event describes."""
+    if item.deleted:
+        return ItemRow(deleted=True, ts=item.ts)
+    return ItemRow(
+        category=item.category_id,
+        title=item.title,
+        price=item.price + 0.0,
+        ts=item.ts,
+        attributes=dict(sorted(item.attributes.items())),
+        image=packed_embedding(item.image_embedding),
+        text=packed_embedding(item.text_embedding),
+        inferred=item.inferred,
+    )
+
+
+def bare(row: ItemRow) -> ItemRow:
+    """The state that a row of the store holds."""
+    return msgspec.structs.replace(row, vector=b"", code=b"", generation="")
+
+
+def item_of(item_id: str, state: ItemRow) -> Item:
+    """The item event that describes a state: `state_of` gives the state again."""
+    if state.deleted:
+        return Item(item_id=item_id, category_id=UNKNOWN_CATEGORY, title="", ts=state.ts, deleted=True)
+    return Item(
+        item_id=item_id,
+        category_id=state.category,
+        title=state.title,
+        ts=state.ts,
+        attributes=state.attributes,
+        price=state.price,
+        image_embedding=_numbers(state.image),
+        text_embedding=_numbers(state.text),
+        inferred=state.inferred,
+    )
+
+
+def winner(one: State, other: State) -> State:
+    """The one of two states of an item that counts; of equal ones the first."""
+    rank, others = _rank(one), _rank(other)
+    if rank != others:
+        return one if rank > others else other
+    return one if same(one, other) or _content(one) > _content(other) else other
+
+
+def same(one: State, other: State) -> bool:
+    """Whether two states of an item are equal, embeddings as float32."""
+    return one is other or (_rank(one) == _rank(other) and _content(one) == _content(other))
+
+
+def newest(states: Iterable[Item]) -> dict[str, Item]:
+    """The state of each item that counts, by item id."""
+    found: dict[str, Item] = {}
+    for state in states:
+        known = found.get(state.item_id)
+        found[state.item_id] = state if known is None else winner(known, state)
+    return found
+
+
+def packed_embedding(vector: Sequence[float] | None) -> bytes:
+    """A given embedding as little-endian float32; empty where there is none, or none that float32 can keep, or only zeros."""
+    if not vector:
+        return b""
+    with np.errstate(over="ignore"):
+        kept = np.asarray(vector, np.float64).astype("<f4") + np.float32(0)  # without negative zeros
+    return kept.tobytes() if np.isfinite(kept).all() and kept.any() else b""
+
+
+def _rank(state: Item | ItemRow) -> tuple[bool, int, bool]:
+    return not state.inferred or state.deleted, state.ts, state.deleted
+
+
+def _content(state: Item | ItemRow) -> bytes:
+    return pack(state_of(state) if isinstance(state, Item) else bare(state))
+
+
+def _numbers(packed: bytes) -> list[float] | None:
+    """The numbers of an embedding, each with the fewest digits that give the same float32: so an event of them is short."""
+    return [_short(str(number)) for number in np.frombuffer(packed, "<f4")] if packed else None
+
+
+def _short(digits: str) -> float:
+    number = float(digits)
+    return int(number) if number.is_integer() and abs(number) < 1e9 else number
