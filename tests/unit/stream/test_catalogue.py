@@ -199,7 +199,7 @@ STATES = st.builds(
 @pytest.mark.fault(
     "item events in any order, in any batches, repeated and delivered again", "rows, codes and the compacted topic end the same"
 )
-@settings(max_examples=30)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(STATES, min_size=1, max_size=6), st.data())
 def test_rows_codes_and_the_compacted_topic_are_functions_of_the_set_of_states(recommender, states, data):
     expected = newest(states)
