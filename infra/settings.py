@@ -73,6 +73,9 @@ class Settings(ApiSettings):
     epoch: int = Field(
         0, ge=0, description="Raise by one after topics were made anew (their offsets start again): rows then take writes again."
     )
+    rows_from_epoch: int = Field(
+        0, ge=0, description="Rows of an older epoch start from nothing. Set it to EVERLONG_EPOCH when all events are sent again."
+    )
     session_timeout_s: Seconds = Field(
         10.0, description="Seconds until a worker that went silent loses its partitions: the time of a take-over."
     )
@@ -172,6 +175,8 @@ class Settings(ApiSettings):
             )
         if self.kafka_security_protocol != "PLAINTEXT" and self.kafka_bootstrap is None:
             raise ValueError(f"{PREFIX}KAFKA_SECURITY_PROTOCOL is set, {PREFIX}KAFKA_BOOTSTRAP is not: the embedded broker is plain text")
+        if self.rows_from_epoch > self.epoch:
+            raise ValueError(f"{PREFIX}ROWS_FROM_EPOCH must not be above {PREFIX}EPOCH: raise both together")
         if self.heartbeat_s * 3 > self.session_timeout_s:
             raise ValueError(f"{PREFIX}HEARTBEAT_S must be at most a third of {PREFIX}SESSION_TIMEOUT_S: lower it or raise that")
         return self

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from infra.repeats import Repeats
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
@@ -170,12 +172,13 @@ class LineFormatter(logging.Formatter):
 
 
 def show_logs(level: str) -> None:
-    """Log lines of this process go to stderr; those of libraries from WARNING on, from INFO on where DEBUG is asked for.
+    """Log lines of this process go to stderr, few of a kind a minute; those of libraries from WARNING on, with DEBUG from INFO on.
 
     Never their DEBUG: the Kafka clients then log their configuration and the bytes that they send, the password among them.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    handler.addFilter(Repeats())
     logging.basicConfig(level=level, handlers=[handler])
     least = logging.INFO if level == "DEBUG" else max(logging.WARNING, logging.getLevelName(level))
     for library in CHATTY:

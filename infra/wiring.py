@@ -7,10 +7,12 @@ from features.store import Key, OnlineStore, StoreUnavailable
 from features.store.opening import open_store
 from features.table import USER
 from infra.settings import Settings
+from stream.admin import wait_for_broker
 from stream.connection import Connection
 
 log = logging.getLogger(__name__)
 
+ASKED_S = 5.0  # how long a command waits for a broker
 PROBE = Key(USER.name, ("-",))  # reading any row, there or not, shows that the store answers
 
 
@@ -38,6 +40,19 @@ def connection(settings: Settings) -> Connection:
         ssl_certfile=_text(settings.kafka_ssl_certfile),
         ssl_keyfile=_text(settings.kafka_ssl_keyfile),
     )
+
+
+def reached(settings: Settings) -> Connection:
+    """The same for a command: returns when a broker answers.
+
+    Raises:
+        NothingNamed: no broker is named.
+        BrokerUnavailable: none answered within ASKED_S.
+        BrokerRefused: it does not let us in.
+    """
+    found = connection(settings)
+    wait_for_broker(found, ASKED_S)
+    return found
 
 
 def open_online_store(settings: Settings, wait_s: float = 0.0, create: bool = True) -> OnlineStore:

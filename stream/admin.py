@@ -1,17 +1,16 @@
 """Making the topics, and waiting for a broker. Blocking calls, for commands and tests, not for workers."""
 
-import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
-from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
-from stream.connection import Connection
+from stream.access import NotAuthorized, authorized, described, greet
+from stream.connection import BrokerRefused, Connection
+from stream.promised import Standing, settings
 from stream.topics import ALL, BEHAVIOUR, TopicSpec, prefixed
-
-TOMBSTONES_MS = 100 * 365 * 86_400_000  # not the largest number: Kafka adds it to the clock
 
 
 class BrokerUnavailable(Exception):
@@ -42,19 +41,23 @@ def wait_for_broker(connection: Connection, timeout_s: float) -> None:
     """Return as soon as a broker answers.
 
     Raises:
-        BrokerUnavailable: none did within `timeout_s`.
+        BrokerRefused: one refused us, twice within a second.
+        BrokerUnavailable: none answered within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
+    refused = False
     while True:
         try:
-            if not _any_listens(connection):
-                raise OSError("no port is open")
-            with _admin(connection, max(0.5, min(5.0, deadline - time.monotonic()))) as admin:
-                admin.list_topics()
+            greet(connection)
             return
-        except (KafkaError, OSError) as error:
+        except BrokerRefused:
+            if refused:
+                raise
+            refused = True
+            time.sleep(0.4)  # a broker that is starting may not know its users yet
+        except OSError as error:
             if time.monotonic() >= deadline:
-                raise BrokerUnavailable(connection, timeout_s, repr(error)) from error
+                raise BrokerUnavailable(connection, timeout_s, str(error)) from error
         time.sleep(0.1)
 
 
@@ -66,18 +69,58 @@ def create_topics(connection: Connection, prefix: str, partitions: int, replicat
     Raises:
         TopicsDisagree: behaviour topics that exist have another number of partitions.
         BrokerUnavailable: no broker answered within 30 s.
+        BrokerRefused: we are not let in, or may not describe or create one of them.
     """
     wait_for_broker(connection, 30)
     with _admin(connection, 30) as admin:
-        existing = _partitions(admin, [prefixed(prefix, topic) for topic in topics])
+        existing = _partitions(connection, admin, [prefixed(prefix, topic) for topic in topics])
         behaviour = {name: count for topic in BEHAVIOUR if (count := existing.get(name := prefixed(prefix, topic))) is not None}
         if any(count != partitions for count in behaviour.values()):
             raise TopicsDisagree(behaviour, partitions)
         missing = [topic for topic in topics if prefixed(prefix, topic) not in existing]
         for topic in missing:
-            _create(admin, topic, prefixed(prefix, topic), topic.partitions or partitions, replication)
+            with authorized(connection, f"create topic {prefixed(prefix, topic)}"):
+                _create(admin, topic, prefixed(prefix, topic), topic.partitions or partitions, replication)
         _wait_until_there(admin, [prefixed(prefix, topic) for topic in missing])
     return [prefixed(prefix, topic) for topic in missing]
+
+
+def standings(connection: Connection, names: Sequence[str]) -> list[Standing]:
+    """How the broker has those of the topics that exist.
+
+    Raises:
+        BrokerUnavailable, BrokerRefused: as of `create_topics`.
+    """
+    wait_for_broker(connection, 30)
+    with _admin(connection, 30) as admin:
+        found = described(connection, admin, names)
+        wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names if name in found]
+        shown = admin.describe_configs(wanted, config_filter="all").get("topic", {}) if wanted else {}
+    return [
+        Standing(
+            resource.name,
+            len(topic["partitions"]),
+            min(len(partition["replica_nodes"]) for partition in topic["partitions"]),
+            {name: config["value"] for name, config in shown.get(resource.name, {}).items() if config["value"] is not None},
+        )
+        for resource in wanted
+        for topic in [found[resource.name]]
+    ]
+
+
+def alter_topic(connection: Connection, name: str, wanted: dict[str, str]) -> None:
+    """Set these settings of a topic, and leave the others.
+
+    Raises:
+        NotAuthorized: we may not.
+        ValueError: the broker refuses them.
+    """
+    with _admin(connection, 30) as admin, authorized(connection, f"alter topic {name}"):
+        answer = admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, wanted)])["topic"][name]
+    if answer != "OK":
+        if "uthoriz" in answer:
+            raise NotAuthorized(f"Kafka does not let us alter topic {name} ({answer}): grant the ACL AlterConfigs, or use kafka-configs.sh")
+        raise ValueError(f"Kafka did not alter topic {name}: {answer}")
 
 
 def count_partitions(connection: Connection, name: str) -> int:
@@ -85,10 +128,11 @@ def count_partitions(connection: Connection, name: str) -> int:
 
     Raises:
         KeyError: there is no such topic.
+        NotAuthorized: we may not know.
         KafkaError: no broker answered.
     """
     with _admin(connection, 30) as admin:
-        return _partitions(admin, [name])[name]
+        return _partitions(connection, admin, [name])[name]
 
 
 @contextmanager
@@ -101,30 +145,14 @@ def _admin(connection: Connection, timeout_s: float) -> Iterator[KafkaAdminClien
         client.close()
 
 
-def _any_listens(connection: Connection) -> bool:
-    """Whether any of the brokers' ports is open: asked first, as Kafka's client waits long and complains loudly."""
-    for server in connection.servers:
-        host, _, port = server.rpartition(":")
-        with suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), 1):
-            return True
-    return False
-
-
-def _partitions(admin: KafkaAdminClient, names: list[str]) -> dict[str, int]:
-    there = set(admin.list_topics())
-    return {topic["name"]: len(topic["partitions"]) for topic in admin.describe_topics([name for name in names if name in there] or [])}
-
-
-def _settings(topic: TopicSpec) -> dict[str, str]:
-    if topic.compacted:  # a deletion must be read by whoever starts later, with a bundle that still holds the item
-        return {"cleanup.policy": "compact", "delete.retention.ms": str(TOMBSTONES_MS)}
-    return {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)}
+def _partitions(connection: Connection, admin: KafkaAdminClient, names: list[str]) -> dict[str, int]:
+    return {name: len(topic["partitions"]) for name, topic in described(connection, admin, names).items()}
 
 
 def _create(admin: KafkaAdminClient, topic: TopicSpec, name: str, partitions: int, replication: int) -> None:
     wanted = {"num_partitions": partitions, "replication_factor": replication}
     try:
-        admin.create_topics({name: {**wanted, "configs": _settings(topic)}})
+        admin.create_topics({name: {**wanted, "configs": settings(topic, replication)}})
     except TopicAlreadyExistsError:
         return  # another process was faster
 

@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
     "stream_buffer_maxsize": 16,  # counts lists, no longer records
     "stream_wait_empty": True,  # finish and commit the list in hand before partitions go
     "stream_publish_on_commit": False,
+    "topic_allow_declare": False,  # stream.admin makes the topics; a worker needs no right to
     "topic_disable_leader": True,  # no <app>-__assignor-__leader topic
     "broker_session_timeout": 10.0,  # default 60: so long the partitions of a killed worker stand still
     "broker_heartbeat_interval": 1.0,  # default 3: so long those of a stopping worker do

@@ -12,6 +12,10 @@ from kafka import KafkaConsumer
 ISOLATION = "read_committed"  # of every consumer: the records of an aborted transaction never happened
 
 
+class BrokerRefused(Exception):
+    """The broker is there and will not go on with us; no retry helps. The sentence says why, and the remedy."""
+
+
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
     """Address of the brokers ("host:port,host:port") and what they ask of a client. Printing it hides the password.
 
@@ -42,13 +46,30 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         """The brokers' addresses, "host:port" each."""
         return [server.strip() for server in self.bootstrap.split(",") if server.strip()]
 
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """The same as (host, port)."""
+        parted = [server.rpartition(":") for server in self.servers]
+        return [(host.strip("[]"), int(port)) for host, _, port in parted]
+
     def ssl_context(self) -> ssl.SSLContext | None:
-        """The TLS context that verifies the brokers and shows our certificate, None where the protocol has no TLS."""
+        """The TLS context that verifies the brokers and shows our certificate, None where the protocol has no TLS.
+
+        Raises:
+            BrokerRefused: a file of certificates or of the key cannot be used.
+        """
         if "SSL" not in self.security_protocol.split("_"):
             return None
-        context = ssl.create_default_context(cafile=self.ssl_cafile)
+        try:
+            context = ssl.create_default_context(cafile=self.ssl_cafile)
+        except OSError as error:
+            raise BrokerRefused(f"EVERLONG_KAFKA_SSL_CAFILE={self.ssl_cafile} holds no certificates: {_why(error)}") from error
         if self.ssl_certfile is not None:
-            context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+            try:
+                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, password=str)  # an encrypted key would ask the terminal
+            except OSError as error:
+                files = f"EVERLONG_KAFKA_SSL_CERTFILE={self.ssl_certfile} and EVERLONG_KAFKA_SSL_KEYFILE={self.ssl_keyfile}"
+                raise BrokerRefused(f"{files} are no certificate with its key, unencrypted and in PEM: {_why(error)}") from error
         return context
 
     def for_kafka_python(self) -> dict[str, Any]:
@@ -91,3 +112,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
             arguments["sasl_plain_username"] = self.sasl_username
             arguments["sasl_plain_password"] = self.sasl_password
         return arguments
+
+
+def _why(error: OSError) -> str:
+    return (getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else error.strerror) or str(error)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 from kafka import KafkaProducer, TopicPartition
 
+from stream.access import authorized, partitions_of
 from stream.connection import Connection
 from stream.messages import DeadLetter, Skipped, decode
 from stream.outbound import Outgoing
@@ -80,10 +81,14 @@ class Wanted(NamedTuple):
 
 
 def read(connection: Connection, topic: str, wanted: Wanted | None = None) -> Iterator[Found]:
-    """The dead letters that `topic` holds now, partition by partition, oldest first. Records that are none are left out."""
+    """The dead letters that `topic` holds now, partition by partition, oldest first. Records that are none are left out.
+
+    Raises:
+        NotAuthorized: we may not read the topic.
+    """
     wanted = wanted or Wanted()
-    with closing(connection.consumer()) as consumer:
-        places = [TopicPartition(topic, partition) for partition in sorted(consumer.partitions_for_topic(topic) or ())]
+    with closing(connection.consumer()) as consumer, authorized(connection, f"read topic {topic}"):
+        places = partitions_of(connection, consumer, topic)
         ends = consumer.end_offsets(places) if places else {}
         for place in places:
             consumer.assign([place])
@@ -104,7 +109,7 @@ def find(connection: Connection, topic: str, place: Place) -> Found:
     """
     with closing(connection.consumer()) as consumer:
         partition = TopicPartition(topic, place.partition)
-        if place.partition in (consumer.partitions_for_topic(topic) or ()):
+        if partition in partitions_of(connection, consumer, topic):
             consumer.assign([partition])
             first, end = consumer.beginning_offsets([partition])[partition], consumer.end_offsets([partition])[partition]
             if first <= place.offset < end:

@@ -47,6 +47,7 @@ class Outcome(NamedTuple):
 class Ingest:
     """Applies batches to the rows of a store. Not thread-safe: one batch at a time. `partitions`: how many each topic has.
 
+    A row of an epoch before `rows_from_epoch` starts from nothing: the log holds all of its events again.
     `era` gives a number that changes whenever partitions may have changed hands: rows cached before are read again. (Offsets do not
     show it: markers of transactions, aborted records and compaction leave gaps too.)
     """
@@ -61,9 +62,10 @@ class Ingest:
         partitions: int = 1,
         era: Callable[[], int] = lambda: 0,
         past: Past | None = None,
+        rows_from_epoch: int = 0,
     ) -> None:
         self._store, self._clock_ms, self._rules, self._partitions = store, clock_ms, rules or TimeRules(), partitions
-        self._cache, self._past = RowCache(store, epoch, cached_events), past or NoPast()
+        self._cache, self._past = RowCache(store, epoch, cached_events, rows_from_epoch), past or NoPast()
         self._era, self._eras = era, dict[int, int]()
 
     def process(self, topic: Topic, records: Sequence[Record], steps: Steps = untimed) -> Outcome:

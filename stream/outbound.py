@@ -89,6 +89,9 @@ class Outbound:
             except BaseException:
                 await producer.stop()
                 raise
+            # Where its sender ends by an error, aiokafka fails this future, and without a transaction there is none.
+            producer._txn_manager._transaction_waiter = waiter = asyncio.get_running_loop().create_future()
+            waiter.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             self._producer = producer
 
     async def ask(self, within_s: float = 3.0) -> None:

@@ -54,11 +54,12 @@ class Damaged(NamedTuple):
 class RowCache:
     """Least recently used users of all partitions of a worker, bounded by the sum of their sizes.
 
-    Users of a partition that another worker has taken over are used no more, so they are the next to go.
+    A row of an epoch before `rows_from_epoch` is taken for none, and so is replaced by the first write. Users of a partition that another
+    worker has taken over are used no more, so they are the next to go.
     """
 
-    def __init__(self, store: OnlineStore, epoch: int, bound: int) -> None:
-        self._store, self._epoch, self._bound = store, epoch, bound
+    def __init__(self, store: OnlineStore, epoch: int, bound: int, rows_from_epoch: int = 0) -> None:
+        self._store, self._epoch, self._bound, self._rows_from_epoch = store, epoch, bound, rows_from_epoch
         self._users: OrderedDict[tuple[int, str], CachedUser] = OrderedDict()
         self._sizes: dict[tuple[int, str], int] = {}
         self._size = 0
@@ -149,7 +150,7 @@ class RowCache:
     def _state(self, kind: type[Row], key: Key, found: Mapping[Key, Stored | None], damaged: list[Damaged]) -> tuple[Row, Version]:
         """A row and its version; the empty row where there is none, or where it cannot be read: then it is `damaged`."""
         stored = found[key]
-        if stored is None:
+        if stored is None or stored.version.epoch < self._rows_from_epoch:
             return kind(), Version(self._epoch)
         version = self._version(stored)
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from stream.access import partitions_of
 from stream.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Tail:
     def _read(self) -> None:
         """Read on from the places until stopped."""
         with closing(self._connection.consumer()) as consumer:
-            partitions = _partitions(consumer, self._topic, self._stopping)
+            partitions = _partitions(self._connection, consumer, self._topic, self._stopping)
             consumer.assign(partitions)
             first = consumer.beginning_offsets(partitions)
             for partition in partitions:
@@ -101,10 +102,10 @@ class Tail:
                     self._caught_up.set()
 
 
-def _partitions(consumer: KafkaConsumer, topic: str, stopping: Event) -> list[TopicPartition]:
+def _partitions(connection: Connection, consumer: KafkaConsumer, topic: str, stopping: Event) -> list[TopicPartition]:
     while not stopping.is_set():
-        if numbers := consumer.partitions_for_topic(topic):
-            return [TopicPartition(topic, number) for number in sorted(numbers)]
+        if found := partitions_of(connection, consumer, topic):
+            return found
         stopping.wait(0.2)
     return []
 
@@ -114,9 +115,10 @@ def ranges(connection: Connection, topic: str) -> dict[int, tuple[int, int]]:
 
     Raises:
         KafkaError: no broker answers.
+        NotAuthorized: we may not read it.
     """
     with closing(connection.consumer()) as consumer:
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        partitions = partitions_of(connection, consumer, topic)
         if not partitions:
             return {}
         first, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)

@@ -72,6 +72,12 @@ end
 return refused
 """
 _SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+COMMANDS = ("hmget", "evalsha", "script|load", "hget", "hset", "client|setname")  # all that a user of an ACL needs
+CLUSTER_ONLY = (  # what only a node of a cluster answers
+    redis.exceptions.ClusterCrossSlotError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.AskError,  # MovedError too
+)
 Answer = TypeVar("Answer")
 
 
@@ -223,6 +229,12 @@ class RedisStore:
             text = "it has no memory left (maxmemory); give it more or set an eviction policy for other keys"
         elif isinstance(error, kinds.AuthenticationError):
             text = "it refused the user name or password"
+        elif isinstance(error, kinds.NoPermissionError):
+            text = f"{text}; docs/access.md lists the commands that its user needs"
+        elif isinstance(error, CLUSTER_ONLY) and not self._cluster:
+            scheme, _, rest = self._place.partition("://")
+            url = f"{scheme}+cluster://{rest.partition('/')[0]}"
+            text = f"it is a node of a cluster: set EVERLONG_STORE_URL to {url}, with user and password if any"
         elif isinstance(error, kinds.TimeoutError):
             text = f"nothing within {self._timeout_s:g} s"
         return StoreUnavailable(f"{self._place}: {text}")

@@ -6,6 +6,8 @@ import typer
 
 from infra.terminal import AsJson, print_json, print_table, print_text, say
 
+DIFFERENT = 3
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands of this module."""
@@ -14,30 +16,38 @@ def add_to(app: typer.Typer) -> None:
     app.command("settings")(show_settings)
 
 
-def topics(as_json: AsJson = False) -> None:
-    """Make the topics that are missing on the broker, and list them all."""
+def topics(
+    check: Annotated[bool, typer.Option("--check", help="Make none; exit with 3 where a topic is missing or differs.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Set what differs, where a setting can be set.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the topics that are missing on the broker, and show how the broker keeps each of them.
+
+    Where a topic is not what our promises need (retention, compaction, copies, partitions), a line on stderr says so, and how to repair it.
+    """
     from infra.local.running import connected
     from infra.settings import load_settings
 
+    if check and repair:
+        raise typer.BadParameter("--check changes nothing: leave out --repair")
     settings = connected(load_settings(), store=False)
     from infra.local.system import make_topics
-    from stream.topics import ALL, prefixed
+    from infra.local.topics import COLUMNS, kept, repaired
+    from infra.wiring import connection
 
-    make_topics(settings)
-    listed = [
-        {
-            "name": prefixed(settings.topic_prefix, topic),
-            "key": topic.key,
-            "partitions": topic.partitions or settings.partitions,
-            "compacted": topic.compacted,
-            "retention_ms": topic.retention_ms,
-        }
-        for topic in ALL
-    ]
+    if not check:
+        make_topics(settings)
+    found = kept(connection(settings), settings)
+    if repair and repaired(connection(settings), found):
+        found = kept(connection(settings), settings)
     if as_json:
-        print_json(listed)
+        print_json([topic.described for topic in found])
     else:
-        print_table("topics", tuple(listed[0]), ([*topic.values()] for topic in listed))
+        print_table("topics", COLUMNS, (topic.cells for topic in found))
+    for line in (line for topic in found for line in topic.complaints):
+        say(line)
+    if check and any(topic.complaints for topic in found):
+        raise typer.Exit(DIFFERENT)
 
 
 def apply(as_json: AsJson = False) -> None:

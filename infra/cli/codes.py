@@ -168,8 +168,8 @@ def _desk() -> "Desk":
     from infra.settings import load_settings
 
     settings = connected(load_settings(), store=False)
-    from infra.wiring import connection
+    from infra.wiring import reached
     from stream.codes.desk import Desk
     from stream.topics import CODEBOOKS, prefixed
 
-    return Desk(connection(settings), prefixed(settings.topic_prefix, CODEBOOKS))
+    return Desk(reached(settings), prefixed(settings.topic_prefix, CODEBOOKS))

@@ -97,10 +97,10 @@ def _topic() -> "tuple[Connection, str, str]":
     from infra.settings import load_settings
 
     settings = connected(load_settings(), store=False)
-    from infra.wiring import connection
+    from infra.wiring import reached
     from stream.topics import DEAD_LETTERS, prefixed
 
-    return connection(settings), prefixed(settings.topic_prefix, DEAD_LETTERS), settings.topic_prefix
+    return reached(settings), prefixed(settings.topic_prefix, DEAD_LETTERS), settings.topic_prefix
 
 
 def _wanted(prefix: str, topic: str | None, reason: str | None, since: float | None) -> "Wanted":

@@ -10,6 +10,7 @@ from infra.terminal import AsJson, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
     from infra.settings import Settings
+    from stream.connection import Connection
     from stream.shop import Shop
 
 Users = Annotated[int, typer.Option(min=1, help="Users of the shop.")]
@@ -57,7 +58,10 @@ def shop(
     from infra.settings import load_settings
 
     settings = connected(load_settings(), store=False)
-    sent = asyncio.run(_publish(settings, simulated, (start_ms, end_ms), rate, seconds, live_only))
+    from infra.wiring import reached
+
+    broker = reached(settings)
+    sent = asyncio.run(_publish(broker, settings, simulated, (start_ms, end_ms), rate, seconds, live_only))
     if as_json:
         print_json(sent)
     else:
@@ -65,14 +69,13 @@ def shop(
 
 
 async def _publish(
-    settings: "Settings", simulated: "Shop", span: tuple[int, int], rate: float, seconds: float, live_only: bool
+    broker: "Connection", settings: "Settings", simulated: "Shop", span: tuple[int, int], rate: float, seconds: float, live_only: bool
 ) -> dict[str, int]:
     from infra.clock import wall_ms
     from infra.local.feed import Feed
-    from infra.wiring import connection
 
     history = simulated.history(*span)
-    async with Feed(connection(settings), settings.topic_prefix) as feed:
+    async with Feed(broker, settings.topic_prefix) as feed:
         if not live_only:
             with progress("catalogue and history") as tell:
                 await feed.send_all([*simulated.catalogue(span[0]), *history], tell)
@@ -123,10 +126,10 @@ def replay(
         from infra.local.replaying import replay_alone
 
         raise typer.Exit(replay_alone(settings, path, pace, products, as_json)) from None
+    from infra import wiring
     from infra.local.replaying import publish_file
-    from infra.wiring import connection
 
-    sent, refused = asyncio.run(publish_file(connection(reached), reached.topic_prefix, path, pace, products))
+    sent, refused = asyncio.run(publish_file(wiring.reached(reached), reached.topic_prefix, path, pace, products))
     if as_json:
         print_json({"sent": sent, "refused_rows": refused})
     else:

@@ -19,6 +19,7 @@ from infra.http.popularity import Popularity
 from infra.metrics import ApiMetrics
 from infra.settings import Settings
 from infra.wiring import PROBE, connection, open_online_store
+from stream.access import greet
 from stream.connection import Connection
 from stream.outbound import Outbound, PublishFailed
 from stream.topics import CANDIDATES, prefixed
@@ -39,6 +40,8 @@ def run(settings: Settings) -> int:
     """
     settings.check_access()
     broker = connection(settings)
+    with suppress(OSError):  # rows are answered without a broker; one that refuses us is a wrong setting
+        greet(broker)
     store = open_online_store(settings, START_S)
     health = Health("store", "broker")
     metrics = ApiMetrics()

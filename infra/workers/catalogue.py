@@ -8,7 +8,6 @@ from contextlib import closing
 from typing import Any, cast
 
 import msgspec
-from kafka import TopicPartition
 from msgspec.structs import replace
 
 from features.events import Item, encode, key_of
@@ -20,6 +19,7 @@ from infra.workers.codes import CodesKeeper
 from infra.workers.frame import Frame, count
 from models.bundle import load
 from models.recommender import Recommender
+from stream.access import partitions_of
 from stream.catalogue import Catalogue
 from stream.codes.book_tail import Codebooks
 from stream.dead_letters import outgoing
@@ -120,8 +120,7 @@ class CatalogueWorker:
         """All records of topic `items` up to its end now, in lists of one partition."""
         frame = self._frame
         with closing(frame.connection.consumer()) as consumer:
-            numbers = consumer.partitions_for_topic(frame.topic(ITEMS)) or set()
-            partitions = [TopicPartition(frame.topic(ITEMS), number) for number in sorted(numbers)]
+            partitions = partitions_of(frame.connection, consumer, frame.topic(ITEMS))
             ends = consumer.end_offsets(partitions) if partitions else {}
             for partition, end in ends.items():
                 consumer.assign([partition])

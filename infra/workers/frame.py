@@ -22,6 +22,7 @@ from infra.workers.stopwatch import Stopwatch
 from stream.admin import count_partitions, create_topics, wait_for_broker
 from stream.agents import Backoff, batch_agent
 from stream.app import make_app, run
+from stream.grants import GRANTS
 from stream.outbound import Outbound, Outgoing, PublishFailed, Unsendable
 from stream.steps import Steps
 from stream.topics import TopicSpec, prefixed
@@ -41,7 +42,7 @@ Task = Callable[[Steps], Awaitable[None]]
 
 
 class Frame(Generic[M]):
-    """One worker process of the role of its metrics. Waits for broker and store, makes topics that are missing."""
+    """One worker process of the role of its metrics. Waits for broker and store, makes those of its topics that are missing."""
 
     def __init__(self, metrics: M, settings: Settings, *conditions: str) -> None:
         signal.signal(signal.SIGTERM, _leave)  # until the app runs: as process 1 of a container nothing else would end it
@@ -53,7 +54,7 @@ class Frame(Generic[M]):
         self.stopping = Event()
         self.connection = connection(settings)
         wait_for_broker(self.connection, START_S)
-        create_topics(self.connection, settings.topic_prefix, settings.partitions, settings.replication)
+        create_topics(self.connection, settings.topic_prefix, settings.partitions, settings.replication, GRANTS[self.role].topics)
         self.health.set_ready("broker")
         self.store = open_online_store(settings, START_S)
         self.health.set_ready("store")
@@ -84,7 +85,8 @@ class Frame(Generic[M]):
             time.sleep(TICK_S)
 
     def topic(self, spec: TopicSpec) -> str:
-        """The broker's name of a topic."""
+        """The broker's name of a topic; the role must have a right to it (stream.grants)."""
+        assert spec in GRANTS[self.role].topics, (self.role, spec)
         return prefixed(self.settings.topic_prefix, spec)
 
     def era(self) -> int:

@@ -33,7 +33,17 @@ def run(settings: Settings) -> int:
     frame = Frame(IngestMetrics(), settings)
     partitions = frame.partitions(CLICKS)  # as many as the others have: create_topics refuses what differs
     past = KafkaPast(frame.connection, settings.topic_prefix, lambda: frame.app.progress.alive(monotonic()))
-    ingest = Ingest(frame.store, wall_ms, settings.time_rules, settings.epoch, settings.cached_events, partitions, frame.era, past)
+    ingest = Ingest(
+        frame.store,
+        wall_ms,
+        settings.time_rules,
+        settings.epoch,
+        settings.cached_events,
+        partitions,
+        frame.era,
+        past,
+        settings.rows_from_epoch,
+    )
     frame.read(BEHAVIOUR, IngestWorker(ingest, frame.publish, frame.metrics, settings.topic_prefix).handle, in_step=True)
     return frame.run()
 

@@ -5,17 +5,17 @@ outage (the store never answers, given up after 1 s), long-outage, hang.
 """
 
 import asyncio
-import logging
 import sys
 
 from features.store import StoreUnavailable
+from infra.terminal import show_logs
 from stream.agents import Backoff, batch_agent
 from stream.app import make_app, run
 from stream.connection import Connection
 
 
 def main():
-    logging.basicConfig(level=logging.WARNING)
+    show_logs("WARNING")
     bootstrap, group, topic, log, behaviour, *stall_after_s = sys.argv[1:]
     app = make_app(
         "test",

@@ -22,6 +22,7 @@ import pytest
 from stream.admin import wait_for_broker
 from stream.connection import Connection
 from tests.beside import SHARED, lacking
+from tests.broker.security import Secured, certificates, security
 
 IMAGE = "apache/kafka:4.1.1"
 SCRIPT = SHARED / "kafka" / "kafka"
@@ -53,6 +54,18 @@ def own_kafka() -> Iterator[OwnKafka]:
     """A broker for this test alone, that it may kill."""
     with _start() as own:
         yield own
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
+    """A broker with TLS, users and an authorizer."""
+    if not SCRIPT.exists() or shutil.which("openssl") is None:
+        lacking("KAFKA", f"needs {SCRIPT} and openssl, to start an Apache Kafka with TLS and users")
+    folder = tmp_path_factory.mktemp("certificates")
+    authority, client = certificates(folder)
+    ports = {protocol: free_port() for protocol in ("SASL_PLAINTEXT", "SSL", "SASL_SSL")}
+    with _process(*security(folder, ports)) as own:
+        yield Secured(own.connection, ports, authority, client)
 
 
 @pytest.fixture
@@ -121,12 +134,19 @@ def _container() -> Iterator[OwnKafka]:
 
 
 @contextmanager
-def _process() -> Iterator[OwnKafka]:
+def _process(*settings: str) -> Iterator[OwnKafka]:
+    """A broker of ../shared/kafka, with `key=value` in its configuration."""
     directory = tempfile.mkdtemp(prefix="everlong-kafka-")
     port = free_port()
     script = [sys.executable, str(SCRIPT)]
     try:
-        started = subprocess.run([*script, "start", "--dir", directory, "--port", str(port)], capture_output=True, text=True, timeout=90)
+        start = [*script, "start", "--dir", directory, "--port", str(port), *(word for pair in settings for word in ("--set", pair))]
+        started = subprocess.run(
+            [part.replace("{port}", str(port)).replace("{controller}", str(port + 1)) for part in start],
+            capture_output=True,
+            text=True,
+            timeout=90,
+        )
         assert started.returncode == 0, started.stderr
         connection = Connection(bootstrap=f"127.0.0.1:{port}")
         wait_for_broker(connection, 30)

@@ -250,3 +250,17 @@ def test_records_keep_time_stamp_and_headers(kafka, prefix, group):
     assert (found[0].key, found[0].value, found[0].timestamp) == (b"k", b"v", 1234 + NOW)
     assert sent_ms(found[0].headers, 5) == 777
     assert (found[1].value, sent_ms(found[1].headers, 5)) == (None, 5)
+
+
+def test_a_producer_whose_sender_fails_leaves_no_error_in_the_loop(kafka, prefix):
+    async def main():
+        outbound = Outbound(kafka)
+        await outbound.start()
+        sender = outbound._producer._sender
+        sender._sender_task.cancel()
+        failed = asyncio.get_running_loop().create_future()
+        failed.set_exception(KeyError("a batch that failed while it was sent"))
+        sender._fail_all(failed)
+        await outbound.stop()
+
+    asyncio.run(main())

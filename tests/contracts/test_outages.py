@@ -133,6 +133,15 @@ def test_a_missing_cluster_is_unavailable() -> None:
         RedisStore("redis+cluster://127.0.0.1:1", timeout_s=0.2)
 
 
+@pytest.mark.fault("A `redis://` URL of a node of a Valkey or Redis cluster", "the error names `redis+cluster://`")
+def test_a_node_of_a_cluster_is_named(valkey_cluster: str, tmp_path: Path) -> None:
+    url = valkey_cluster.replace("redis+cluster://", "redis://")
+    with pytest.raises(StoreUnavailable, match=rf"a node of a cluster: .*EVERLONG_STORE_URL to redis\+cluster://{url[8:]},"):
+        RedisStore(url).write([(Key("user", (f"u{n}",)), ROW) for n in range(9)])
+    with running_valkey(tmp_path / "lone", "--cluster-enabled", "yes") as lone, pytest.raises(StoreUnavailable, match="a cluster"):
+        RedisStore(lone.url).read([KEY])  # none of the slots is its own
+
+
 def test_what_no_store_wrote_is_a_layout_error(valkey: str) -> None:
     store = RedisStore(valkey, "foreign")
     with redis.Redis.from_url(valkey) as client:

@@ -209,6 +209,27 @@ def test_a_newer_epoch_in_the_store_stops_the_worker_and_an_older_one_starts_off
         Ingest(store, lambda: NOW, epoch=1).process(Topic.CLICKS, records(Topic.CLICKS, [click(3)], 80))
 
 
+@pytest.mark.fault(
+    "All events are sent again under a raised `EVERLONG_EPOCH` and `EVERLONG_ROWS_FROM_EPOCH`", "each counts once, folded ones too"
+)
+def test_events_sent_again_under_a_raised_epoch_count_once_and_rows_go_on_where_only_the_topics_are_new():
+    store, epoch = MemoryStore(), 0
+    events = [click(n, ts=NOW - 1000 + n) for n in range(600)]  # more than a row keeps: the rest is folded
+
+    def send(found, rows_from_epoch):
+        ingest = Ingest(store, lambda: NOW, epoch=epoch, rows_from_epoch=rows_from_epoch)
+        for at in range(0, len(found), 50):
+            ingest.process(Topic.CLICKS, records(Topic.CLICKS, found[at : at + 50], at))
+        return stored(store, ["u1"], [("u1", "c1")])
+
+    first = send(events, 0)
+    epoch = 1
+    assert send(events, 1) == first == expected(events)
+    epoch = 2
+    more = [click(n, ts=NOW - 1000 + n) for n in range(600, 700)]
+    assert send(more, 1) == expected(events + more)
+
+
 def test_rows_that_are_always_refused_stop_the_worker():
     class Refusing(MemoryStore):
         def write(self, rows):

@@ -1,0 +1,87 @@
+"""Our topics as the broker keeps them, beside what our promises need."""
+
+from typing import Any, NamedTuple
+
+from infra.settings import Settings
+from stream.admin import alter_topic, standings
+from stream.connection import Connection
+from stream.promised import SHOWN, Difference, Standing, differences
+from stream.topics import ALL, TopicSpec, prefixed
+
+COLUMNS = ("name", "key", "partitions", "copies", *SHOWN)
+REMEDIES = {
+    "partitions": "choose another EVERLONG_TOPIC_PREFIX, make the topics there and send the events again; adding partitions moves keys",
+    "replication factor": "raise it with kafka-reassign-partitions.sh",
+    "settings": "grant the right, or ask with a user who has it",
+}
+
+
+class Kept(NamedTuple):
+    """A topic of ours, how the broker keeps it (None: it does not), and where that differs from what is needed."""
+
+    topic: TopicSpec
+    name: str
+    standing: Standing | None
+    differences: list[Difference]
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """For programs."""
+        found = self.standing
+        return {
+            "name": self.name,
+            "key": self.topic.key,
+            "exists": found is not None,
+            "partitions": found and found.partitions,
+            "replication": found and found.replication,
+            "settings": {name: found.settings.get(name) for name in SHOWN} if found else {},
+            "differences": [{"setting": d.setting, "found": d.found, "needed": d.needed} for d in self.differences],
+        }
+
+    @property
+    def cells(self) -> list[object]:
+        """For people: the cells of COLUMNS."""
+        if (found := self.standing) is None:
+            return [self.name, self.topic.key, *["missing"] * (len(COLUMNS) - 2)]
+        return [self.name, self.topic.key, found.partitions, found.replication, *(found.settings.get(name, "?") for name in SHOWN)]
+
+    @property
+    def complaints(self) -> list[str]:
+        """A sentence for each difference, with its remedy."""
+        if self.standing is None:
+            return [f"{self.name} is missing: `everlong topics` makes it"]
+        said = "{}: {} is {}, and must be {}: {}"
+        return [
+            said.format(
+                self.name, d.setting, d.found, d.needed, "`everlong topics --repair` sets it" if d.alterable else REMEDIES[d.setting]
+            )
+            for d in self.differences
+        ]
+
+
+def kept(connection: Connection, settings: Settings) -> list[Kept]:
+    """Every topic of ours.
+
+    Raises:
+        BrokerUnavailable, BrokerRefused: the broker cannot be asked.
+    """
+    names = {prefixed(settings.topic_prefix, topic): topic for topic in ALL}
+    found = {standing.name: standing for standing in standings(connection, list(names))}
+    return [
+        Kept(topic, name, standing, differences(topic, standing, settings.partitions, settings.replication) if standing else [])
+        for name, topic in names.items()
+        for standing in [found.get(name)]
+    ]
+
+
+def repaired(connection: Connection, found: list[Kept]) -> bool:
+    """Set what differs and can be set; whether anything was.
+
+    Raises:
+        NotAuthorized, ValueError: the broker does not allow it.
+    """
+    wanted = {topic.name: {d.setting: d.needed for d in topic.differences if d.alterable} for topic in found}
+    for name, settings in wanted.items():
+        if settings:
+            alter_topic(connection, name, settings)
+    return any(wanted.values())
