@@ -1,6 +1,6 @@
 # Everlong's commands. `make` alone lists them. They need Python 3.11 or newer and make, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fuzz bench chaos up train docs clean
+.PHONY: help setup demo test check fuzz bench chaos up train docs secrets clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,6 +41,9 @@ train: $(VENV)/.installed  ## train a bundle on the simulated shop, into .everlo
 docs: $(VENV)/.installed  ## write the generated pages of docs/ again
 	@$(BIN)/python -m infra.pages docs
 	@$(BIN)/python tests/fault_table.py
+
+secrets:  ## make the passwords and tokens of docker-compose.yml, in ./secrets; those that exist are kept
+	@sh infra/compose/make-secrets.sh secrets
 
 clean:  ## remove .venv, caches, and the data of demo, up and train
 	rm -rf $(VENV) .everlong .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info

@@ -194,7 +194,7 @@ def complain(error: Exception) -> None:
     except SettingsError:
         debug = False
     if debug:
-        traceback.print_exception(error)
+        say("".join(traceback.format_exception(error)).rstrip())
     sentence = str(error).strip() or "failed"
     ours = type(error).__module__.partition(".")[0] in ("infra", "stream", "models", "features")
     known = ours or isinstance(error, (OSError, ValueError))

@@ -77,7 +77,7 @@ def open_online_store(settings: Settings, wait_s: float = 0.0, create: bool = Tr
             if time.monotonic() >= end:
                 raise
             if not said:
-                log.warning("waiting up to %.0f s for the store: %s", wait_s, error)
+                log.warning("waiting up to %.0f s: %s", wait_s, error)
             said = True
             time.sleep(error.retry_after_s)
 

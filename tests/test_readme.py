@@ -12,14 +12,15 @@ import pytest
 import typer
 
 from infra.cli import make_app
-from infra.settings import Settings
+from infra.settings import FROM_FILE, Settings, secret_settings, variable
 from tests.beside import ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
 FOLDERS = ("features/", "models/", "stream/", "infra/", "tests/", "bench/", "docs/", "examples/", ".ci/")
 TEST_SETTING = "EVERLONG_TEST_KAFKA"
-COMPOSE_VARIABLES = {"EVERLONG_PORT"}
+COMPOSE_VARIABLES = {"EVERLONG_PORT", "EVERLONG_SECRETS"}
+VARIABLES = {*map(variable, Settings.model_fields), *(variable(name) + FROM_FILE for name in secret_settings())}
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -84,7 +85,7 @@ def test_named_paths_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_settings_exist(page: Path) -> None:
-    known = {f"EVERLONG_{name.upper()}" for name in Settings.model_fields} | {TEST_SETTING} | COMPOSE_VARIABLES
+    known = VARIABLES | {TEST_SETTING} | COMPOSE_VARIABLES
     assert set(re.findall(r"EVERLONG_[A-Z_]*[A-Z]", page.read_text())) <= known
 
 
@@ -96,8 +97,7 @@ def test_snippets_run(snippet: str, tmp_path: Path) -> None:
 
 def test_compose_sets_only_known_settings() -> None:
     text = (ROOT / "docker-compose.yml").read_text() + (ROOT / "Dockerfile").read_text()
-    known = {f"EVERLONG_{name.upper()}" for name in Settings.model_fields} | COMPOSE_VARIABLES
-    assert set(re.findall(r"EVERLONG_[A-Z_]*[A-Z]", text)) <= known
+    assert set(re.findall(r"EVERLONG_[A-Z_]*[A-Z]", text)) <= VARIABLES | COMPOSE_VARIABLES
 
 
 def test_alerts_use_metrics_that_exist() -> None:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from infra.cli import ablation, administration, codes, dead_letters, evaluation, machines, quarantine, reading, relevance, traffic, training
-from infra.terminal import complain, print_text, say
+from infra.terminal import LineFormatter, complain, print_text, say
 
 __all__ = ["main", "make_app"]
 
@@ -42,6 +42,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without some letters is no reason to fail
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(LineFormatter())  # warnings of commands that keep no log
     try:
         code = make_app()(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)

@@ -1,6 +1,6 @@
 """Who may do what over HTTP: bearer tokens, each with a scope."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from hashlib import sha256
 from hmac import compare_digest
@@ -88,8 +88,3 @@ def challenge(status: int, reason: str) -> dict[str, str]:
 
 def _digest(token: str) -> bytes:
     return sha256(token.encode()).digest()
-
-
-def scopes_of(topics: Sequence[str]) -> list[Scope]:
-    """The scope that each topic asks for."""
-    return [Scope.ADMIN if topic == "items" else Scope.WRITE for topic in topics]

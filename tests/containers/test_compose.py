@@ -6,13 +6,15 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TypeVar
-from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import pytest
 from kafka import KafkaConsumer
+from kafka.errors import KafkaError
 
 from tests.beside import ROOT
 from tests.containers.conftest import free_port
@@ -25,10 +27,11 @@ T = TypeVar("T")
 class Compose:
     """One project of docker-compose.yml, with ports of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Path) -> None:
         self.api, self.kafka, self.prometheus = free_port(), free_port(), free_port()
+        self.secrets = secrets
         ports = {"EVERLONG_PORT": self.api, "KAFKA_PORT": self.kafka, "PROMETHEUS_PORT": self.prometheus}
-        self._env = os.environ | {name: str(port) for name, port in ports.items()}
+        self._env = os.environ | {name: str(port) for name, port in ports.items()} | {"EVERLONG_SECRETS": str(secrets)}
         self._command = [*_program(), "-p", f"everlong-test-{os.getpid()}", "--profile", "shop"]
 
     def run(self, *arguments: str, timeout_s: float = 120.0, check: bool = True) -> str:
@@ -41,6 +44,9 @@ class Compose:
     def inside(self, service: str, *command: str, check: bool = True) -> str:
         return self.run("exec", "-T", service, *command, check=check)
 
+    def secret(self, name: str) -> str:
+        return (self.secrets / name).read_text().strip()
+
 
 def _program() -> list[str]:
     if shutil.which("docker") and subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode == 0:
@@ -48,8 +54,9 @@ def _program() -> list[str]:
     return [sys.executable, "-m", "podman_compose"]
 
 
-def get(port: int, path: str) -> Any:
-    with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+def get(port: int, path: str, token: str = "") -> Any:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with urlopen(Request(f"http://127.0.0.1:{port}{path}", headers=headers), timeout=5) as answer:
         return json.load(answer)
 
 
@@ -67,8 +74,10 @@ def eventually(what: str, ask: Callable[[], T], within_s: float) -> T:
 
 
 @pytest.fixture(scope="module")
-def everything(engine: None) -> Iterator[Compose]:
-    compose = Compose()
+def everything(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compose]:
+    secrets = tmp_path_factory.mktemp("secrets")
+    subprocess.run(["sh", ROOT / "infra" / "compose" / "make-secrets.sh", secrets], check=True, capture_output=True)
+    compose = Compose(secrets)
     try:
         compose.run("build", timeout_s=600)
         compose.run("up", "-d", timeout_s=180)
@@ -82,13 +91,20 @@ def everything(engine: None) -> Iterator[Compose]:
 @pytest.fixture(scope="module")
 def user(everything: Compose) -> str:
     """A user of the simulated shop, read from the topic `candidates` through the broker's published port."""
-    return eventually("candidates on their topic", lambda: _first_key(everything.kafka), within_s=800)
+    return eventually("candidates on their topic", lambda: _first_key(everything), within_s=800)
 
 
-def _first_key(port: int) -> str:
+def _first_key(compose: Compose) -> str:
+    access = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", "sasl_plain_username": "everlong"}
     try:
         consumer = KafkaConsumer(
-            "candidates", bootstrap_servers=f"127.0.0.1:{port}", auto_offset_reset="earliest", consumer_timeout_ms=3000, group_id=None
+            "candidates",
+            bootstrap_servers=f"127.0.0.1:{compose.kafka}",
+            sasl_plain_password=compose.secret("kafka_password"),
+            auto_offset_reset="earliest",
+            consumer_timeout_ms=3000,
+            group_id=None,
+            **access,
         )
     except Exception as error:  # the broker is still starting; kafka-python has many ways to say so
         raise OSError(repr(error)) from error
@@ -100,7 +116,7 @@ def _first_key(port: int) -> str:
 
 def test_candidates_come_through_the_published_api(everything: Compose, user: str) -> None:
     def ask() -> Any:
-        answer = get(everything.api, f"/v1/users/{user}/candidates?k=20")
+        answer = get(everything.api, f"/v1/users/{user}/candidates?k=20", everything.secret("api_read_tokens"))
         return answer if answer["candidates"] else None
 
     answer = eventually("candidates of a user", ask, within_s=180)
@@ -135,6 +151,20 @@ def test_a_container_may_do_little(everything: Compose, user: str) -> None:
     status = everything.inside("ingest", "cat", "/proc/1/status")
     assert "CapEff:\t0000000000000000" in status
     assert "NoNewPrivs:\t1" in status
+
+
+def test_kafka_valkey_and_the_api_ask_who_is_there(everything: Compose, user: str) -> None:
+    with pytest.raises(HTTPError, match="401"):
+        get(everything.api, f"/v1/users/{user}/features")
+    stranger = "valkey-cli ping; REDISCLI_AUTH=wrong valkey-cli ping"
+    assert "NOAUTH" in everything.inside("valkey", "sh", "-c", stranger)
+    assert "PONG" not in everything.inside("valkey", "sh", "-c", stranger)
+    consumer = {"consumer_timeout_ms": 1000, "group_id": None, "api_version_auto_timeout_ms": 3000}
+    with pytest.raises(KafkaError):
+        KafkaConsumer("candidates", bootstrap_servers=f"127.0.0.1:{everything.kafka}", **consumer).poll(1000)
+    for name in ("kafka_password", "valkey_password", "api_admin_tokens"):
+        for service in ("ingest", "api", "valkey"):
+            assert everything.secret(name) not in everything.inside(service, "cat", "/proc/1/environ", "/proc/1/cmdline")
 
 
 def test_prometheus_files_are_right(engine: None) -> None:

@@ -1,0 +1,30 @@
+"""Parts that are opened from settings: what is said while one does not answer."""
+
+import logging
+from contextlib import closing
+
+import pytest
+
+from features.store import StoreUnavailable
+from infra import wiring
+from infra.settings import Settings
+
+NOWHERE = "redis://127.0.0.1:1/0?socket_connect_timeout=0.2"
+
+
+@pytest.mark.fault(
+    "`everlong api` or a worker is started while its store is away", "it says at once that it waits; after 120 s it ends with a sentence"
+)
+def test_waiting_for_a_store_is_said_once_and_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    now = [0.0]
+    monkeypatch.setattr(wiring.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(wiring.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 30))
+    with caplog.at_level(logging.WARNING), pytest.raises(StoreUnavailable, match="check EVERLONG_STORE_URL"):
+        wiring.open_online_store(Settings(store_url=NOWHERE), wait_s=120)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.startswith("waiting up to 120 s: the online store did not answer: redis://127.0.0.1:1/0")
+
+
+def test_a_store_that_answers_is_opened_in_silence(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), closing(wiring.open_online_store(Settings(store_url="memory://"), wait_s=120)):
+        assert not caplog.records
