@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from features.codec import unpack
+from features.codec import Row, Unreadable, unpack
 from features.fold import Bucket
 from features.outcomes import CandidatesRow, InterestsRow, ItemRow
 from features.rows import KINDS, Behaviour, CategoryRow, UserRow
@@ -78,7 +78,7 @@ class FeatureReader:
     """Reads rows for people. An id that the store does not know gives empty lists, or None where a row is a whole answer.
 
     Every method raises `features.store.StoreUnavailable` where the store does not answer, and
-    `features.codec.LayoutError` where another version of Everlong wrote the row.
+    `features.codec.LayoutError` where the row is damaged or another version of Everlong wrote it.
     """
 
     def __init__(self, store: OnlineStore) -> None:
@@ -88,7 +88,7 @@ class FeatureReader:
         """What is kept of a user and, where one is given, of a category of theirs; one read."""
         keys = [Key(USER.name, (user_id,))] + ([Key(USER_CATEGORY.name, (user_id, category))] if category is not None else [])
         stored = self._store.read(keys)
-        row = unpack(UserRow, _packed(stored[0]))
+        row = _unpacked(UserRow, _packed(stored[0]))
         features = UserFeatures(
             user=user_id,
             recent=_events(row.recent),
@@ -97,31 +97,38 @@ class FeatureReader:
         )
         if category is None:
             return features
-        kept = unpack(CategoryRow, _packed(stored[1]))
+        kept = _unpacked(CategoryRow, _packed(stored[1]))
         return msgspec.structs.replace(features, category=category, sequence=_events(kept.events), folded=_buckets(kept.folded))
 
     def user_category(self, user_id: str, category: str) -> CategoryFeatures:
         """The sequence of one category of a user."""
-        row = unpack(CategoryRow, _packed(self._one(Key(USER_CATEGORY.name, (user_id, category)))))
+        row = _unpacked(CategoryRow, _packed(self._one(Key(USER_CATEGORY.name, (user_id, category)))))
         return CategoryFeatures(user_id, category, row.count, _events(row.events), _buckets(row.folded))
 
     def item(self, item_ids: Iterable[str]) -> list[ItemRow | None]:
         """The rows of items in the order of their ids, None for one that the catalogue never had; one read."""
         stored = self._store.read([Key(ITEM.name, (item_id,)) for item_id in item_ids])
-        return [unpack(ItemRow, row.packed) if row is not None else None for row in stored]
+        return [_unpacked(ItemRow, row.packed) if row is not None else None for row in stored]
 
     def interests(self, user_id: str) -> InterestsRow | None:
         """The interest vectors of a user."""
         stored = self._one(Key(USER_INTERESTS.name, (user_id,)))
-        return unpack(InterestsRow, stored.packed) if stored is not None else None
+        return _unpacked(InterestsRow, stored.packed) if stored is not None else None
 
     def candidates(self, user_id: str) -> CandidatesRow | None:
         """The newest candidate set of a user."""
         stored = self._one(Key(USER_CANDIDATES.name, (user_id,)))
-        return unpack(CandidatesRow, stored.packed) if stored is not None else None
+        return _unpacked(CandidatesRow, stored.packed) if stored is not None else None
 
     def _one(self, key: Key) -> Stored | None:
         return self._store.read([key])[0]
+
+
+def _unpacked(kind: type[Row], packed: bytes | None) -> Row:
+    try:
+        return unpack(kind, packed)
+    except Unreadable as error:
+        raise Unreadable(f"{error}; the next event of the user or item makes the row readable again") from error
 
 
 def _packed(stored: Stored | None) -> bytes | None:

@@ -243,9 +243,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(LayoutError)
     async def unreadable(_: Request, error: LayoutError) -> Response:
-        if isinstance(error, OtherLayout):
-            return _error(500, "layout", str(error))
-        return _error(500, "row_unreadable", f"{error}; the next event of the user or item makes the row readable again")
+        return _error(500, "layout" if isinstance(error, OtherLayout) else "row_unreadable", str(error))
 
     @app.exception_handler(RequestValidationError)
     async def wrong_parameter(_: Request, error: RequestValidationError) -> Response:
