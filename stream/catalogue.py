@@ -158,8 +158,9 @@ class Catalogue:
             except Unreadable as error:
                 assert found is not None
                 log.error("the row of item %r is kept apart and made again from the topic: %s", item, error)
-                kept = (str(error), self._clock_ms(), "partial", (*found.version,), found.ts_ms, found.packed)
-                self._store.quarantine([Quarantined(ITEM.name, (item,), *kept)])
+                version, why = (*found.version,), str(error)
+                kept = Quarantined(ITEM.name, (item,), why, self._clock_ms(), "partial", version, found.ts_ms, found.packed)
+                self._store.quarantine([kept])
                 known.append(None)
         return known
 

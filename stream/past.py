@@ -29,7 +29,7 @@ class KafkaPast:
         """See `stream.mending.Past`."""
         places = {source: TopicPartition(self._prefix + source.value, partition) for source in SOURCES}
         try:
-            with closing(KafkaConsumer(**self._options())) as consumer:
+            with closing(self._connection.consumer()) as consumer:
                 consumer.assign(list(places.values()))
                 begins = consumer.beginning_offsets(list(places.values()))
                 log_ends = consumer.end_offsets(list(places.values()))
@@ -40,14 +40,6 @@ class KafkaPast:
         except KafkaError as error:
             raise LogUnavailable(repr(error)) from error
         return History(records, {s: begins[p] for s, p in places.items()}, {s: ends[p] for s, p in places.items()})
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            **self._connection.for_kafka_python(),
-            "enable_auto_commit": False,
-            "auto_offset_reset": "earliest",
-            "isolation_level": "read_committed",
-        }
 
     def _records(self, consumer: KafkaConsumer, place: TopicPartition, begin: int, end: int) -> Iterator[Any]:
         """The records of a partition below `end`."""

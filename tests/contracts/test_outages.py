@@ -16,11 +16,12 @@ import pytest
 import redis
 
 from features.codec import LayoutError
+from features.quarantine import Quarantined
 from features.store import Key, Stored, StoreUnavailable, Version
 from features.store.layout import HASH_FIELDS, entity_key
 from features.store.memory import MemoryStore
 from features.store.opening import open_store
-from features.store.redis import RedisStore
+from features.store.redis import COMMANDS, RedisStore
 from features.store.sqlite import SqliteStore
 from tests.contracts.conftest import Valkey, running_valkey
 
@@ -140,6 +141,28 @@ def test_a_node_of_a_cluster_is_named(valkey_cluster: str, tmp_path: Path) -> No
         RedisStore(url).write([(Key("user", (f"u{n}",)), ROW) for n in range(9)])
     with running_valkey(tmp_path / "lone", "--cluster-enabled", "yes") as lone, pytest.raises(StoreUnavailable, match="a cluster"):
         RedisStore(lone.url).read([KEY])  # none of the slots is its own
+
+
+@pytest.mark.fault(
+    "A Valkey user with exactly the commands that docs/access.md lists", "rows are read, written and quarantined; a missing right is named"
+)
+def test_a_user_with_the_listed_commands_is_enough(valkey: str) -> None:
+    quarantined = Quarantined("user", ("u",), "damaged", 1, "none", (0, 1, 0, 0), 4, b"row")
+    with redis.Redis.from_url(valkey) as admin:
+        rights = [f"+{command}" for command in COMMANDS]
+        admin.execute_command("ACL", "SETUSER", "everlong", "reset", "on", ">pw", "resetchannels", "~*", "-@all", *rights)
+        admin.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">pw", "~*", "-@all", "+hmget", "+client|setname")
+        admin.script_flush()
+    store = RedisStore(valkey.replace("redis://", "redis://everlong:pw@"), "rights")
+    assert store.write([(KEY, ROW)]) == [True]
+    assert store.read([KEY]) == [ROW]
+    store.quarantine([quarantined])
+    [kept] = store.quarantined()
+    store.release([kept.id])
+    reader = RedisStore(valkey.replace("redis://", "redis://reader:pw@"), "rights")
+    assert reader.read([KEY]) == [ROW]
+    with pytest.raises(StoreUnavailable, match=r"docs/access\.md"):
+        reader.write([(KEY, ROW)])
 
 
 def test_what_no_store_wrote_is_a_layout_error(valkey: str) -> None:
