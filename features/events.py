@@ -14,10 +14,12 @@ from features.event_time import TimeRules
 
 MAX_EVENT_BYTES = 64 * 1024
 MAX_ORDER_LINES = 500
+MAX_TEXT = 512
+UNKNOWN_CATEGORY = "unknown"
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")  # C0, DEL and C1
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-Text = Annotated[str, msgspec.Meta(max_length=512)]
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
 Price = Annotated[float, msgspec.Meta(ge=0, le=1e15)]  # far inside float32, in which indexes keep prices
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**52)]
@@ -107,6 +109,56 @@ _decoders = {topic: msgspec.json.Decoder(type_) for topic, type_ in TYPES.items(
 _encoder = msgspec.json.Encoder()
 
 
+class _LooseItem(msgspec.Struct, frozen=True, kw_only=True):
+    """An item as producers send it: null means absent, a title may be too long, attributes may be numbers and booleans."""
+
+    item_id: Id
+    ts: Milliseconds
+    category_id: Id | None = None
+    title: str | None = None
+    attributes: dict[str, str | int | float | bool | None] | None = None
+    price: Price | None = None
+    image_embedding: Vector | None = None
+    text_embedding: Vector | None = None
+    deleted: bool | None = None
+    inferred: bool | None = None
+    v: Int32 | None = None
+
+    def item(self) -> Item:
+        """The item that it means.
+
+        Raises:
+            msgspec.ValidationError: a field that only a deletion may lack is missing.
+        """
+        for field in ("category_id", "title"):
+            if not self.deleted and getattr(self, field) is None and (field == "category_id" or not self.inferred):
+                raise msgspec.ValidationError(f"Object missing required field `{field}`")
+        return Item(
+            item_id=self.item_id,
+            category_id=self.category_id or UNKNOWN_CATEGORY,
+            title=(self.title or "")[:MAX_TEXT],
+            ts=self.ts,
+            attributes={name: _as_text(value) for name, value in (self.attributes or {}).items() if value is not None},
+            price=self.price or 0.0,
+            image_embedding=self.image_embedding,
+            text_embedding=self.text_embedding,
+            deleted=bool(self.deleted),
+            inferred=bool(self.inferred),
+            v=1 if self.v is None else self.v,
+        )
+
+
+_loose_items = msgspec.json.Decoder(_LooseItem)
+
+
+def _as_text(value: str | int | float | bool) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else str(value)
+
+
 class Reason(StrEnum):
     """Why an event became a dead letter. Also the label of the metric."""
 
@@ -148,9 +200,22 @@ def key_of(event: Event) -> bytes:
     return (event.item_id if isinstance(event, Item) else event.user_id).encode()
 
 
+def parse(topic: Topic, payload: bytes) -> Event:
+    """The event of a payload, its time and ids not looked at.
+
+    Raises:
+        Exception: of msgspec, of UTF-8, of depth, or whatever else bytes can do to a decoder.
+    """
+    try:
+        return _decoders[topic].decode(payload)
+    except msgspec.ValidationError:
+        if topic is not Topic.ITEMS:
+            raise
+    return _loose_items.decode(payload).item()
+
+
 def decode(topic: Topic, payloads: Sequence[bytes | None], now_ms: int, rules: TimeRules) -> Decoded:
     """Decode the values of one topic's records. Never raises on a payload, whatever its bytes."""
-    decoder = _decoders[topic]
     good: list[tuple[int, Event]] = []
     bad: list[Refusal] = []
     for position, payload in enumerate(payloads):
@@ -160,7 +225,7 @@ def decode(topic: Topic, payloads: Sequence[bytes | None], now_ms: int, rules: T
             bad.append(Refusal(position, Reason.OVERSIZED, f"{len(payload)} bytes, more than {MAX_EVENT_BYTES}"))
         else:
             try:
-                event = decoder.decode(payload)
+                event = parse(topic, payload)
             except Exception as error:  # of msgspec, of UTF-8, of depth, or whatever else bytes can do to a decoder
                 bad.append(Refusal(position, _reason(payload, error), str(error)))
                 continue

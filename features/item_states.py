@@ -6,17 +6,17 @@ one that is only inferred from clicks and orders, whatever their times: a log wi
 A state is an ItemRow without vector and code. A deletion is a state with a time and nothing else.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 
 from features.codec import pack
-from features.events import Item
+from features.embeddings import packed_embedding
+from features.events import UNKNOWN_CATEGORY, Item
 from features.outcomes import ItemRow
 
-UNKNOWN_CATEGORY = "unknown"
 State = TypeVar("State", Item, ItemRow)
 
 
@@ -78,15 +78,6 @@ def newest(states: Iterable[Item]) -> dict[str, Item]:
         known = found.get(state.item_id)
         found[state.item_id] = state if known is None else winner(known, state)
     return found
-
-
-def packed_embedding(vector: Sequence[float] | None) -> bytes:
-    """A given embedding as little-endian float32; empty where there is none, or none that float32 can keep, or only zeros."""
-    if not vector:
-        return b""
-    with np.errstate(over="ignore"):
-        kept = np.asarray(vector, np.float64).astype("<f4") + np.float32(0)  # without negative zeros
-    return kept.tobytes() if np.isfinite(kept).all() and kept.any() else b""
 
 
 def _rank(state: Item | ItemRow) -> tuple[bool, int, bool]:

@@ -19,6 +19,7 @@ class Health:
     def __init__(self, *conditions: str) -> None:
         self._lock = Lock()
         self._failed: dict[str, str] = dict.fromkeys(conditions, NOT_YET)
+        self._warnings: dict[str, str] = {}
 
     def set_ready(self, condition: str) -> None:
         """The condition holds."""
@@ -29,6 +30,18 @@ class Health:
         """The condition does not hold, for a reason that a person can act on."""
         with self._lock:
             self._failed[condition] = reason
+
+    def warn(self, condition: str, reason: str | None) -> None:
+        """The condition holds, but a person should act on this; None: no longer."""
+        with self._lock:
+            self._warnings.pop(condition, None)
+            if reason is not None:
+                self._warnings[condition] = reason
+
+    def warnings(self) -> dict[str, str]:
+        """What a person should act on although the process is ready, by condition."""
+        with self._lock:
+            return dict(self._warnings)
 
     @property
     def ready(self) -> bool:

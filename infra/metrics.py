@@ -142,6 +142,11 @@ class CatalogueMetrics(WorkerMetrics):
         self.items_outdated = Counter(
             "everlong_item_states_outdated", "Item events whose state another one of the same item outweighs", registry=registry
         )
+        self.embeddings_ignored = _shown(
+            Counter("everlong_embeddings_ignored", "Given embeddings that the bundle cannot use", ["modality"], registry=registry),
+            ("image", "text"),
+        )
+        self.internal_skipped = _internal_skipped(registry)
         self.dead_letters = _dead_letters(registry)
         self.bundle_generation = _bundle_generation(registry)
         self.codes_generation = _codes_generation(registry)
@@ -163,6 +168,10 @@ class CatalogueMetrics(WorkerMetrics):
             registry=registry,
         )
         self.codes_changed = Counter("everlong_codes_changed", "Codes published by refreshes", registry=registry)
+
+    def skipped(self, topic: str, reason: str) -> None:
+        """A record of an internal topic cannot be used."""
+        self.internal_skipped.labels(topic, reason).inc()
 
     def bundle(self, generation: str) -> None:
         """The process now uses this bundle, and no other."""

@@ -64,9 +64,11 @@ def liveness(role: str) -> dict[str, object]:
 
 
 def readiness(role: str, health: Health) -> tuple[int, dict[str, object]]:
-    """Status and body of `/health/ready`: 200, or 503 with the reason of each condition that does not hold."""
-    reasons = health.reasons()
-    body = {"ready": not reasons, "role": role, "version": build().version}
+    """Status and body of `/health/ready`: 200, or 503 with the reason of each condition that does not hold. Warnings change no status."""
+    reasons, warnings = health.reasons(), health.warnings()
+    body: dict[str, object] = {"ready": not reasons, "role": role, "version": build().version}
+    if warnings:
+        body["warnings"] = warnings
     return (503, {**body, "reasons": reasons}) if reasons else (200, body)
 
 

@@ -1,11 +1,11 @@
 """A bundle: all that serving needs of one training, as a directory of plain data and a manifest. Loading compares and refuses."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -30,6 +30,9 @@ NAMES, POPULAR = "names.msgpack", "popular.msgpack"
 FILES = (WEIGHTS, ITEM_VECTORS, CODEBOOK, NAMES, POPULAR)
 
 
+COPY_OR_TRAIN = "copy the whole directory again, or train a bundle with this version (everlong train)"
+
+
 class BundleMismatch(ValueError):
     """A bundle that this program must not serve: what differs, both values, and the remedy."""
 
@@ -44,12 +47,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     Events of `data` before `cut_ms` were learnt from; None where a bundle of an older version does not say. One that goes on
     from a bundle names that generation, its `parent`, and `earlier` data that those before it learnt from. `steps` are all
     that its towers went through. `chosen`: the shares in `config` were chosen by some of the users held out
-    (models.evaluation.choosing.chooses, with `seed`).
+    (models.evaluation.choosing.chooses, with `seed`). `notes` say what of the data was ignored.
     """
 
     format: int = FORMAT
     schema: str
-    generation: str
+    generation: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{12}$")]
     codebook: str
     dim: int
     subspaces: int
@@ -65,6 +68,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     earlier: tuple[str, ...] = ()
     steps: int = 0
     chosen: bool = False
+    notes: tuple[str, ...] = ()
     metrics: dict[str, dict[str, float]] = {}
     files: dict[str, str] = {}
 
@@ -122,24 +126,21 @@ def load(directory: Path, device: str = "cpu") -> Bundle:
     """The bundle of a directory, its network on `device`.
 
     Raises:
-        BundleMismatch: a file is missing or changed, or format, schema or dimensions are not those of this program.
+        BundleMismatch: a file is missing, changed or malformed, parts do not belong together, or format, schema or dimensions are not
+            those of this program.
     """
     directory = Path(directory)
     manifest = read_manifest(directory)
     contents = {name: _read(directory, name, manifest.files.get(name, "")) for name in FILES}
-    names = msgspec.msgpack.decode(contents[NAMES])
-    vocabulary = Vocabulary(names["categories"], names["vocabulary_items"])
-    arrays = safetensors.numpy.load(contents[ITEM_VECTORS])
-    codebook = Codebook.from_centroids(safetensors.numpy.load(contents[CODEBOOK])["centroids"])
-    items = ItemTable(names["items"], names["item_categories"], names["titles"], arrays["vectors"], arrays["codes"], arrays.get("parts"))
+    names = _part(NAMES, lambda: msgspec.msgpack.decode(contents[NAMES], type=_Names))
+    arrays = _arrays(ITEM_VECTORS, contents, "vectors", "codes")
+    weights = _arrays(WEIGHTS, contents)
+    codebook = _part(CODEBOOK, lambda: Codebook.from_centroids(_arrays(CODEBOOK, contents, "centroids")["centroids"]))
+    popular = _part(POPULAR, lambda: msgspec.msgpack.decode(contents[POPULAR], type=Popular))
+    vocabulary = Vocabulary(names.categories, names.vocabulary_items)
+    items = ItemTable(names.items, names.item_categories, names.titles, arrays["vectors"], arrays["codes"], arrays.get("parts"))
     _agree(manifest, vocabulary, items, codebook)
-    network = Network(manifest.config, vocabulary.category_rows, vocabulary.item_rows, manifest.widths)
-    weights = {name: torch.from_numpy(array) for name, array in safetensors.numpy.load(contents[WEIGHTS]).items()}
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise BundleMismatch("weights", str(error), "those of this version's network", "train a bundle with this version") from error
-    popular = msgspec.msgpack.decode(contents[POPULAR], type=Popular)
+    network = _network(manifest, vocabulary, weights)
     return Bundle(manifest, network.to(device).eval(), vocabulary, items, codebook, popular)
 
 
@@ -147,21 +148,83 @@ def read_manifest(directory: Path) -> Manifest:
     """The manifest of a bundle, compared with this program's format and schema.
 
     Raises:
-        BundleMismatch: there is none, or it is of another format or schema.
+        BundleMismatch: there is none, it is malformed, or it is of another format or schema.
     """
     remedy = "train a bundle with this version (everlong train), or run the version that trained it"
     content = _read(Path(directory), MANIFEST, None)
     try:
         told: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
-    except msgspec.MsgspecError as error:
+    except Exception as error:  # not JSON, not UTF-8, too deep
         raise BundleMismatch("manifest", f"unreadable ({error})", "JSON", "fetch the bundle again") from error
     for what, expected in (("format", FORMAT), ("schema", schema_hash())):
         if told.get(what) != expected:
             raise BundleMismatch(what, told.get(what), expected, remedy)
     try:
         return msgspec.convert(told, Manifest)
-    except msgspec.ValidationError as error:
+    except Exception as error:
         raise BundleMismatch("manifest", str(error), f"fields of format {FORMAT}", remedy) from error
+
+
+class _Names(msgspec.Struct):
+    """The file of names: the vocabulary, and ids, categories and titles of the items."""
+
+    categories: list[str]
+    vocabulary_items: list[str]
+    items: list[str]
+    item_categories: list[str]
+    titles: list[str]
+
+
+Part = TypeVar("Part")
+
+
+def _part(name: str, read: Callable[[], Part]) -> Part:
+    """What a file holds."""
+    try:
+        return read()
+    except BundleMismatch:
+        raise
+    except Exception as error:  # of a malformed file anything may come
+        found = f"unreadable ({type(error).__name__}: {str(error)[:200]})"
+        raise BundleMismatch(f"file {name}", found, f"what format {FORMAT} keeps there", COPY_OR_TRAIN) from error
+
+
+def _arrays(name: str, contents: Mapping[str, bytes], *needed: str) -> dict[str, np.ndarray]:
+    """The arrays of a file, all of them finite."""
+    arrays = _part(name, lambda: safetensors.numpy.load(contents[name]))
+    if missing := set(needed) - set(arrays):
+        raise BundleMismatch(f"file {name}", f"without {', '.join(sorted(missing))}", f"with {', '.join(needed)}", COPY_OR_TRAIN)
+    for part, array in arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            raise BundleMismatch(f"file {name}", f"not finite in {part}", "finite numbers", COPY_OR_TRAIN)
+    return arrays
+
+
+def _network(manifest: Manifest, vocabulary: Vocabulary, weights: Mapping[str, np.ndarray]) -> Network:
+    """The network with its weights. Their shapes are compared before anything of the manifest's sizes is made."""
+    sizes = manifest.config, vocabulary.category_rows, vocabulary.item_rows, manifest.widths
+
+    def expected() -> dict[str, tuple[int, ...]]:
+        with torch.device("meta"):
+            return {name: tuple(tensor.shape) for name, tensor in Network(*sizes).state_dict().items()}
+
+    shapes = _part(MANIFEST, expected)
+    found = {name: array.shape for name, array in weights.items()}
+    differing = sorted(name for name in shapes.keys() | found.keys() if shapes.get(name) != found.get(name))
+    if differing:
+        name = differing[0]
+        was, wanted = (f"{name} of shape {there.get(name)}" for there in (found, shapes))
+        raise BundleMismatch("weights", was, wanted, "train a bundle with this version")
+
+    def filled() -> Network:
+        network = Network(*sizes)
+        network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+        return network
+
+    network = _part(WEIGHTS, filled)
+    if (made := fingerprint(network)) != manifest.generation:
+        raise BundleMismatch("generation", manifest.generation, f"{made}, which its weights are named by", COPY_OR_TRAIN)
+    return network
 
 
 def fingerprint(network: Network) -> str:
@@ -205,11 +268,20 @@ def _agree(manifest: Manifest, vocabulary: Vocabulary, items: ItemTable, codeboo
         ("dimension of the codebook", codebook.dim, wide),
         ("codebook", codebook.generation, manifest.codebook),
         ("dimension of the network", manifest.config.dim, manifest.dim),
+        ("remainder of that dimension by its heads", manifest.dim % max(manifest.config.heads, 1), 0),
         ("number of categories", len(vocabulary.categories), manifest.categories),
         ("number of items", len(items.ids), manifest.items),
+        ("number of different items", len(set(items.ids)), manifest.items),
+        ("number of items' categories", len(items.categories), manifest.items),
+        ("number of titles", len(items.titles), manifest.items),
+        ("type of item vectors", str(items.vectors.dtype), "float32"),
+        ("type of codes", str(items.codes.dtype), "uint8"),
+        ("type of the vectors that are coded", "float32" if items.parts is None else str(items.parts.dtype), "float32"),
     ):
         if found != expected:
             raise BundleMismatch(what, found, expected, remedy)
+    if items.codes.size and int(items.codes.max()) >= codebook.size:
+        raise BundleMismatch("greatest code", int(items.codes.max()), f"below {codebook.size}", remedy)
 
 
 def _read(directory: Path, name: str, checksum: str | None) -> bytes:

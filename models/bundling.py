@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from features.embeddings import embedding_widths, ignored_embeddings
 from features.events import Item
 from features.table import schema_hash
 from models.bundle import Bundle, ItemTable, Manifest, fingerprint
@@ -56,6 +57,7 @@ def bundle_of(network: Network, prepared: Prepared, config: Config, seed: int, d
         parent=parent.generation if parent else None,
         earlier=tuple(sorted({*parent.manifest.earlier, parent.manifest.data})) if parent else (),
         steps=steps + (parent.manifest.steps if parent else 0),
+        notes=tuple(ignored_embeddings(embedding_widths(catalogue), prepared.widths._asdict())),
     )
     popular = popularity(prepared.done, prepared.cut_ms, config.popular, config.popular_days)
     return Bundle(manifest, network, prepared.vocabulary, _table(catalogue, vectors, parts, codebook), codebook, popular)

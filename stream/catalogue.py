@@ -23,6 +23,7 @@ import numpy as np
 
 from features.availability import is_available
 from features.codec import Unreadable, pack, unpack
+from features.embeddings import Modality, given_embeddings, width_of
 from features.event_time import TimeRules
 from features.events import Id, Item, Reason, Refusal, Topic, decode
 from features.item_states import bare, item_of, same, state_of, winner
@@ -46,7 +47,7 @@ class CatalogueOutcome(NamedTuple):
     """What a batch came to: codes by item (None: the item is gone), dead letters, states to publish to `items` again, and counts.
 
     The counts add up to the records: applied, dead, and `again` for those with AGAIN_HEADER. `outdated`: records that say what no
-    longer counts.
+    longer counts. `ignored`: given embeddings that the bundle cannot use.
     """
 
     codes: list[tuple[str, ItemCode | None]]
@@ -54,6 +55,7 @@ class CatalogueOutcome(NamedTuple):
     again: list[Item]
     counts: Counter[str]
     outdated: int
+    ignored: Counter[Modality]
 
 
 class Arrived(NamedTuple):
@@ -96,6 +98,7 @@ class Catalogue:
     ) -> None:
         self._store, self._current, self._clock_ms, self._codebook = store, current, clock_ms, codebook
         self._rules, self._epoch, self._partitions = rules or TimeRules(), epoch, partitions
+        self._logged: set[tuple[str, str]] = set()  # bundle and modality of embeddings that are ignored
 
     def process(self, records: Sequence[Record], steps: Steps = untimed) -> CatalogueOutcome:
         """Apply records of one partition of the topic `items`, in the order of their offsets.
@@ -107,7 +110,7 @@ class Catalogue:
         """
         recommender = self._current()
         with steps("decode"):
-            arrived, dead = self._decode(records)  # 1
+            arrived, dead, ignored = self._decode(records, recommender)  # 1
         with steps("read"):
             rows = self._read(arrived)  # 2
         chosen, outdated = self._choose(arrived, rows, recommender.generation)  # 3
@@ -118,10 +121,12 @@ class Catalogue:
         refused = {key.entities[0] for (key, _), ok in zip(written, accepted, strict=True) if not ok}
         again = [item_of(item, state) for item, (state, _, _, say) in chosen.items() if say and item not in refused]
         counts = _counts(records, dead)
-        return CatalogueOutcome([(item, code) for item, code in codes if item not in refused], dead, again, counts, outdated)
+        return CatalogueOutcome([(item, code) for item, code in codes if item not in refused], dead, again, counts, outdated, ignored)
 
-    def _decode(self, records: Sequence[Record]) -> tuple[dict[str, list[Arrived]], list[DeadLetter]]:
-        """The good records of each item, ascending by offset."""
+    def _decode(
+        self, records: Sequence[Record], recommender: Recommender
+    ) -> tuple[dict[str, list[Arrived]], list[DeadLetter], Counter[Modality]]:
+        """The good records of each item, ascending by offset; dead letters; given embeddings that are of no use."""
         now = self._clock_ms()
         tombstones = {n for n, record in enumerate(records) if record.value is None and record.key}
         valued = [n for n in range(len(records)) if n not in tombstones]
@@ -129,6 +134,7 @@ class Catalogue:
         bad = [refusal._replace(position=valued[refusal.position]) for refusal in decoded.bad]
         events = {valued[position]: event for position, event in decoded.good}
         arrived: dict[str, list[Arrived]] = {}
+        ignored: Counter[Modality] = Counter()
         for n in sorted(events.keys() | tombstones):
             record, item = records[n], events.get(n)
             assert item is None or isinstance(item, Item)
@@ -138,12 +144,31 @@ class Catalogue:
             elif (wrong := misplaced(record.key, record.partition, self._partitions)) is not None:
                 bad.append(Refusal(n, Reason.WRONG_PARTITION, wrong))
             elif item is not None:
+                ignored.update(self._ignored(item, recommender))
                 arrived.setdefault(name, []).append(Arrived(record.offset, sent_ms(record.headers, 0), state_of(item)))
             elif (late := self._rules.refuse(record.timestamp, now)) is not None:
                 bad.append(Refusal(n, Reason(late[0]), f"a deletion without a value takes place at its record's {late[1]}"))
             else:
                 arrived.setdefault(name, []).append(Arrived(record.offset, 0, ItemRow(deleted=True, ts=record.timestamp)))
-        return arrived, [dead_letter(records[refusal.position], refusal) for refusal in sorted(bad)]
+        return arrived, [dead_letter(records[refusal.position], refusal) for refusal in sorted(bad)], ignored
+
+    def _ignored(self, item: Item, recommender: Recommender) -> list[Modality]:
+        """The modalities of which the bundle cannot use the embedding that an item brings; the first of a bundle is logged."""
+        widths = recommender.bundle.manifest.widths._asdict()
+        found = [(modality, width_of(vector)) for modality, vector in given_embeddings(item).items()]
+        wrong = [(modality, width) for modality, width in found if width != widths[modality]]
+        for modality, width in wrong:
+            if (recommender.generation, modality) not in self._logged:
+                self._logged.add((recommender.generation, modality))
+                log.warning(
+                    "the %s embedding of item %r is ignored: %s, bundle %s uses %d; more of them are only counted",
+                    modality,
+                    item.item_id,
+                    f"it has {width} numbers" if width else "it is empty, all zeros, or beyond float32",
+                    recommender.generation,
+                    widths[modality],
+                )
+        return [modality for modality, _ in wrong]
 
     def _read(self, items: Collection[str]) -> list[Known | None]:
         """What the store holds of items. A damaged row is kept apart and counts as none: the records make it again.

@@ -13,12 +13,13 @@ LEVELS = ("full", "short", "category_popular", "popular")  # of a candidate set,
 MOST_BYTES = 900 * 1024  # of a message's value: Kafka's default limit is 1 MiB, with the key, the headers and the framing
 MOST_CATEGORIES = 500  # of one request: 255 KiB of the longest ids
 Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Size = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 
 
 class Skipped(NamedTuple):
     """Why the value of a record of an internal topic is not used: a short reason, and a sentence for a person."""
 
-    reason: Literal["empty", "not_utf8", "bad_json", "wrong_shape"]
+    reason: Literal["empty", "not_utf8", "bad_json", "wrong_shape", "wrong_key", "wrong_width"]
     detail: str
 
 
@@ -75,13 +76,13 @@ class ItemCode(msgspec.Struct, frozen=True, kw_only=True):
     once more.
     """
 
-    item_id: str
-    category_id: str
+    item_id: Id
+    category_id: Id
     vector: bytes
     code: bytes
     generation: str
-    ts: int
-    sent_ms: int = 0
+    ts: Milliseconds
+    sent_ms: Milliseconds = 0
     codebook: str = ""
     price: float = 0.0
     available: bool = True
@@ -95,7 +96,7 @@ class Recode(msgspec.Struct, frozen=True, kw_only=True):
     says nothing of an item that has another vector by now.
     """
 
-    item_id: str
+    item_id: Id
     generation: str
     codebook: str
     code: bytes
@@ -128,14 +129,14 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     own: str
     parent: str
     centroids: bytes
-    shape: tuple[int, int, int]
+    shape: tuple[Size, Size, Size]
     how: How
-    started_ms: int
-    finished_ms: int = 0
-    items: int = 0
-    changed: int = 0
-    begins: dict[int, int] = {}
-    ends: dict[int, int] | None = None
+    started_ms: Milliseconds
+    finished_ms: Milliseconds = 0
+    items: Offset = 0
+    changed: Offset = 0
+    begins: dict[int, Offset] = {}
+    ends: dict[int, Offset] | None = None
     baseline: dict[str, float] = {}
 
 
@@ -145,7 +146,7 @@ class CurrentCodes(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
     generation: str
     previous: str
-    since_ms: int
+    since_ms: Milliseconds
     why: Literal["refresh", "rollback"]
 
 
@@ -158,8 +159,8 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
     own: str
     generation: str
-    measured_ms: int
-    items: int
+    measured_ms: Milliseconds
+    items: Offset
     figures: dict[str, float]
     action: Literal["none", "encode", "warm", "cold"]
     reason: str
@@ -171,7 +172,7 @@ class CodesRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     what: Literal["refresh", "rollback"]
-    asked_ms: int
+    asked_ms: Milliseconds
     how: Literal["auto", "encode", "warm", "cold"] = "auto"
     to: str = ""
 
@@ -182,10 +183,10 @@ class CodesAnswer(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     state: Literal["working", "done", "refused", "failed"]
     detail: str
-    at_ms: int
+    at_ms: Milliseconds
     generation: str = ""
-    done: int = 0
-    total: int = 0
+    done: Offset = 0
+    total: Offset = 0
 
 
 class PublishedCandidate(msgspec.Struct, frozen=True, gc=False, rename={"item": "item_id", "category": "category_id"}):

@@ -15,6 +15,7 @@ from stream.codes.tail import Word, words
 from stream.codes.voice import Dismissed, Pace, Topics
 from stream.messages import CodesRequest, ItemCode, Recode
 from stream.outbound import PublishFailed
+from stream.skips import Skips
 
 BUNDLE, DIM, P, N = "b", 8, 4, 600
 TOPICS = Topics("codebooks", "item-codes")
@@ -118,7 +119,7 @@ def employ(world, automatic=True, policy=None, table=None):
 
 def hear_all(world):
     log = [Record(outgoing, at) for at, outgoing in enumerate(world.log) if outgoing.topic == TOPICS.item_codes]
-    world.keeper.hear(words(log), {0: len(world.log)})
+    world.keeper.hear(words(log, Skips()), {0: len(world.log)})
 
 
 def moved(world, seed, share=1.0, spread=1.0):

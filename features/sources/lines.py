@@ -9,7 +9,7 @@ import msgspec
 import pyarrow as pa
 
 from features.event_time import TimeRules
-from features.events import TYPES, Event, Reason, Refusal, Topic, decode
+from features.events import Event, Reason, Refusal, Topic, decode, parse
 from features.sources.formats import Report
 
 BATCH_LINES = 65_536
@@ -26,7 +26,6 @@ class _Kind(msgspec.Struct):
 
 
 _kind_decoder = msgspec.json.Decoder(_Kind)
-_decoders = [msgspec.json.Decoder(TYPES[topic]) for topic in _ORDER]
 
 
 def scan(path: Path, report: Report) -> Iterator[pa.Table]:
@@ -76,4 +75,4 @@ def events(chunk: pa.Table) -> Iterator[Event]:
     ordered = chunk.sort_by([("ts", "ascending"), ("topic", "ascending"), ("line", "ascending")])
     for topics, lines in zip(ordered["topic"].chunks, ordered["line"].chunks, strict=True):
         for topic, line in zip(topics.to_pylist(), lines.to_pylist(), strict=True):
-            yield _decoders[topic].decode(line)
+            yield parse(_ORDER[topic], line)

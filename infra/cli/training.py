@@ -116,6 +116,8 @@ def train(
         print_json(msgspec.to_builtins(manifest) | {"path": str(target)})
         return
     print_text(lines(manifest.metrics))
+    for note in manifest.notes:
+        say(note)
     say("shares of lists: " + ", ".join(f"{name} {share:g}" for name, share in msgspec.structs.asdict(manifest.config.shares).items()))
     say(f"bundle {manifest.generation} of {manifest.items:,} items in {manifest.categories:,} categories is in {target}")
 

@@ -1,5 +1,6 @@
 """A bundle trained on a file or on the simulated shop, and put where the workers look for it."""
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
@@ -121,6 +122,8 @@ def train_bundle(
             told=history.told,
         )
     if ranks.leads:
+        for note in bundle.manifest.notes:
+            logging.getLogger(__name__).warning(note)
         save(bundle, out)
     return bundle.manifest
 

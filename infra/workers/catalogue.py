@@ -27,6 +27,7 @@ from stream.messages import DeadLetter, ItemCode
 from stream.outbound import Outgoing
 from stream.sent import AGAIN_HEADER
 from stream.serving.swapper import Swapper
+from stream.skips import Skips
 from stream.steps import Steps
 from stream.topics import CODEBOOKS, ITEM_CODES, ITEMS
 
@@ -46,11 +47,11 @@ class CatalogueWorker:
     def __init__(self, frame: Frame[CatalogueMetrics]) -> None:
         self._frame, self._settings = frame, frame.settings
         device = choose_device(frame.settings)
-        frame.await_bundle()
-        self._swapper = Swapper(frame.settings.bundle_path, lambda directory: Recommender(load(directory, device), device))
+        path = frame.settings.bundle_path
+        self._swapper = frame.open_bundle(lambda: Swapper(path, lambda directory: Recommender(load(directory, device), device)))
         frame.metrics.bundle(self._swapper.generation)
         frame.health.set_ready("bundle")
-        self._codebooks = Codebooks(frame.connection, frame.topic(CODEBOOKS))
+        self._codebooks = Codebooks(frame.connection, frame.topic(CODEBOOKS), Skips(frame.metrics.skipped))
         self._codebooks.start(frame.stopping)
         book = self._codebooks.book
         self._keeper = CodesKeeper(frame, book, lambda: self._recommender().bundle)
@@ -94,6 +95,7 @@ class CatalogueWorker:
                 await self._publish(outcome.codes, outcome.again, outcome.dead)
         count(metrics.events, lambda name: {"topic": "items", "outcome": name}, {"applied": outcome.counts["applied"]})
         metrics.items_outdated.inc(outcome.outdated)
+        count(metrics.embeddings_ignored, lambda name: {"modality": name}, outcome.ignored)
         count(metrics.dead_letters, lambda name: {"reason": name}, Counter(letter.reason for letter in outcome.dead))
 
     async def _follow_bundle(self, steps: Steps) -> None:
@@ -105,6 +107,7 @@ class CatalogueWorker:
             self._looked_at = now
             if await asyncio.to_thread(self._swapper.look):
                 self._frame.metrics.bundle(self._swapper.generation)
+            self._frame.health.warn("bundle", self._swapper.problem)
         if self._encoded != self._swapper.generation:
             generation = self._swapper.generation
             batches = self._all()

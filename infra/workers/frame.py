@@ -30,6 +30,8 @@ from stream.transport import Transport
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 START_S = 120.0
 TICK_S = 0.5
 GC_THRESHOLDS = (50_000, 20, 100)  # rows hold no cycles, yet the collector's usual walks through them took a third of a worker's time
@@ -83,6 +85,22 @@ class Frame(Generic[M]):
             log.warning("%s; waiting for it", remedy)
         while not (place / MANIFEST).exists():
             time.sleep(TICK_S)
+
+    def open_bundle(self, make: Callable[[], T]) -> T:
+        """What `make` makes of the bundle, once there is one that this program can use; readiness says what is wrong with it until then."""
+        from models.bundle import BundleMismatch
+
+        logged = ""
+        while True:
+            self.await_bundle()
+            try:
+                return make()
+            except BundleMismatch as error:
+                self.health.set_failed("bundle", str(error))
+                if str(error) != logged:
+                    logged = str(error)
+                    log.error("waiting for a bundle that can be used: %s", error)
+                time.sleep(TICK_S)
 
     def topic(self, spec: TopicSpec) -> str:
         """The broker's name of a topic; the role must have a right to it (stream.grants)."""
@@ -209,7 +227,7 @@ def _leave(*_: object) -> None:
     sys.exit(0)
 
 
-def count(counter: Any, label: Callable[[str], Mapping[str, str]], numbers: Mapping[str, int]) -> None:
+def count(counter: Any, label: Callable[[str], Mapping[str, str]], numbers: Mapping[Any, int]) -> None:
     """Add each number to the counter with its labels."""
     for name, number in numbers.items():
         if number:

@@ -18,6 +18,7 @@ from stream.serving.live import LiveServing
 from stream.serving.snapshot import Snapshots
 from stream.serving.swapper import Swapper
 from stream.serving.watcher import Watcher
+from stream.skips import Skips
 from stream.steps import Steps
 from stream.topics import CODEBOOKS, ITEM_CODES, REFRESH
 
@@ -35,13 +36,14 @@ class RefreshWorker:
     def __init__(self, frame: Frame[RefreshMetrics]) -> None:
         self._frame, self._settings = frame, frame.settings
         self._device = choose_device(frame.settings)
-        frame.await_bundle()
-        self._codebooks = Codebooks(frame.connection, frame.topic(CODEBOOKS))
+        self._codebooks = Codebooks(frame.connection, frame.topic(CODEBOOKS), Skips(frame.metrics.skipped))
         self._codebooks.start(frame.stopping)
         self._watcher = _Watcher(frame.metrics)
         topic, settings = frame.topic(ITEM_CODES), frame.settings
         self._snapshots = Snapshots(settings.data_dir, topic, settings.epoch, settings.snapshot_s)
-        self._swapper = Swapper(frame.settings.bundle_path, self._load, lambda old: cast(LiveServing, old).stop(save=False))
+        self._swapper = frame.open_bundle(
+            lambda: Swapper(settings.bundle_path, self._load, lambda old: cast(LiveServing, old).stop(save=False))
+        )
         frame.metrics.bundle(self._swapper.generation)
         frame.health.set_ready("bundle")
         frame.health.set_ready("index")
@@ -98,6 +100,7 @@ class RefreshWorker:
             self._looked_at = now
             if await asyncio.to_thread(self._swapper.look):
                 self._frame.metrics.bundle(self._swapper.generation)
+            self._frame.health.warn("bundle", self._swapper.problem)
 
     def _show(self, live: LiveServing) -> None:
         metrics, index = self._frame.metrics, live.index
@@ -128,7 +131,7 @@ class _Watcher(Watcher):
         self._metrics.codes_made_here.inc(codebooks)
 
     def skipped(self, reason: str) -> None:
-        self._metrics.internal_skipped.labels(ITEM_CODES.name, reason).inc()
+        self._metrics.skipped(ITEM_CODES.name, reason)
 
     def upkeep(self, what: str, seconds: float) -> None:
         self._metrics.index_upkeep_seconds.labels(what).observe(seconds)

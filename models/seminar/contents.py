@@ -3,13 +3,14 @@
 Nothing of a model is in here.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 
+from features.embeddings import commonest_width, embedding_widths
 from features.events import Item
 from features.text import split
 from models.seminar.config import SeminarConfig
@@ -43,8 +44,9 @@ class Widths(NamedTuple):
 
     @classmethod
     def of(cls, items: Sequence[Item]) -> "Widths":
-        """The widest that items have."""
-        return cls(_widest(item.image_embedding for item in items), _widest(item.text_embedding for item in items))
+        """The commonest that usable embeddings of items have: those of another width are ignored."""
+        widths = embedding_widths(items)
+        return cls(commonest_width(widths["image"]), commonest_width(widths["text"]))
 
 
 def contents(items: Sequence[Item], vocabulary: Vocabulary, config: SeminarConfig, widths: Widths) -> Contents:
@@ -104,11 +106,17 @@ def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
 
 
 def given(vectors: Sequence[Sequence[float] | None], width: int) -> np.ndarray:
-    """Given vectors scaled to length one, (n, width) float32; zeros where there is none, or one of another dimension."""
+    """Given vectors, as float32 keeps them, scaled to length one, (n, width) float32.
+
+    Zeros where there is none, one of another dimension, or one that float32 cannot keep.
+    """
     array = np.zeros((len(vectors), width))
     for n, vector in enumerate(vectors):
         if vector and len(vector) == width:
             array[n] = vector
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32).astype(np.float64)
+    array[~np.isfinite(array).all(1)] = 0
     array /= np.maximum(np.abs(array).max(1, initial=0, keepdims=True), 1e-300)  # so that squares stay finite
     return (array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-300)).astype(np.float32)
 
@@ -117,10 +125,6 @@ def trim(words: np.ndarray) -> np.ndarray:
     """Ids (n, W) without the columns at the right that only pad; one column at least."""
     used = np.flatnonzero((words != 0).any(0))
     return words[:, : int(used[-1]) + 1 if len(used) else 1]
-
-
-def _widest(vectors: Iterable[Sequence[float] | None]) -> int:
-    return max((len(vector) for vector in vectors if vector), default=1)
 
 
 def _as_wide(one: np.ndarray, other: np.ndarray) -> list[np.ndarray]:

@@ -5,18 +5,16 @@ The order of a refresh: a generation is announced without `ends`; every changed 
 by what came first: a generation is complete when its record has `ends`, and the generation to serve is the one that `current` names.
 """
 
-import logging
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Literal, NamedTuple
 
-import msgspec
 import numpy as np
 
 from models.codes.codebook import Codebook
-from stream.messages import CodesAnswer, CodesRequest, CurrentCodes, DriftReport, Generation
+from stream.messages import CodesAnswer, CodesRequest, CurrentCodes, DriftReport, Generation, Skipped, decode
+from stream.skips import Skips
 from stream.tail import Places
-
-log = logging.getLogger(__name__)
+from stream.topics import CODEBOOKS
 
 MOST_HELD = 2  # the one that serves, and the one before it, for rollback
 Record = Generation | CurrentCodes | DriftReport | CodesRequest | CodesAnswer
@@ -53,23 +51,41 @@ def codebook_of(record: Generation) -> Codebook:
 class Book:
     """The newest word of the topic under each key. One thread lets it learn, any may read: what it gives is never changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, skips: Skips | None = None) -> None:
         self.generations: dict[str, Generation] = {}
         self.currents: dict[str, CurrentCodes] = {}
         self.drifts: dict[str, DriftReport] = {}
         self.request: CodesRequest | None = None
         self.answer: CodesAnswer | None = None
         self._codebooks: dict[str, Codebook] = {}
+        self._shapes: dict[str, tuple[int, int]] = {}  # of a bundle's own codebook: P and D
+        self._skips = skips or Skips()
 
-    def learn(self, key: bytes | None, value: bytes | None) -> None:
-        """Take a record; one that is none of ours is logged and passed over."""
+    def expect(self, bundle: str, own: Codebook) -> None:
+        """Take only generations that fit this bundle: those of as many sub-spaces and dimensions as its own codebook."""
+        self._shapes = {**self._shapes, bundle: (own.subspaces, own.dim)}
+
+    def learn(self, key: bytes | None, value: bytes | None) -> Skipped | None:
+        """Take a record; one that cannot be used changes nothing, and is answered with the reason."""
         kind, _, name = (key or b"").decode(errors="replace").partition(":")
-        try:
-            record = None if value is None else msgspec.json.decode(value, type=_KINDS[kind])
-            codebook = codebook_of(record) if isinstance(record, Generation) else None
-        except (msgspec.MsgspecError, KeyError, ValueError) as error:
-            log.error("a record of the topic of codebooks is passed over: %r", error)
-            return
+        type_ = _KINDS.get(kind)
+        if type_ is None:
+            return Skipped("wrong_key", f"its key names none of: {', '.join(_KINDS)}")
+        record: Record | Skipped | None = None if value is None else decode(type_, value)
+        if isinstance(record, Skipped):
+            return record
+        if record is not None and key_of(record) != key:
+            return Skipped("wrong_key", "its key names another generation, bundle or kind than its value")
+        codebook = None
+        if isinstance(record, Generation):
+            try:
+                codebook = codebook_of(record)
+            except ValueError as error:
+                return Skipped("wrong_shape", str(error)[:300])
+        self._take(kind, name, record, codebook)
+        return None
+
+    def _take(self, kind: str, name: str, record: Record | None, codebook: Codebook | None) -> None:
         if kind == "generation":
             self._codebooks = _with(self._codebooks, name, codebook)
             self.generations = _with(self.generations, name, record)
@@ -83,9 +99,11 @@ class Book:
             self.answer = record
 
     def apply(self, records: Sequence[Any], places: Places) -> None:
-        """Take what a tail brings."""
+        """Take what a tail brings; a record that cannot be used is skipped and counted."""
         for record in records:
-            self.learn(record.key, record.value)
+            skipped = self.learn(record.key, record.value)
+            if skipped is not None:
+                self._skips.add(record, CODEBOOKS, skipped)
 
     def codebook(self, generation: str) -> Codebook:
         """The codebook of an announced generation.
@@ -102,12 +120,14 @@ class Book:
 
     def of(self, bundle: str) -> list[Generation]:
         """The generations announced for a bundle, oldest first."""
-        return sorted((g for g in self.generations.values() if g.bundle == bundle), key=lambda g: (g.started_ms, g.generation))
+        return sorted(
+            (g for g in self.generations.values() if g.bundle == bundle and self._fits(g)), key=lambda g: (g.started_ms, g.generation)
+        )
 
     def complete(self, bundle: str, generation: str) -> Generation | None:
         """The record of a generation of which all changed codes are published, None for any other."""
         found = self.generations.get(generation)
-        return found if found is not None and found.bundle == bundle and found.ends is not None else None
+        return found if found is not None and found.bundle == bundle and found.ends is not None and self._fits(found) else None
 
     def settled(self, bundle: str, own: str) -> bool:
         """Whether the generation that is named for a bundle may be served; false only while its own record is still to come."""
@@ -133,6 +153,10 @@ class Book:
         since = said.since_ms if said is not None else 0
         later = [g for g in self.of(bundle) if g.started_ms >= since and g.generation != self.current(bundle, own)]
         return later[-1] if later else None
+
+    def _fits(self, record: Generation) -> bool:
+        subspaces, _, width = record.shape
+        return self._shapes.get(record.bundle, (subspaces, subspaces * width)) == (subspaces, subspaces * width)
 
 
 def _with(old: dict[str, Any], name: str, record: Any) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from threading import Event
 
 from stream.codes.book import Book
 from stream.connection import Connection
+from stream.skips import Skips
 from stream.tail import Tail
 
 READ_S = 60.0
@@ -12,8 +13,8 @@ READ_S = 60.0
 class Codebooks:
     """A book that follows the topic."""
 
-    def __init__(self, connection: Connection, topic: str) -> None:
-        self.book = Book()
+    def __init__(self, connection: Connection, topic: str, skips: Skips | None = None) -> None:
+        self.book = Book(skips)
         self._tail = Tail(connection, topic, self.book.apply)
 
     def start(self, stopping: Event, seconds: float = READ_S) -> None:

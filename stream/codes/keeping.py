@@ -98,6 +98,7 @@ class Keeping:
 
     def _keep(self, bundle: Bundle) -> None:
         log.info("this worker keeps the codes of bundle %s", bundle.generation)
+        self._book.expect(bundle.generation, bundle.codebook)
         ledger = Ledger(bundle.generation, bundle.codebook, bundle.manifest.dim)
         table, plan = bundle.items, self._plan
         parts = table.vectors if table.parts is None else table.parts

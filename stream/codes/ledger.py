@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from models.codes.codebook import Codebook, Codes, Floats
+from stream.codes.faults import Shapes, fault_of
 from stream.codes.tail import Word, newest
-from stream.messages import ItemCode, Recode, digest
+from stream.messages import Recode, digest
 from stream.tail import Places
 
 FIRST_ROWS = 1024
@@ -24,6 +25,7 @@ class Ledger:
         self.names: list[str] = []
         self._rows: dict[str, int] = {}
         self._own = own.generation
+        self._shapes = Shapes(dim, own.dim, {own.generation: own}, own.generation)
         self._tags: list[str] = [own.generation]  # generations of codes, by number
         self._vectors = np.zeros((FIRST_ROWS, dim), np.float32)
         self._parts = self._vectors if own.dim == dim else np.zeros((FIRST_ROWS, own.dim), np.float32)
@@ -68,7 +70,7 @@ class Ledger:
             if said is None:
                 self._remove(name)
                 found[name] = None
-            elif said.generation == self.bundle and self._fits(said):
+            elif said.generation == self.bundle and fault_of(said, self._shapes) is None:
                 vector = np.frombuffer(said.vector, "<f4")
                 parts = np.frombuffer(said.parts, "<f4") if said.parts else vector
                 self._put(name, vector, parts, np.frombuffer(said.code, np.uint8), said.codebook or self._own, partitions[name])
@@ -89,11 +91,6 @@ class Ledger:
     def renamed(self, generation: str, rows: np.ndarray) -> None:
         """The codes of these rows are, byte for byte, codes of this generation too."""
         self._tag[rows] = self._number(generation)
-
-    def _fits(self, said: ItemCode) -> bool:
-        coded = len(said.parts) or len(said.vector)
-        wanted = 4 * self._vectors.shape[1], 4 * self._parts.shape[1], self._codes.shape[1]
-        return (len(said.vector), coded, len(said.code)) == wanted
 
     def _digest(self, row: int) -> bytes:
         return digest(self._vectors[row].astype("<f4", copy=False).tobytes())

@@ -1,18 +1,13 @@
 """The tail of topic `item-codes`: every refresh worker reads all partitions and keeps reading, and so does the keeper of codes."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
-
 from stream.connection import Connection
-from stream.messages import RECODE, ItemCode, Recode
+from stream.messages import RECODE, ItemCode, Recode, Skipped, decode
+from stream.skips import Skips
 from stream.tail import Places, Tail
-
-log = logging.getLogger(__name__)
-
-_item_codes, _recodes = msgspec.json.Decoder(ItemCode), msgspec.json.Decoder(Recode)
+from stream.topics import ITEM_CODES
 
 
 class Word(NamedTuple):
@@ -24,26 +19,46 @@ class Word(NamedTuple):
 
 
 def code_tail(
-    connection: Connection, topic: str, apply: Callable[[list[Word], Places], None], start: Mapping[int, int] | None = None
+    connection: Connection,
+    topic: str,
+    apply: Callable[[list[Word], Places], None],
+    start: Mapping[int, int] | None = None,
+    skips: Skips | None = None,
 ) -> Tail:
-    """A tail that hands on every word, each partition's in order; a record that is none is logged and passed over."""
-    return Tail(connection, topic, lambda records, places: apply(words(records), places), start)
+    """A tail that hands on every word, each partition's in order; a record that is none goes to `skips`."""
+    seen = skips or Skips()
+    return Tail(connection, topic, lambda records, places: apply(words(records, seen), places), start)
 
 
-def words(records: Sequence[Any]) -> list[Word]:
-    """The words of records; what is none is logged and left out, since the topic is ours alone. A Recode taken back says nothing."""
+def words(records: Sequence[Any], skips: Skips) -> list[Word]:
+    """The words of records; a record that is none goes to `skips`. A Recode taken back says nothing."""
     found = []
     for record in records:
-        try:
-            if record.key.startswith(RECODE):
-                if record.value is not None:
-                    found.append(Word(record.key[1:].decode(), _recodes.decode(record.value), record.partition))
-            else:
-                said = None if record.value is None else _item_codes.decode(record.value)
-                found.append(Word(record.key.decode(), said, record.partition))
-        except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError) as error:
-            log.error("a record of %s is no item code and is passed over: %r", record.topic, error)
+        word = _word(record)
+        if isinstance(word, Skipped):
+            skips.add(record, ITEM_CODES, word)
+        elif word is not None:
+            found.append(word)
     return found
+
+
+def _word(record: Any) -> Word | Skipped | None:
+    key: bytes = record.key or b""
+    recode = key.startswith(RECODE)
+    try:
+        item = key.removeprefix(RECODE).decode()
+    except UnicodeDecodeError:
+        return Skipped("wrong_key", "its key is not UTF-8")
+    if not item:
+        return Skipped("wrong_key", "its key names no item")
+    if record.value is None:
+        return None if recode else Word(item, None, record.partition)
+    said = decode(Recode, record.value) if recode else decode(ItemCode, record.value)
+    if isinstance(said, Skipped):
+        return said
+    if said.item_id != item:
+        return Skipped("wrong_key", "its key names another item than its value")
+    return Word(item, said, record.partition)
 
 
 def newest(words: Sequence[Word]) -> tuple[dict[str, ItemCode | None], dict[str, Recode]]:

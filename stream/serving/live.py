@@ -24,6 +24,7 @@ from stream.messages import Generation, ItemCode, Recode, digest
 from stream.refresh import Serving
 from stream.serving.snapshot import Saved, Snapshots
 from stream.serving.watcher import Watcher
+from stream.skips import Skips
 from stream.tail import Places
 
 log = logging.getLogger(__name__)
@@ -55,8 +56,12 @@ class LiveServing:
         recommender.warm_up()
         self.bundle, self.own = bundle.generation, bundle.codebook.generation
         self._bundle_codebook = bundle.codebook
+        book.expect(self.bundle, bundle.codebook)
         self._book, self._watcher, self._snapshots = book, watcher, snapshots
         saved = snapshots.load(self.bundle, connection, topic) if snapshots is not None else None
+        if saved is not None and (saved.items.dim, saved.items.codebook.dim) != (bundle.manifest.dim, bundle.codebook.dim):
+            log.warning("the snapshot of the index is of other dimensions than bundle %s and is not used", self.bundle)
+            saved = None
         index = saved.items if saved is not None else bundle.index()
         if saved is not None:
             view = index.look()
@@ -72,7 +77,7 @@ class LiveServing:
         self._touched: dict[str, Upsert] | None = None  # what came while codes of another generation are made
         self._stopping = Event()
         self._failure: BaseException | None = None
-        self.tail = code_tail(connection, topic, self.apply, self.places)
+        self.tail = code_tail(connection, topic, self.apply, self.places, Skips(lambda _, reason: watcher.skipped(reason)))
         self._threads = [Thread(target=self._repeat, args=each, daemon=True, name=each[0].__name__) for each in self._tasks()]
 
     @property

@@ -1,6 +1,7 @@
 """The snapshot of an index on disk, with the places of the tail at which it was made: a start from it reads what came since."""
 
 import logging
+import re
 import shutil
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +15,8 @@ from stream.connection import Connection
 from stream.tail import Places, ranges
 
 log = logging.getLogger(__name__)
+
+GENERATION = re.compile("[0-9a-f]{12}")
 
 
 class Saved(NamedTuple):
@@ -45,14 +48,14 @@ class Snapshots:
 
         Its places must be those of the topic's partitions, and lie where the topic has records or ends.
         """
-        place = self._place(bundle)
-        if not place.exists():
-            return None
         try:
+            place = self._place(bundle)
+            if not place.exists():
+                return None
             index, extra = ItemIndex.load(place)
             mark = msgspec.json.decode(extra, type=_Mark)
         except Exception as error:  # of a damaged file anything may come; the topic has all of it
-            log.warning("the snapshot of the index in %s is not used, the topic is read from its start: %s", place, error)
+            log.warning("the snapshot of the index in %s is not used, the topic is read from its start: %s", self._folder, error)
             return None
         found = ranges(connection, topic)
         fits = mark.places.keys() == found.keys() and all(found[at][0] <= offset <= found[at][1] for at, offset in mark.places.items())
@@ -78,4 +81,11 @@ class Snapshots:
         return True
 
     def _place(self, bundle: str) -> Path:
+        """The folder of a bundle's snapshot.
+
+        Raises:
+            ValueError: the name is no generation of a bundle, and might lead elsewhere.
+        """
+        if not GENERATION.fullmatch(bundle):
+            raise ValueError(f"{bundle!r} is not the generation of a bundle")
         return self._folder / f"index-{bundle}"

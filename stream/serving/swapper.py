@@ -19,17 +19,24 @@ class Swapper:
         self._directory, self._make, self._retire = directory, make, retire
         self.generation = read_manifest(directory).generation
         self.current = make(directory)
+        self.problem: str | None = None  # why the bundle in the directory is not used
+        self._logged: str | None = None
 
     def look(self) -> bool:
         """True where a new generation was found, loaded and swapped in. One that does not load is logged, the old one stays."""
         try:
             found = read_manifest(self._directory).generation
             if found == self.generation:
+                self.problem = None
                 return False
             new = self._make(self._directory)
         except Exception as error:  # whatever is wrong with the new one is no reason to lose the old one
-            log.error("the new bundle is not taken, the old one serves on: %r", error)
+            self.problem = f"the new bundle is not used, {self.generation} is still served: {error}"
+            if self.problem != self._logged:
+                self._logged = self.problem
+                log.error("%s", self.problem)
             return False
+        self.problem = None
         old, self.current, self.generation = self.current, new, found
         self._retire(old)
         log.info("bundle %s is in use", found)

@@ -152,3 +152,37 @@ def test_a_price_that_float32_cannot_keep_is_refused_and_named(price):
         [refusal] = decode(topic, [payload], NOW, TimeRules()).bad
         assert refusal.reason is Reason.WRONG_SHAPE
         assert "price" in refusal.detail
+
+
+@pytest.mark.fault(
+    "an item with a title over 512 characters, null fields, or attributes that are numbers, booleans or null",
+    "the item is kept: the title is cut, null means absent, attributes become texts",
+)
+def test_an_item_with_harmless_irregularities_is_kept():
+    attributes = {"in_stock": False, "size": 42, "weight": 1.5, "rank": 3.0, "brand": None, "colour": "red"}
+    loose = GOOD[Topic.ITEMS] | {"title": "x" * 600, "price": None, "attributes": attributes, "deleted": None, "text_embedding": None}
+    [(_, item)] = decode(Topic.ITEMS, [json.dumps(loose).encode()], NOW, TimeRules()).good
+    assert (item.title, item.price, item.deleted, item.text_embedding) == ("x" * 512, 0.0, False, None)
+    assert item.attributes == {"in_stock": "false", "size": "42", "weight": "1.5", "rank": "3", "colour": "red"}
+    assert decode(Topic.ITEMS, [encode(item)], NOW, TimeRules()).good == [(0, item)]
+    [(_, gone)] = decode(Topic.ITEMS, [json.dumps({"item_id": "i", "ts": NOW, "deleted": True}).encode()], NOW, TimeRules()).good
+    assert (gone.item_id, gone.deleted) == ("i", True)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"price": "12.50"}, "price"),
+        ({"category_id": None}, "category_id"),
+        ({"title": None}, "title"),
+        ({"title": 7}, "title"),
+        ({"attributes": {"sizes": [1, 2]}}, "attributes"),
+        ({"deleted": "false"}, "deleted"),
+        ({"text_embedding": [1.0, None]}, "text_embedding"),
+        ({"ts": None}, "ts"),
+    ],
+)
+def test_an_item_that_would_be_wrong_is_refused_and_the_field_named(changed, named):
+    [refusal] = decode(Topic.ITEMS, [json.dumps(GOOD[Topic.ITEMS] | changed).encode()], NOW, TimeRules()).bad
+    assert refusal.reason is Reason.WRONG_SHAPE
+    assert named in refusal.detail

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.codec import pack, unpack
+from features.embeddings import commonest_width, embedding_widths, ignored_embeddings
 from features.event_time import TimeRules
 from features.events import MAX_EVENT_BYTES, Item, Topic, decode, encode
 from features.item_states import bare, item_of, newest, same, state_of, winner
@@ -74,3 +75,14 @@ def test_an_event_made_from_a_row_is_not_longer_than_the_one_it_came_from():
         item = described(text_embedding=[float(number) for number in numbers.astype("<f4")])
         first = encode(described()) + b",".join(str(number).encode() for number in numbers.tolist())
         assert len(encode(item_of("a", state_of(item)))) <= max(len(first), MAX_EVENT_BYTES)
+
+
+@pytest.mark.fault("embeddings of several widths in a catalogue", "the commonest width is used, the others are named and ignored")
+def test_the_commonest_width_of_embeddings_is_used_and_the_others_are_named():
+    items = [described(image_embedding=[1.0] * width) for width in (4, 4, 4, 8, 8, 16, 0)] + [described(image_embedding=[0.0, 0.0])]
+    widths = embedding_widths(items)
+    assert (dict(widths["image"]), dict(widths["text"])) == ({4: 3, 8: 2, 16: 1, 0: 2}, {})
+    assert (commonest_width(widths["image"]), commonest_width(widths["text"])) == (4, 1)
+    [told] = ignored_embeddings(widths, {"image": 4, "text": 1})
+    assert told == "image embeddings: 3 of 4 numbers are used, 2 unusable, 2 of 8 numbers, 1 of 16 numbers are ignored"
+    assert ignored_embeddings(embedding_widths(items[:3]), {"image": 4, "text": 1}) == []

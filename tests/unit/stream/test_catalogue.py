@@ -295,3 +295,19 @@ def test_a_damaged_item_row_is_kept_apart_and_is_made_again(catalogue, store):
     assert [name for name, _ in catalogue.process([record(1, item())]).codes] == ["new"]
     assert row_of(store, "new")[0].title == "red thing"
     assert [(kept.view, kept.entities) for kept in store.quarantined()] == [("item", ("new",))]
+
+
+@pytest.mark.fault(
+    "an item whose embedding is of another width than the bundle's", "the item is encoded without it, counted and logged once"
+)
+def test_an_embedding_that_the_bundle_cannot_use_is_counted_and_the_first_is_logged(catalogue, recommender, caplog):
+    fits = [1.0, 0.0, 0.0, 0.0]
+    given = [fits, fits[:3], fits * 2, [0.0] * 4, None]
+    batch = [record(n, item(f"i{n}", image_embedding=vector)) for n, vector in enumerate(given)]
+    outcome = catalogue.process(batch)
+    assert (outcome.dead, outcome.ignored["image"]) == ([], 3)
+    assert caplog.text.count("image embedding") == 1
+    codes = dict(outcome.codes)
+    plain = recommender.item_vectors([item("i1")])[0]
+    np.testing.assert_allclose(np.frombuffer(codes["i1"].vector, "<f4"), plain, atol=1e-6)
+    assert codes["i0"].vector != codes["i1"].vector

@@ -1,6 +1,7 @@
 """What the topic of codebooks says, met in any order, and what an index does: it never serves an unfinished generation."""
 
 from functools import cache
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from models.codes.codebook import Codebook
 from stream.codes.book import MOST_HELD, Book, codebook_of, key_of, next_step
-from stream.messages import CodesAnswer, CodesRequest, CurrentCodes, DriftReport, Generation, ItemCode
+from stream.codes.tail import Word, words
+from stream.messages import RECODE, CodesAnswer, CodesRequest, CurrentCodes, DriftReport, Generation, ItemCode
+from stream.skips import Skips
 
 BUNDLE = "b"
 
@@ -90,10 +93,9 @@ def test_every_kind_of_record_comes_back():
         (b"generation:x", msgspec.json.encode(msgspec.structs.replace(generation(1), centroids=b"abc"))),
     ],
 )
-def test_what_is_no_record_is_passed_over(key, value, caplog):
+def test_what_is_no_record_is_skipped(key, value):
     book = Book()
-    book.learn(key, value)
-    assert "passed over" in caplog.text
+    assert book.learn(key, value) is not None
     assert not book.generations
 
 
@@ -216,3 +218,54 @@ def test_old_item_codes_still_decode():
     old = b'{"item_id":"i","category_id":"c","vector":"AAAAAA==","code":"AQ==","generation":"g","ts":5}'
     found = msgspec.json.decode(old, type=ItemCode)
     assert (found.codebook, found.price, found.available, found.parts, found.sent_ms) == ("", 0.0, True, b"", 0)
+
+
+DEEP = b'{"x": ' + b"[" * 100_000
+
+
+class Sent(NamedTuple):
+    key: bytes | None
+    value: bytes | None
+    topic: str = "t"
+    partition: int = 0
+    offset: int = 0
+
+
+@pytest.mark.fault(
+    "malformed records on `item-codes` and `codebooks`: deep nesting, wrong keys, numbers out of range, a codebook of other dimensions",
+    "each is counted and skipped, the first of a kind is logged",
+)
+def test_a_malformed_record_is_skipped_and_the_others_are_taken():
+    counted = []
+    skips = Skips(lambda topic, reason: counted.append((topic, reason)))
+    book = Book(skips)
+    good = generation(1, ends={0: 1})
+    wrong = [
+        Sent(None, None), Sent(b"generation:x", DEEP), Sent(b"generation:other", msgspec.json.encode(good)), Sent(b"what:x", b"{}"),
+        Sent(b"current:x", msgspec.json.encode(good)), Sent(key_of(good), msgspec.json.encode(good).replace(b'"shape":[', b'"shape":[0,')),
+        Sent(key_of(good), msgspec.json.encode(good).replace(b'"started_ms":', b'"started_ms":1e400,"x":')), Sent(b"request:x", b"{}"),
+    ]  # fmt: skip
+    book.apply(wrong, {})
+    assert not book.generations
+    assert len(counted) == len(wrong)
+    assert {topic for topic, _ in counted} == {"codebooks"}
+    book.apply([Sent(key_of(good), msgspec.json.encode(good))], {})
+    assert list(book.generations) == [good.generation]
+    counted.clear()
+    code = ItemCode(item_id="i", category_id="c", vector=b"1234", code=b"1", generation="g", ts=1)
+    sent = [
+        Sent(b"i", DEEP), Sent(b"other", msgspec.json.encode(code)), Sent(None, b"{}"), Sent(b"\xfe", b"{}"), Sent(b"i", b"\xff"),
+        Sent(RECODE + b"i", msgspec.json.encode(code)), Sent(b"i", msgspec.json.encode(code).replace(b'"ts":1', b'"ts":1' + b"0" * 40)),
+    ]  # fmt: skip
+    assert words([*sent, Sent(b"i", msgspec.json.encode(code)), Sent(b"i", None)], skips) == [Word("i", code), Word("i", None)]
+    assert len(counted) == len(sent)
+
+
+def test_a_codebook_of_other_dimensions_than_the_bundle_is_never_in_use():
+    book, good = Book(), generation(1, ends={0: 1})
+    book.learn(key_of(good), msgspec.json.encode(good))
+    said = CurrentCodes(bundle=good.bundle, generation=good.generation, previous=good.own, since_ms=1, why="refresh")
+    book.learn(key_of(said), msgspec.json.encode(said))
+    assert book.current(good.bundle, good.own) == good.generation
+    book.expect(good.bundle, Codebook.from_centroids(np.zeros((3, 2, 5), np.float32)))
+    assert (book.current(good.bundle, good.own), book.coming(good.bundle, good.own)) == (good.own, None)

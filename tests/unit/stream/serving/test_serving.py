@@ -54,11 +54,15 @@ def test_a_broken_bundle_is_logged_and_the_old_one_stays(directory, spoil, caplo
     spoil(directory)
     with caplog.at_level(logging.ERROR):
         assert not swapper.look()
-    assert "the old one serves on" in caplog.text
+        assert not swapper.look()
+    assert caplog.text.count("is still served") == 1
+    assert swapper.problem is not None
+    assert "is still served" in caplog.text
     assert swapper.current is old
     assert swapper.generation == old.generation
     save(quickly_trained(2), directory)
     assert swapper.look()
+    assert swapper.problem is None
 
 
 def test_whatever_goes_wrong_with_a_new_bundle_does_not_end_the_worker(directory):

@@ -1,0 +1,57 @@
+"""Given embeddings of items: as float32, and how wide they are."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+
+from features.events import Item
+
+Modality = Literal["image", "text"]
+UNUSABLE = 0  # the width of an embedding that is empty, all zeros, or beyond float32
+
+
+def given_embeddings(item: Item) -> dict[Modality, Sequence[float]]:
+    """The embeddings that an item brings, by modality."""
+    both: tuple[tuple[Modality, Sequence[float] | None], ...] = (("image", item.image_embedding), ("text", item.text_embedding))
+    return {modality: vector for modality, vector in both if vector is not None}
+
+
+def packed_embedding(vector: Sequence[float] | None) -> bytes:
+    """A given embedding as little-endian float32; empty where there is none, or none that float32 can keep, or only zeros."""
+    if not vector:
+        return b""
+    with np.errstate(over="ignore"):
+        kept = np.asarray(vector, np.float64).astype("<f4") + np.float32(0)  # without negative zeros
+    return kept.tobytes() if np.isfinite(kept).all() and kept.any() else b""
+
+
+def width_of(vector: Sequence[float]) -> int:
+    """How many numbers a usable embedding has, else UNUSABLE."""
+    return len(packed_embedding(vector)) // 4
+
+
+def embedding_widths(items: Iterable[Item]) -> dict[Modality, Counter[int]]:
+    """How many items bring an embedding of each width, by modality; UNUSABLE counts those that cannot be used."""
+    found: dict[Modality, Counter[int]] = {"image": Counter(), "text": Counter()}
+    for item in items:
+        for modality, vector in given_embeddings(item).items():
+            found[modality][width_of(vector)] += 1
+    return found
+
+
+def commonest_width(widths: Counter[int]) -> int:
+    """The width that most usable embeddings have, of equally common ones the greatest; 1 where there are none."""
+    return max((count, width) for width, count in [(1, 0), *widths.items()] if width != UNUSABLE)[1]
+
+
+def ignored_embeddings(widths: Mapping[Modality, Counter[int]], used: Mapping[str, int]) -> list[str]:
+    """A sentence for each modality of which some embeddings are not of the width that is used."""
+    told = []
+    for modality, counted in widths.items():
+        others = {width: count for width, count in sorted(counted.items()) if width != used[modality]}
+        if others:
+            named = ", ".join(f"{count:,} {f'of {width} numbers' if width else 'unusable'}" for width, count in others.items())
+            told.append(f"{modality} embeddings: {counted[used[modality]]:,} of {used[modality]} numbers are used, {named} are ignored")
+    return told
