@@ -145,7 +145,7 @@ def _named(event: Behaviour, queries: Sequence[Search], end: int) -> Search | No
         if queries[at].query_hash == event.query_hash:
             return queries[at]
     later = (query for query in queries[end:] if query.query_hash == event.query_hash)
-    return min(later, key=lambda query: (query.ts, -query.id), default=None)
+    return max(later, key=lambda query: (-query.ts, query.id, query.text), default=None)
 
 
 def _paired(event: Behaviour, offered: Pair) -> Behaviour:

@@ -4,14 +4,13 @@ Bounds of single fields are part of the types in features.rows and features.outc
 """
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from math import isfinite
 from operator import attrgetter, lt
 from typing import Any
 
 import numpy as np
 
-from features.fold import Bucket
+from features.fold import WIDTHS_MS, Bucket
 from features.outcomes import CandidatesRow, InterestsRow, ItemRow
 from features.rows import ORDER, Behaviour, CategoryRow, Search, UserRow
 
@@ -38,8 +37,9 @@ def _category(row: CategoryRow) -> str | None:
         return "its events are not in order"
     if len(set(map(_name, row.events))) > 1:
         return "its events are of several categories"
-    if any(earlier.start_ms + earlier.width_ms > later.start_ms for earlier, later in pairwise(row.folded)):
-        return "its folded buckets overlap"
+    places = [(bucket.start_ms, bucket.width_ms) for bucket in row.folded]  # a week may lie around one of its days, see features.fold
+    if not all(map(lt, places, places[1:])):
+        return "its folded buckets are not in order"
     return None if all(map(_whole, row.folded)) else "a folded bucket is malformed"
 
 
@@ -71,7 +71,8 @@ def _ascending(events: Sequence[Behaviour | Search]) -> bool:
 
 
 def _whole(bucket: Bucket) -> bool:
-    return bucket.start_ms <= bucket.last_ts < bucket.start_ms + bucket.width_ms and bucket.count > 0
+    aligned = bucket.width_ms in WIDTHS_MS and bucket.start_ms % bucket.width_ms == 0
+    return aligned and bucket.start_ms <= bucket.last_ts < bucket.start_ms + bucket.width_ms and bucket.count > 0
 
 
 def _finite(vectors: bytes) -> str | None:

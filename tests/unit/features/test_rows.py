@@ -1,6 +1,7 @@
 """Rows are functions of the set of events: checked on random events, duplicates, splits and orders."""
 
 import contextlib
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -147,17 +148,26 @@ def test_overflow_and_late_events_fold_to_the_same_bytes_in_any_order(events, ra
     for at in range(0, len(events), 3):
         row, _ = merge_category(row, Arrivals(events[at : at + 3]), [], cap)
     assert pack(row) == pack(whole)
+    assert unpack(CategoryRow, pack(row)) == row
     assert row.count == len(events)
     assert [(e.ts, e.id) for e in row.events] == sorted((e.ts, e.id) for e in events)[-cap:]
 
 
 @given(st.lists(behaviour(LONG_TIMES), max_size=60))
-def test_a_fold_is_bounded_and_its_buckets_do_not_overlap(events):
+def test_a_fold_is_bounded_and_its_buckets_are_in_order(events):
     newest = 1_700_000_000_000
     buckets = fold([], events, newest)
     assert sum(bucket.count for bucket in buckets) == len(events)
     assert len(buckets) <= 8 + 9 + 27 + (newest - 1_600_000_000_000) // (364 * DAY_MS) + 1
-    assert [b.start_ms for b in buckets] == sorted(b.start_ms for b in buckets)
+    assert buckets == sorted(buckets)
+
+
+def test_a_row_whose_folded_days_lie_within_a_folded_week_is_sound():
+    events = [Behaviour(day * DAY_MS, day, "i", "c", 0) for day in range(1, 200)]
+    row, _ = merge_category(CategoryRow(), Arrivals(events), [], cap=3)
+    spans = [range(bucket.start_ms, bucket.start_ms + bucket.width_ms) for bucket in row.folded]
+    assert any(later.start in earlier for earlier, later in pairwise(spans))
+    assert unpack(CategoryRow, pack(row)) == row
 
 
 def test_inputs_of_a_merge_stay_untouched():
