@@ -52,7 +52,7 @@ class Settings(ApiSettings):
         "Unset: the embedded broker, on this machine only.",
     )
     kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How to talk to the brokers."
+        "PLAINTEXT", description="Protocol of the connection to the brokers."
     )
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         "PLAIN", description="SASL mechanism, with a SASL protocol."
@@ -62,25 +62,23 @@ class Settings(ApiSettings):
     kafka_ssl_cafile: Path | None = Field(
         None, description="PEM file of the authority that signed the brokers' certificates. Unset: the system's."
     )
-    kafka_ssl_certfile: Path | None = Field(None, description="PEM file of our certificate, where brokers ask for one.")
-    kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of its key.")
+    kafka_ssl_certfile: Path | None = Field(None, description="PEM file of the client certificate, if the brokers require one.")
+    kafka_ssl_keyfile: Path | None = Field(None, description="PEM file of the client certificate's key.")
     topic_prefix: str = Field(
-        "", pattern=r"^[a-zA-Z0-9._-]{0,100}$", description="Put before every topic's name: several shops on one cluster."
+        "", pattern=r"^[a-zA-Z0-9._-]{0,100}$", description="Prefix of every topic's name, so that several shops can share a cluster."
     )
-    partitions: Count = Field(4, description="Partitions of topics we create: the most workers of a role that can share the work.")
-    replication: Count = Field(1, description="Copies of each partition of topics we create; 3 in production.")
-    group: str = Field("everlong", min_length=1, description="Start of the consumer groups' names.")
+    partitions: Count = Field(4, description="Partitions of the topics that Everlong creates: the maximum number of workers per role.")
+    replication: Count = Field(1, description="Replicas of each partition of the topics that Everlong creates; 3 in production.")
+    group: str = Field("everlong", min_length=1, description="Prefix of the consumer groups' names.")
     epoch: int = Field(
-        0, ge=0, description="Raise by one after topics were made anew (their offsets start again): rows then take writes again."
+        0, ge=0, description="Raise by one after topics were recreated (their offsets start again), so that rows accept new events."
     )
     rows_from_epoch: int = Field(
         0, ge=0, description="Rows of an older epoch start from nothing. Set it to EVERLONG_EPOCH when all events are sent again."
     )
-    session_timeout_s: Seconds = Field(
-        10.0, description="Seconds until a worker that went silent loses its partitions: the time of a take-over."
-    )
-    heartbeat_s: Seconds = Field(3.0, description="Seconds between a worker's signs of life; at most a third of the session time-out.")
-    commit_interval_s: Seconds = Field(2.8, description="Seconds between commits: what a killed worker's successor may see again.")
+    session_timeout_s: Seconds = Field(10.0, description="Seconds until a silent worker loses its partitions: how long a takeover takes.")
+    heartbeat_s: Seconds = Field(3.0, description="Seconds between a worker's heartbeats; at most a third of the session timeout.")
+    commit_interval_s: Seconds = Field(2.8, description="Seconds between commits: after a kill, up to this much is delivered again.")
 
     store_url: SecretStr | None = Field(
         None,
@@ -96,57 +94,61 @@ class Settings(ApiSettings):
     bundle: Path | None = Field(
         None, description="Folder of the bundle (weights, vocabulary, codebooks). Unset: `bundle` in the data directory."
     )
-    bundle_poll_s: Seconds = Field(5.0, description="Seconds between looks for a new bundle to swap in.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; `auto` takes CUDA where a kernel runs on it.")
-    torch_threads: int = Field(0, ge=0, description="Threads of torch and faiss in a worker; 0: their own choice. Numpy always has one.")
+    bundle_poll_s: Seconds = Field(5.0, description="Seconds between checks for a new bundle.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where models run; `auto` uses CUDA if a kernel runs on it.")
+    torch_threads: int = Field(0, ge=0, description="Threads of torch and faiss in a worker; 0: their default. Numpy always uses one.")
 
-    codes_measure_s: Seconds = Field(60.0, description="Seconds between measurements of how far item codes drifted from their vectors.")
-    codes_automatic: bool = Field(True, description="Refresh codes when measurements ask for it; false: only by `everlong codes`.")
-    codes_rest_s: Seconds = Field(600.0, description="Least seconds between two refreshes of codes that nobody asked for.")
+    codes_measure_s: Seconds = Field(60.0, description="Seconds between measurements of the drift of item codes from their vectors.")
+    codes_automatic: bool = Field(True, description="Refresh codes when measurements call for it; false: only on `everlong codes refresh`.")
+    codes_rest_s: Seconds = Field(600.0, description="Minimum seconds between two automatic refreshes of codes.")
     codes_reservoir: int = Field(16_384, ge=256, description="Item vectors on which drift is measured.")
-    codes_gain: Share = Field(0.05, description="Share of quantisation error that a refresh must save on items that it did not learn from.")
-    codes_lost: Share = Field(0.05, description="Loss of overlap with exact search that asks for a refresh.")
+    codes_gain: Share = Field(0.05, description="Share of quantisation error that a refresh must save on items that it was not trained on.")
+    codes_lost: Share = Field(0.05, description="Loss of overlap with exact search that triggers a refresh.")
     snapshot_s: Seconds = Field(
-        300.0, description="Seconds between snapshots of a refresh worker's index in the data directory, from which it starts again."
+        300.0, description="Seconds between snapshots of a refresh worker's index in the data directory; a restart loads the last one."
     )
 
     max_future_ms: Annotated[int, Field(ge=0)] = Field(
         TimeRules().max_future_ms, description="An event further ahead of the clock is a dead letter."
     )
     retention_ms: Millis = Field(TimeRules().retention_ms, description="An event older than this is a dead letter.")
-    refresh_batch: Count = Field(256, description="Most users refreshed at once.")
-    refresh_lag_budget: Count = Field(5000, description="Refresh requests waiting beyond which the short interest alone is computed.")
-    top_k_categories: int = Field(8, ge=1, le=63, description="Category interests of a user that are searched.")
+    refresh_batch: Count = Field(256, description="Maximum users refreshed in one batch.")
+    refresh_lag_budget: Count = Field(
+        5000, description="With more refresh requests waiting than this, only the short interest is computed."
+    )
+    top_k_categories: int = Field(8, ge=1, le=63, description="Category interests searched per user.")
     candidates: int = Field(200, ge=1, le=1000, description="Items in a candidate set.")
     exclude_bought: bool = Field(
-        True, description="Leave out what the user bought (the newest 256 purchases); false where people buy again."
+        True, description="Exclude the newest 256 items that the user bought; false where people buy the same item again."
     )
-    short_share: Part = Field(None, description="Share of what the searches get for that of the whole pool; else the bundle's.")
-    even_share: Part = Field(None, description="Share of what the categories get that is the same for each; else the bundle's.")
+    short_share: Part = Field(
+        None, description="Share of the searches' candidates that come from the search of the whole pool. Unset: the bundle's."
+    )
+    even_share: Part = Field(None, description="Share of the categories' candidates that is split equally among them. Unset: the bundle's.")
     repeat_share: Part = Field(
-        None, description="Share of a candidate set for items that the user had before (docs/retrieval.md), 0: none; else the bundle's."
+        None, description="Share of a set for items that the user interacted with before (docs/retrieval.md); 0: none. Unset: the bundle's."
     )
     query_share: Part = Field(
-        None, description="Share of a set for a search that no event followed yet (docs/retrieval.md), 0: none; else the bundle's."
+        None,
+        description="Share of a candidate set for a search that no event followed yet (docs/retrieval.md); 0: none. Unset: the bundle's.",
     )
     demand: Annotated[float | None, Field(ge=0, le=MOST_DEMAND)] = Field(
         None,
-        description="Weight of how popular items are of late in what searches find (docs/retrieval.md), 0: none; else the bundle's.",
+        description="Weight of recent popularity in the order of what searches find (docs/retrieval.md); 0: none. Unset: the bundle's.",
     )
-    rescore: bool = Field(
-        True, description="Let the bundle's re-scorer, where it has one, order the merged candidates (docs/retrieval.md)."
-    )
-    only_available: bool = Field(True, description="Leave out items whose attribute `available` or `in_stock` says false, 0 or no.")
-    retry_max_s: Seconds = Field(10.0, description="Longest wait between two tries of a write or a publication that fails.")
+    rescore: bool = Field(True, description="Let the bundle's re-scorer, if it has one, order the merged candidates (docs/retrieval.md).")
+    only_available: bool = Field(True, description="Exclude items whose attribute `available` or `in_stock` is false, 0 or no.")
+    retry_max_s: Seconds = Field(10.0, description="Maximum seconds between two attempts of a failing write or publication.")
     stop_deadline_s: Seconds = Field(
-        20.0, description="A worker told to stop that has not by then ends itself: brokers gone must not hang it."
+        20.0, description="Seconds that a worker may take to stop; then it exits at once, so that missing brokers cannot block it."
     )
     stall_after_s: Seconds = Field(
-        60.0, description="A partition with waiting records that stands still as long makes its worker unready and end."
+        60.0,
+        description="If a partition with waiting records makes no progress for this many seconds, the worker becomes unready and exits.",
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="The least severe lines logged; of the Kafka libraries never `DEBUG`, which would show the SASL password."
+        "INFO", description="Minimum level of logged lines; never `DEBUG` for the Kafka libraries, which would log the SASL password."
     )
 
     @field_validator("kafka_bootstrap")

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on stdout.")]
 
-CHATTY = ("aiokafka", "faust", "kafka", "mode", "stream.transport", "stream.app")  # Faust logs each service of its tree under our names too
+CHATTY = ("aiokafka", "faiss", "faust", "kafka", "mode", "stream.transport", "stream.app")  # Faust logs its services under our names too
+SLOW_STEP = "kafka.net.selector", "blocking the event loop"  # kafka-python's note that the machine was busy for 0.1 s
 
 
 # Control characters, half characters, line separators, marks that turn the direction of text round, and invisible tags.
@@ -183,6 +184,8 @@ def show_logs(level: str) -> None:
     least = logging.INFO if level == "DEBUG" else max(logging.WARNING, logging.getLevelName(level))
     for library in CHATTY:
         logging.getLogger(library).setLevel(least)
+    name, noise = SLOW_STEP
+    logging.getLogger(name).addFilter(lambda record: noise not in record.getMessage())
 
 
 def complain(error: Exception) -> None:

@@ -31,7 +31,7 @@ def faults(folder: Path = ROOT / "tests") -> list[Fault]:
 
 def table(found: list[Fault]) -> str:
     """The lines as a Markdown table."""
-    rows = [f"| {f.comes_in} | {f.happens} | [{f.test}](../{f.file}) |" for f in found]
+    rows = [f"| {_capital(f.comes_in)} | {_capital(f.happens)} | [{f.test}](../{f.file}) |" for f in found]
     return "\n".join(["| What comes in | What happens | Proved by |", "|---|---|---|", *rows])
 
 
@@ -46,6 +46,10 @@ def page(text: str, found: list[Fault]) -> str:
     if not begin or not end:
         raise ValueError(f"{PAGE} needs the lines {BEGIN} and {END}")
     return f"{before}{begin}\n{table(found)}\n{end}{after}"
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:] if sentence[:1].isascii() else sentence
 
 
 def _marks(path: Path) -> Iterator[Fault]:

@@ -1,8 +1,14 @@
-"""What docs/metrics.md says of each role's metrics, and what the pages and alert rules select, for comparison with a process."""
+"""What docs/metrics.md says of each role's metrics, and what pages and alert rules select, for comparison with running processes."""
 
 import re
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple, get_args
 
+from prometheus_client.parser import text_string_to_metric_families
+
+from features.store import StoreUnavailable
+from models.codes.drift import Action
+from stream.outbound import PublishFailed
 from tests.beside import ROOT
 
 PAGE = ROOT / "docs" / "metrics.md"
@@ -49,3 +55,70 @@ def _rows(section: str) -> list[list[str]]:
     text = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
     assert text, f"{PAGE} has no section {section}"
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| `")]
+
+
+SUFFIX = re.compile(r"_(bucket|count|sum)$")
+SELECTOR = re.compile(r"\b((?:everlong|process|python)_\w+)\{([^}]*)\}")
+MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
+GROUPING = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
+OPEN = {"generation", "partition", "status", "instance"}  # labels whose values depend on the system
+RARE = {"error": {StoreUnavailable.__name__, PublishFailed.__name__}, "action": set(get_args(Action))}  # shown after a fault or drift
+STEPS, RETRIES = "everlong_step_seconds", "everlong_retries_total"  # a retry names a step of the same vocabulary
+
+
+class Live:
+    """What a running process of each role shows at `/metrics`, given as text by role."""
+
+    def __init__(self, shown: Mapping[str, str]) -> None:
+        self._labels: dict[str, set[str]] = {}
+        self._listed: dict[tuple[str, str], set[str]] = {}
+        self._series: dict[str, list[dict[str, str]]] = {}
+        for role, text in shown.items():
+            for family in text_string_to_metric_families(text):
+                name = family.name + "_total" if family.type == "counter" else family.name
+                own = {*documented(role)[name].labels, *(["le"] if family.type == "histogram" else [])}
+                self._labels.setdefault(name, {"job", "instance"}).update(own)
+                for label, values in documented(role)[name].labels.items():
+                    self._listed.setdefault((name, label), set()).update(values)
+                self._series.setdefault(name, []).extend({"job": role, **sample.labels} for sample in family.samples)
+
+    def wrong_names(self, text: str) -> list[str]:
+        """What a text names that no process exports."""
+        named = set(re.findall(r"\beverlong_[a-z]\w*[a-z]\b", text))
+        return [f"{name}: no process exports it" for name in sorted(named) if SUFFIX.sub("", name) not in self._labels]
+
+    def wrong_selectors(self, text: str) -> list[str]:
+        """Selectors in a text that match nothing that a process exports, with the reason."""
+        found = ((SUFFIX.sub("", name), MATCHER.findall(matchers)) for name, matchers in SELECTOR.findall(text))
+        return [complaint for name, matchers in found if (complaint := self._wrong(name, matchers))]
+
+    def wrong_grouping(self, expression: str) -> list[str]:
+        """Labels that a PromQL expression groups or joins by and that none of its metrics has."""
+        names = {SUFFIX.sub("", name) for name in re.findall(r"\b(?:everlong|process)_\w+", expression)}
+        known = {"job", "instance"}.union(*(self._labels.get(name, set()) for name in names))
+        grouped = {label.strip() for labels in GROUPING.findall(expression) for label in labels.split(",")}
+        return [f"{expression}: no metric has the label {label}" for label in sorted(grouped - known)]
+
+    def _wrong(self, name: str, matchers: list[tuple[str, str, str]]) -> str:
+        if name not in self._labels:
+            return f"{name}: no process exports it"
+        if unknown := {label for label, _, _ in matchers} - self._labels[name]:
+            return f"{name} has no label {unknown}"
+        if wrong := [(label, value) for label, _, value in matchers if label in RARE and value not in RARE[label]]:
+            return f"{name}: no process exports {wrong}"
+        if not self._series[name] and name != RETRIES:  # shown after a fault: only what the page lists is known
+            wrong = [(label, value) for label, _, value in matchers if (listed := self._listed.get((name, label))) and value not in listed]
+            return f"{name}: the page does not list {wrong}" if wrong else ""
+        closed = [one for one in matchers if one[0] not in OPEN | RARE.keys()]
+        series = self._series[STEPS if name == RETRIES else name]
+        if closed and not any(all(_matches(labels, *one) for one in closed) for labels in series):
+            return f"{name}: no process exports {closed}"
+        return ""
+
+
+def _matches(labels: Mapping[str, str], label: str, operator: str, value: str) -> bool:
+    given = labels.get(label, "")
+    if label == "le" and given:
+        return float(given) == float(value)
+    matched = bool(re.fullmatch(value, given)) if "~" in operator else given == value
+    return matched != operator.startswith("!")

@@ -21,4 +21,5 @@ def test_a_page_without_markers_is_refused() -> None:
 
 
 def test_a_mark_is_a_row() -> None:
-    assert "| a | b | [test_c](../tests/test_d.py) |" in table([Fault("a", "b", "tests/test_d.py", "test_c")])
+    assert "| A case | Its end | [test_c](../tests/test_d.py) |" in table([Fault("a case", "its end", "tests/test_d.py", "test_c")])
+    assert "| ß | `x` |" in table([Fault("ß", "`x`", "tests/test_d.py", "test_c")])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from infra.cli import make_app
 from infra.settings import FROM_FILE, Settings, secret_settings, variable
@@ -100,12 +101,32 @@ def test_compose_sets_only_known_settings() -> None:
     assert set(re.findall(r"EVERLONG_[A-Z_]*[A-Z]", text)) <= VARIABLES | COMPOSE_VARIABLES
 
 
-def test_alerts_use_metrics_that_exist() -> None:
-    described = set(re.findall(r"^\| `(everlong_\w+)`", (ROOT / "docs/metrics.md").read_text(), re.M))
-    used = set(re.findall(r"\beverlong_\w+", (ROOT / "infra/prometheus/rules.yml").read_text()))
-    assert {re.sub(r"_(bucket|count|sum)$", "", name) for name in used} <= described
+def anchors(page: Path) -> set[str]:
+    """The anchors that a page's headings have on GitHub."""
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", page.read_text(), re.M)}
 
 
-def test_every_alert_has_its_remedy() -> None:
-    alerts = set(re.findall(r"- alert: (\w+)", (ROOT / "infra/prometheus/rules.yml").read_text()))
-    assert alerts == set(re.findall(r"`(Everlong[A-Z]\w+)`", (ROOT / "docs/operation.md").read_text()))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_linked_sections_exist(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^):#]*)#([^)]+)\)", page.read_text()):
+        assert anchor in anchors(page.parent / target if target else page), f"{page}: {target}#{anchor}"
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    rules = yaml.safe_load((ROOT / "infra/prometheus/rules.yml").read_text())["groups"][0]["rules"]
+    return {rule["alert"]: rule for rule in rules}
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_an_alert_describes_itself_and_names_its_runbook(name: str) -> None:
+    notes = alerts()[name]["annotations"]
+    assert {"summary", "description", "runbook_url"} <= notes.keys()
+    page, _, anchor = notes["runbook_url"].partition("#")
+    assert anchor == name.lower()
+    assert anchor in anchors(ROOT / page)
+    for words in re.findall(r"everlong ((?:dlq|codes|topics)(?: [a-z]+)?)", notes["description"]):
+        walk(typer.main.get_command(make_app()), words.split())
+
+
+def test_every_alert_of_the_manual_exists() -> None:
+    assert set(re.findall(r"\b(Everlong[A-Z]\w+)", (ROOT / "docs/operation.md").read_text())) == set(alerts())

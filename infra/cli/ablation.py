@@ -1,4 +1,4 @@
-"""The command that says what each choice is worth."""
+"""The command that measures the gain of each setting."""
 
 import shlex
 import sys
@@ -20,26 +20,30 @@ def add_to(app: typer.Typer) -> None:
 
 def ablate(
     data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")],
-    rows: Annotated[str, typer.Option(help="`mechanisms`, `seminar`, `sensitivity`, `all`, names of rows; by commas.")] = "mechanisms",
+    rows: Annotated[
+        str, typer.Option(help="`mechanisms`, `seminar`, `sensitivity`, `all`, or names of rows, separated by commas.")
+    ] = "mechanisms",
     products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each row, each of another seed.")] = 3,
-    holdout: Annotated[float, typer.Option(min=0.001, max=0.5, help="Share of events held out; of the rest as much is asked for.")] = 0.1,
-    held_out: Annotated[bool, typer.Option(help="Ask what is held out: to confirm a choice, not to make it.")] = False,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings per row, each with another seed.")] = 3,
+    holdout: Annotated[
+        float, typer.Option(min=0.001, max=0.5, help="Share of events held out; as large a share of the rest is tested.")
+    ] = 0.1,
+    held_out: Annotated[bool, typer.Option(help="Test on held-out events: to confirm a choice, not to make it.")] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
     dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
-    depth: Annotated[int | None, typer.Option(min=1, help="Baskets of a user that are learnt from.")] = None,
-    per_user: Annotated[int | None, typer.Option(min=1, help="Baskets of a user that are asked for.")] = None,
-    test_users: Annotated[int, typer.Option(min=1, help="Users asked at most, drawn by seed.")] = 2000,
-    max_users: Annotated[int | None, typer.Option(min=3, help="Users of the file taken at all, drawn by seed.")] = None,
-    work: Annotated[Path, typer.Option(file_okay=False, help="Where finished rows are kept; they are not run again.")] = Path(
+    depth: Annotated[int | None, typer.Option(min=1, help="Baskets per user to train on.")] = None,
+    per_user: Annotated[int | None, typer.Option(min=1, help="Baskets per user to test.")] = None,
+    test_users: Annotated[int, typer.Option(min=1, help="Maximum users tested, drawn by seed.")] = 2000,
+    max_users: Annotated[int | None, typer.Option(min=3, help="Maximum users read from the file, drawn by seed.")] = None,
+    work: Annotated[Path, typer.Option(file_okay=False, help="Folder that keeps finished rows, so that they are not repeated.")] = Path(
         ".everlong/ablations"
     ),
-    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Page of markdown that gets the table, row by row.")] = None,
-    title: Annotated[str | None, typer.Option(help="What the table is called, where a page has several of one file.")] = None,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Markdown page that gets the table, row by row.")] = None,
+    title: Annotated[str | None, typer.Option(help="Title of the table, if a page has several of one file.")] = None,
 ) -> None:
-    """Change one setting at a time, train, and print what that does, paired with the usual setting, with intervals.
+    """Change one setting at a time, train, and print the effect compared with the default, with intervals.
 
-    What is asked lies before the held-out part, so that a choice made by it is not made on what is held out.
+    The tested events lie before the held-out part, so that a choice is not made on held-out events.
     """
     import msgspec
 

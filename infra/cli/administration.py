@@ -1,4 +1,4 @@
-"""Commands for whoever runs Everlong: topics, Feast registry, settings."""
+"""Commands for operators: topics, Feast registry, settings."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`everlong codes`: which generation of item codes is in use, how far it drifted, and how to refresh it or go back."""
+"""`everlong codes`: which generation of item codes is in use, its drift, refresh and rollback."""
 
 import time
 from enum import StrEnum
@@ -26,7 +26,9 @@ class How(StrEnum):
     COLD = "cold"
 
 
-Wait = Annotated[float, typer.Option("--wait", min=1, help="Seconds to wait for a catalogue worker to answer, and for each step of it.")]
+Wait = Annotated[
+    float, typer.Option("--wait", min=1, help="Seconds to wait for a catalogue worker's first answer and for each progress report.")
+]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,36 +41,36 @@ def add_to(app: typer.Typer) -> None:
 
 
 def status(as_json: AsJson = False) -> None:
-    """Show the generations of codes of each bundle, which one is in use, its drift and what the policy says."""
+    """Show the generations of codes of each bundle, which one is in use, its drift and what the policy asks for."""
     with _desk() as desk:
         found = described(desk.book, int(time.time() * 1000))
     if as_json:
         print_json(found)
         return
     if not found["bundles"]:
-        say("nothing is known of codes yet: no catalogue worker has measured them; each bundle serves its own")
+        say("no catalogue worker has measured codes yet; each bundle serves its own")
     for bundle in found["bundles"]:
         _print(bundle)
 
 
 def refresh(
-    how: Annotated[How, typer.Option(help="`auto`: what the drift asks for now; else that, whatever the drift.")] = How.AUTO,
+    how: Annotated[How, typer.Option(help="`auto`: what the drift calls for; otherwise this action, whatever the drift.")] = How.AUTO,
     wait: Wait = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Refresh item codes: centroids learnt anew or further, every changed code published, then the new generation named.
+    """Refresh item codes: train or update the codebook, publish every changed code, then announce the new generation.
 
-    Exit codes: 0 done, or nothing to do; 3 refused; 4 failed, the codes in use stayed; 5 no catalogue worker answered in time.
+    Exit codes: 0 done, or nothing to do; 3 refused; 4 failed, the codes in use stay; 5 no catalogue worker answered in time.
     """
     _ask("refresh", how.value, "", wait, as_json)
 
 
 def rollback(
-    to: Annotated[str, typer.Option(help="The generation to go back to; else the one before the present.")] = "",
+    to: Annotated[str, typer.Option(help="The generation to return to. Default: the previous one.")] = "",
     wait: Wait = 60.0,
     as_json: AsJson = False,
 ) -> None:
-    """Go back to the generation of codes before. No refresh follows by itself until one is asked for. Exit codes as of `refresh`."""
+    """Return to the previous generation of codes. No automatic refresh follows until you ask for one. Exit codes as for `refresh`."""
     _ask("rollback", "auto", to, wait, as_json)
 
 
@@ -128,7 +130,7 @@ def _print(bundle: dict) -> None:
     if (drift := bundle["drift"]) is not None:
         shown = ", ".join(f"{name} {value:.4g}" for name, value in drift["figures"].items())
         print_text(f"drift of {drift['generation']}, measured {_age(drift['age_s'])} ago over {drift['items']:,} items: {shown}")
-        print_text(f"policy: {drift['action']} ({drift['reason']}); refreshes by itself: {'yes' if drift['automatic'] else 'no'}")
+        print_text(f"policy: {drift['action']} ({drift['reason']}); automatic refreshes: {'yes' if drift['automatic'] else 'no'}")
 
 
 def _age(seconds: object) -> str:

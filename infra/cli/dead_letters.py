@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 Topic = Annotated[str | None, typer.Option("--topic", help="Only those of this topic.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Only those refused for this reason.")]
-Since = Annotated[float | None, typer.Option("--since", min=0, help="Only those of the last so many minutes.")]
-AtPlace = Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="Where it lies, as `everlong dlq list` shows.")]
+Since = Annotated[float | None, typer.Option("--since", min=0, help="Only those of the last N minutes.")]
+AtPlace = Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="Its place, as shown by `everlong dlq list`.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -30,7 +30,7 @@ def list_letters(
     topic: Topic = None,
     reason: Reason = None,
     since: Since = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many, the newest.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number, newest first.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, newest first."""
@@ -61,21 +61,23 @@ def show(place: AtPlace, as_json: AsJson = False) -> None:
 
 
 def replay(
-    place: Annotated[str | None, typer.Argument(metavar="[PARTITION:OFFSET]", help="One. Else those that the options choose.")] = None,
+    place: Annotated[
+        str | None, typer.Argument(metavar="[PARTITION:OFFSET]", help="One dead letter. Default: those that the options select.")
+    ] = None,
     topic: Topic = None,
     reason: Reason = None,
     since: Since = None,
-    every: Annotated[bool, typer.Option("--all", help="All there are.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Send dead letters again to the topics they came from; one that is applied is counted once, however often it is sent.
+    """Send dead letters again to their topics. Each is applied once, however often it is sent.
 
-    Of a record that was too long only the beginning is kept: it cannot be sent. Named, it is an error; else it is left out.
+    Only the beginning of an oversized record is kept, so it cannot be sent: naming one is an error, otherwise it is skipped.
     """
     from stream import dead_letters
 
     if place is None and not (every or topic or reason or since):
-        raise typer.BadParameter("name a PARTITION:OFFSET, choose with --topic, --reason or --since, or give --all")
+        raise typer.BadParameter("name a PARTITION:OFFSET, select with --topic, --reason or --since, or give --all")
     connection, name, prefix = _topic()
     if place is not None:
         chosen, cut = [dead_letters.find(connection, name, dead_letters.Place.parse(place))], []
@@ -88,7 +90,7 @@ def replay(
         return
     say(f"{sent} dead letters sent again")
     if cut:
-        say(f"left out, as only the beginning of their records is kept: {', '.join(cut)}")
+        say(f"skipped, because only the beginning of their records is kept: {', '.join(cut)}")
 
 
 def _topic() -> "tuple[Connection, str, str]":

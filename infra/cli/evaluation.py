@@ -1,4 +1,4 @@
-"""The command that says how good recommendations are, for any file of events."""
+"""The command that evaluates recommendations on any file of events."""
 
 import shlex
 import sys
@@ -28,34 +28,38 @@ def add_to(app: typer.Typer) -> None:
 
 def evaluate(
     data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")],
-    bundle: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="Test this one. Else one is trained a seed.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Evaluate this bundle. Default: train one per seed.")
+    ] = None,
     products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
-    baselines: Annotated[str, typer.Option(help="`simple`, `all`, `none`, or names with commas between.")] = "simple",
-    split: Annotated[SplitName, typer.Option(help="The newest share of events, or a tenth of the users, is tested.")] = SplitName.TEMPORAL,
-    seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings of each trained contender, each of another seed.")] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="The first seed; splits and samples are drawn by it.")] = 0,
-    holdout: Annotated[float, typer.Option(min=0.001, max=0.9, help="Share of events that is tested (temporal).")] = 0.1,
-    cut: Annotated[str | None, typer.Option(help="Test from this moment on instead: ISO time (UTC) or ms since the epoch.")] = None,
+    baselines: Annotated[str, typer.Option(help="`simple`, `all`, `none`, or names separated by commas.")] = "simple",
+    split: Annotated[SplitName, typer.Option(help="Hold out the newest events, or a tenth of the users.")] = SplitName.TEMPORAL,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings per trained model, each with another seed.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The first seed; also of splits and samples.")] = 0,
+    holdout: Annotated[float, typer.Option(min=0.001, max=0.9, help="Share of events held out (temporal).")] = 0.1,
+    cut: Annotated[
+        str | None, typer.Option(help="Hold out everything from this time on instead: ISO time (UTC) or ms since the epoch.")
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
     dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
-    depth: Annotated[int | None, typer.Option(min=1, help="Baskets of a user that are learnt from.")] = None,
-    per_user: Annotated[int | None, typer.Option(min=1, help="Baskets of a user that are tested.")] = None,
-    test_users: Annotated[int, typer.Option(min=1, help="Users tested at most, drawn by seed.")] = 2000,
-    max_users: Annotated[int | None, typer.Option(min=3, help="Users of the file taken at all, drawn by seed.")] = None,
+    depth: Annotated[int | None, typer.Option(min=1, help="Baskets per user to train on.")] = None,
+    per_user: Annotated[int | None, typer.Option(min=1, help="Baskets per user to test.")] = None,
+    test_users: Annotated[int, typer.Option(min=1, help="Maximum users tested, drawn by seed.")] = 2000,
+    max_users: Annotated[int | None, typer.Option(min=3, help="Maximum users read from the file, drawn by seed.")] = None,
     budget: Annotated[
-        float | None, typer.Option(min=1, help="Processor seconds of a baseline's training, a seed. Else ours, 60 at least.")
+        float | None, typer.Option(min=1, help="CPU seconds per seed to train a baseline. Default: as many as ours took, at least 60.")
     ] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Configurations that a trained baseline tries.")] = 4,
-    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Page of markdown that gets the tables, in place of older ones.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Configurations tried per trained baseline.")] = 4,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Markdown page whose tables are written or replaced.")] = None,
     choose_shares: Annotated[
-        bool, typer.Option("--choose-shares/--usual-shares", help="Choose the shares of lists before the cut, by one more training.")
+        bool, typer.Option("--choose-shares/--usual-shares", help="Tune the shares of lists before the cut, by one more training.")
     ] = True,
     work: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Where finished trainings are kept; they are not run again. Unset: nowhere.")
+        Path | None, typer.Option(file_okay=False, help="Folder that keeps finished trainings, so that they are not repeated.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold something out, train on the rest, print how well it is foretold beside baselines, with intervals over users."""
+    """Hold out events, train on the rest, and print how well they are predicted compared with baselines, with intervals over users."""
     import msgspec
 
     from infra.offline.evaluation import run

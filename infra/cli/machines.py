@@ -26,11 +26,11 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     seconds: Annotated[float, typer.Option(min=5, help="How long live events flow.")] = 45.0,
-    rate: Annotated[float, typer.Option(min=1, max=2000, help="Live events a second.")] = 60.0,
+    rate: Annotated[float, typer.Option(min=1, max=2000, help="Live events per second.")] = 60.0,
     users: Annotated[int, typer.Option(min=20, max=5000, help="Users of the simulated shop.")] = 300,
     keep: Annotated[Path | None, typer.Option(help="Keep data and logs in this new or empty folder instead of a temporary one.")] = None,
 ) -> None:
-    """Watch a simulated shop's events become candidates, on real parts; ends by itself in under three minutes.
+    """Watch a simulated shop's events become candidates, on a real broker and store; takes under three minutes.
 
     Starts an embedded broker and store, trains a small bundle, starts the workers, streams clicks, queries and orders
     through them, and checks that every event was counted. Exit code 0 only if all is well; nothing keeps running.
@@ -42,8 +42,8 @@ def demo(
 
 
 def up(
-    shop: Annotated[bool, typer.Option(help="Stream the simulated shop's events all the time.")] = True,
-    rate: Annotated[float, typer.Option(min=0.1, max=2000, help="Live events a second of the simulated shop.")] = 10.0,
+    shop: Annotated[bool, typer.Option(help="Stream the simulated shop's events continuously.")] = True,
+    rate: Annotated[float, typer.Option(min=0.1, max=2000, help="Live events per second of the simulated shop.")] = 10.0,
     users: Annotated[int, typer.Option(min=20, max=100_000, help="Users of the simulated shop.")] = 300,
 ) -> None:
     """Run the whole system on this machine until Ctrl-C: broker, store, workers, API and page; data stays in the data directory."""
@@ -53,8 +53,8 @@ def up(
     raise typer.Exit(run_up(load_settings(), rate if shop else None, users))
 
 
-def worker(role: Annotated[Role, typer.Argument(help="Which agent to run.")]) -> None:
-    """Run one worker: as many as you like of each role share the partitions."""
+def worker(role: Annotated[Role, typer.Argument(help="Which worker to run.")]) -> None:
+    """Run one worker. Workers of a role share the partitions; more workers than partitions are idle."""
     from infra.local.running import connected
     from infra.settings import describe, load_settings
 

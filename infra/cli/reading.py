@@ -28,7 +28,7 @@ def features(
     category: Annotated[str | None, typer.Option("--category", "-c", help="Show the lifelong sequence of this category too.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what is kept of a user: newest events, queries, categories, and with --category all kept events of that category."""
+    """Print a user's features: newest events, queries, categories, and with --category all kept events of that category."""
     from features.reading import FeatureReader
 
     reader = FeatureReader(_store()[1])
@@ -37,7 +37,7 @@ def features(
         print_json(found)
         return
     if not found.recent and not found.queries:
-        say(f"nothing is known of user {user}")
+        say(f"no events are known of user {user}")
         return
     print_table(f"{user}: newest events", EVENT_COLUMNS, map(_cells, found.recent))
     print_table(f"{user}: queries", ("time", "text"), ((when(query.ts), query.text) for query in found.queries))
@@ -63,7 +63,10 @@ def candidates(
     k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Print a user's newest candidate set: item, score, category and how each was found."""
+    """Print a user's newest candidate set: item, score, category and how each was found.
+
+    Scores are comparable only among candidates of the same path.
+    """
     settings, store = _store()
     from infra.http.answers import Answers
 
@@ -81,10 +84,10 @@ def candidates(
         title = f"{user}: what is popular with everybody"
         say(f"there are no candidates of user {user}: this is what the API answers instead")
     rows = (
-        (n, one["item_id"], one["title"], one["category_id"], f"{one['score']:.4f}", one["path"])
+        (n, one["item_id"], one["title"], one["category_id"], one["path"], f"{one['score']:.4f}")
         for n, one in enumerate(answer["candidates"], 1)
     )
-    print_table(title, ("", "item", "title", "category", "score", "path"), rows)
+    print_table(title, ("", "item", "title", "category", "path", "score in path"), rows)
 
 
 def _store() -> "tuple[Settings, OnlineStore]":

@@ -24,18 +24,16 @@ def add_to(app: typer.Typer) -> None:
 
 def relevance(
     data: Annotated[Path, typer.Option(exists=True, dir_okay=False, help="Graded pairs of query and title, or events with searches.")],
-    seed: Annotated[list[int] | None, typer.Option(help="May be given several times: everything is trained once a seed. Else 0.")] = None,
-    out: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Page that gets the table as a section, in place of an older one.")
-    ] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Can be repeated: everything is trained once per seed. Default: 0.")] = None,
+    out: Annotated[Path | None, typer.Option(dir_okay=False, help="Page whose section with the table is written or replaced.")] = None,
     holdout: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share held out: of the queries, or of the newest clicks.")] = 0.2,
     dim: Annotated[int | None, typer.Option(min=8, max=512, help="Dimension of vectors, a multiple of 8.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes of pretraining, and of fine-tuning.")] = None,
-    ablations: Annotated[bool, typer.Option(help="Train the PSU with parts left out as well.")] = True,
-    sentences: Annotated[bool, typer.Option(help="Use the frozen sentence encoder where the extra `sentences` is installed.")] = True,
+    ablations: Annotated[bool, typer.Option(help="Also train the search unit without some of its parts.")] = True,
+    sentences: Annotated[bool, typer.Option(help="Use the frozen sentence encoder if the extra `sentences` is installed.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Train SEMINAR's search unit and measure it beside BM25 and popularity, on queries or clicks that it did not see.
+    """Train SEMINAR's search unit and compare it with BM25 and popularity on held-out queries or clicks.
 
     A table with the columns query, title and relevance (or search_term, product_title) is split by queries; a file of events
     as `everlong replay` takes it is split by time, and the next click after a query is asked for.

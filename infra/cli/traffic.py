@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Users = Annotated[int, typer.Option(min=1, help="Users of the shop.")]
 Items = Annotated[int, typer.Option(min=1, help="Items of the shop.")]
 Categories = Annotated[int, typer.Option(min=1, help="Categories of the shop.")]
-Seed = Annotated[int, typer.Option(help="The shop and all its events follow from it.")]
+Seed = Annotated[int, typer.Option(help="Seed of the shop and all its events.")]
 Days = Annotated[float, typer.Option(min=0, help="Days of history before the live events.")]
 DAY_MS = 86_400_000
 
@@ -28,21 +28,21 @@ def add_to(app: typer.Typer) -> None:
 
 
 def shop(
-    rate: Annotated[float, typer.Option(min=0.01, max=100_000, help="Live events a second.")] = 20.0,
-    seconds: Annotated[float, typer.Option(min=0, help="How long live events flow; 0: without end.")] = 60.0,
+    rate: Annotated[float, typer.Option(min=0.01, max=100_000, help="Live events per second.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds of live events; 0: without end.")] = 60.0,
     users: Users = 300,
     items: Items = 2000,
     categories: Categories = 40,
     days: Days = 60.0,
-    per_day: Annotated[float, typer.Option(min=0.001, help="Events of the mean user in a day of history.")] = 2.0,
+    per_day: Annotated[float, typer.Option(min=0.001, help="Events per day of an average user.")] = 2.0,
     seed: Seed = 0,
-    until: Annotated[int | None, typer.Option(help="When history ends, ms since the epoch. Else now.")] = None,
+    until: Annotated[int | None, typer.Option(help="End of the history, ms since the epoch. Default: now.")] = None,
     live_only: Annotated[bool, typer.Option("--live-only", help="Catalogue and history were sent before: send live events only.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Send nothing; print the distributions of the history.")] = False,
-    beside: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="With --profile: those of this file too.")] = None,
+    beside: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="With --profile: print those of this file too.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a simulated shop whose truth is known: its catalogue, its history, then live events."""
+    """Publish the catalogue, the history and then live events of a simulated shop."""
     from infra.clock import wall_ms
     from stream.shop import Shop
 
@@ -106,7 +106,7 @@ def _number(value: object) -> str:
 
 def replay(
     path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Parquet, Taobao UserBehavior.csv or JSON lines.")],
-    speed: Annotated[str, typer.Option(help="`max`, or how many times faster than it happened.")] = "max",
+    speed: Annotated[str, typer.Option(help="`max`, or a factor of the original speed.")] = "max",
     products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
     as_json: AsJson = False,
 ) -> None:

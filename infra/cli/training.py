@@ -22,43 +22,43 @@ def add_to(app: typer.Typer) -> None:
 
 def train(
     data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")] = "shop",
-    out: Annotated[Path | None, typer.Option(help="Where the bundle goes; replaces one there. Else EVERLONG_BUNDLE.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the new bundle; replaces an existing one. Default: EVERLONG_BUNDLE.")] = None,
     products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
     dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
     coded: Annotated[
-        str | None, typer.Option(help="What item codes stand for, by commas: fused, id, text, image, attributes. Else fused.")
+        str | None, typer.Option(help="What item codes represent, separated by commas: fused, id, text, image, attributes. Default: fused.")
     ] = None,
     learning_rate: Annotated[
-        float | None, typer.Option(min=1e-6, max=1, help="Highest learning rate. Else 0.004, with --from 0.001.")
+        float | None, typer.Option(min=1e-6, max=1, help="Peak learning rate. Default: 0.004, with --from 0.001.")
     ] = None,
-    cut: Annotated[str | None, typer.Option(help="Hold out what is newer: ISO time (UTC) or ms. Else the newest tenth.")] = None,
+    cut: Annotated[str | None, typer.Option(help="Hold out newer events: ISO time (UTC) or ms. Default: the newest tenth.")] = None,
     parent: Annotated[
         Path | None,
-        typer.Option("--from", exists=True, file_okay=False, help="Go on from this bundle, on what is newer than what it learnt."),
+        typer.Option("--from", exists=True, file_okay=False, help="Continue from this bundle, on events newer than its own."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Everything random follows from it.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
     users: Annotated[int, typer.Option(min=1, help="Users of the simulated shop.")] = 300,
     items: Annotated[int, typer.Option(min=1, help="Items of the simulated shop.")] = 2000,
     categories: Annotated[int, typer.Option(min=1, help="Categories of the simulated shop.")] = 40,
     days: Annotated[float, typer.Option(min=1, help="Days of history of the simulated shop.")] = 60.0,
-    until: Annotated[str | None, typer.Option(help="When the simulated shop's history ends, ISO time (UTC). Else now.")] = None,
+    until: Annotated[str | None, typer.Option(help="End of the simulated shop's history, ISO time (UTC). Default: now.")] = None,
     checkpoints: Annotated[
-        Path | None, typer.Option(file_okay=False, help="Keep the training here: killed, the same command goes on from there.")
+        Path | None, typer.Option(file_okay=False, help="Keep checkpoints here: after a kill, the same command resumes.")
     ] = None,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two checkpoints.")] = 60.0,
     log: Annotated[Path | None, typer.Option(dir_okay=False, help="A table of the steps (CSV): loss, learning rate, examples.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="A picture of the loss (SVG); the table of steps stands beside it, or at --log.")
+        Path | None, typer.Option(dir_okay=False, help="Plot of the loss (SVG); the table of steps is written beside it, or at --log.")
     ] = None,
     choose_shares: Annotated[
-        bool, typer.Option("--choose-shares/--usual-shares", help="Choose the shares of lists by half of the held-out users.")
+        bool, typer.Option("--choose-shares/--usual-shares", help="Tune the shares of lists on half of the held-out users.")
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Train a bundle on events replayed through the row code, print how it does on the held-out ones.
+    """Train a bundle on events replayed through the row code and print its metrics on held-out events.
 
-    With --from the bundle's weights are gone on from: what it learnt from is history, newer events are learnt.
+    With --from, training continues from the bundle's weights on newer events; older ones are history only.
     Under `torchrun --no-python` several processes train one bundle together.
     """
     import msgspec
@@ -143,9 +143,9 @@ def _untold(done: int, total: int) -> None:
 
 def plot_logs(
     logs: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Tables that `everlong train --log` wrote.")],
-    out: Annotated[Path, typer.Option(dir_okay=False, help="Where the picture goes (SVG).")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="The plot (SVG).")],
 ) -> None:
-    """Draw the loss of trainings, several in one picture, from the tables of their steps."""
+    """Plot the loss of one or several trainings from the tables of their steps."""
     from infra.offline.training_plot import write_plot
 
-    say(f"the loss is drawn in {write_plot(logs, out)}")
+    say(f"the loss is plotted in {write_plot(logs, out)}")

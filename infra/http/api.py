@@ -132,7 +132,10 @@ def _add_reads(app: FastAPI, access: Access, answers: Answers, users: Users, max
         category: str | None = None,
         titles: bool = False,
     ) -> Response:
-        """The best k candidates. `exclude` is repeated, or item ids parted by commas; `titles` adds the items' titles."""
+        """The best k candidates. `exclude` is repeated, or item ids separated by commas; `titles` adds the items' titles.
+
+        Scores are comparable only among candidates of the same `path`.
+        """
         excluded = {part for value in exclude for part in (value, *value.split(","))}
         return _json(answers.candidates(user, k, excluded, category, titles))
 

@@ -1,6 +1,7 @@
 """The page in a real, headless Chromium, against a live server, a real store and a real broker."""
 
 import os
+import re
 import shutil
 import socket
 from collections.abc import Callable, Iterator
@@ -211,6 +212,70 @@ def test_a_click_reaches_the_broker_and_the_new_set_is_seen(browser, store, boot
         until(browser, lambda: text(browser, "recent").startswith("click\nTwo-person tent"))
         picture(browser, "changed")
         assert complaints(browser) == []
+
+
+SHOWN = r"""
+const row = [...document.querySelectorAll("#candidates .one")].find(one => one.querySelector(".title").textContent === arguments[0]);
+const facts = row.querySelector(".reason").textContent.match(/Rank (\d+) of the set, score ([\d.]+) within its list.*event of (.*)$/) || [];
+const [rank, score] = row.querySelectorAll(".line .number");
+return [rank.textContent, score.textContent.replace("score ", ""), ...facts.slice(1)];
+"""
+CHIPS = """
+const one = document.querySelector(".chip"), style = getComputedStyle(one), found = [];
+for (let hue = 0; hue < 360; hue += 5) {
+  one.style.setProperty("--hue", hue);
+  found.push([style.color, style.backgroundColor]);
+}
+return found;
+"""
+
+
+def shown(browser: WebDriver, title: str) -> list[str]:
+    """Rank and score in the row of a candidate, then rank, score and event time in its open panel."""
+    return browser.execute_script(SHOWN, title)
+
+
+@pytest.mark.fault("a new candidate set while the page shows the reason of a candidate", "the page asks for the reason again")
+def test_an_open_reason_follows_the_set_that_it_explains(browser, store, bootstrap):
+    with serving(store, bootstrap) as url:
+        open_page(browser, url)
+        press(browser, "Why is this a candidate: Brown hiking boots")
+        until(browser, lambda: shown(browser, "Brown hiking boots")[:2] == ["2", "0.909"])
+        until(browser, lambda: shown(browser, "Brown hiking boots")[2:4] == ["2", "0.909"])
+        before = shown(browser, "Brown hiking boots")[4]
+
+        publish_set(store, ["tent-1", "lamp-1", "sock-1", "boot-2", "boot-1", "tent-2"], now_ms())
+        until(browser, lambda: shown(browser, "Brown hiking boots")[:4] == ["4", "0.787", "4", "0.787"])
+        assert shown(browser, "Brown hiking boots")[4] != before
+        browser.find_element(By.CSS_SELECTOR, "button[aria-label^='Show only category hiking']").click()
+        until(browser, lambda: len(titles(browser)) == 2)
+        assert shown(browser, "Brown hiking boots")[:4] == ["1", "0.787", "4", "0.787"]
+        assert complaints(browser) == []
+
+
+def test_chips_of_every_colour_can_be_read(browser, store, bootstrap):
+    with serving(store, bootstrap) as url:
+        for scheme in ("light", "dark"):
+            browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [{"name": "prefers-color-scheme", "value": scheme}]})
+            try:
+                open_page(browser, url)
+                colours = browser.execute_script(CHIPS)
+            finally:
+                browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+            assert len({tuple(pair) for pair in colours}) > 60
+            assert min(contrast(*pair) for pair in colours) >= 4.5, scheme
+
+
+def contrast(ink: str, ground: str) -> float:
+    """Contrast of two colours as WCAG 2 defines it."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    dark, light = sorted((luminance(ink), luminance(ground)))
+    return (light + 0.05) / (dark + 0.05)
 
 
 def test_a_token_is_asked_for_kept_for_the_tab_and_sent_with_every_request(browser, store, bootstrap):

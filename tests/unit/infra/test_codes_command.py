@@ -65,7 +65,7 @@ def test_what_is_asked_for(monkeypatch):
 def test_status_of_nothing(monkeypatch):
     done = everlong(monkeypatch, Counter([]), "status")
     assert (done.exit_code, done.stdout) == (0, "")
-    assert "nothing is known of codes yet" in done.stderr
+    assert "no catalogue worker has measured codes yet" in done.stderr
 
 
 def test_status_says_which_is_in_use_and_how_far_it_drifted(monkeypatch):

@@ -1,4 +1,4 @@
-"""What is logged: at no level what the Kafka clients say of the password."""
+"""What is logged: at no level the password, and of libraries what an operator can act on."""
 
 import socket
 import subprocess
@@ -22,11 +22,14 @@ except BrokerUnavailable:
     print("tried")
 senders = "kafka.admin.client", "kafka.net.connection", "kafka.protocol.parser", "aiokafka.conn"
 print([name for name in senders if logging.getLogger(name).isEnabledFor(logging.DEBUG)])
+logging.getLogger("kafka.net.selector").warning("Task %r ran for %.3fs. It is blocking the event loop -- likely a tight sync loop", 1, 0.2)
+logging.getLogger("kafka.net.selector").warning("another warning")
+logging.getLogger("faiss.loader").info("Could not load library with AVX512 support")
 """
 
 
 @pytest.mark.parametrize(("level", "ours"), [("DEBUG", True), ("INFO", False)])
-def test_the_password_is_logged_at_no_level(level: str, ours: bool) -> None:
+def test_neither_the_password_nor_noise_is_logged(level: str, ours: bool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"127.0.0.1:{silent.getsockname()[1]}"
         command = [sys.executable, "-c", TALK, place, level]
@@ -34,3 +37,6 @@ def test_the_password_is_logged_at_no_level(level: str, ours: bool) -> None:
     assert done.stdout == "tried\n[]\n"
     assert "hunter2" not in done.stderr
     assert ("ours" in done.stderr) == ours
+    assert "another warning" in done.stderr
+    assert "blocking the event loop" not in done.stderr
+    assert ("AVX512" in done.stderr) == ours
