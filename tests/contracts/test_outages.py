@@ -15,8 +15,9 @@ from time import sleep
 import pytest
 import redis
 
-from features.codec import LayoutError
+from features.codec import Unreadable, unpack
 from features.quarantine import Quarantined
+from features.rows import UserRow
 from features.store import Key, Stored, StoreUnavailable, Version
 from features.store.layout import HASH_FIELDS, entity_key
 from features.store.memory import MemoryStore
@@ -165,12 +166,14 @@ def test_a_user_with_the_listed_commands_is_enough(valkey: str) -> None:
         reader.write([(KEY, ROW)])
 
 
-def test_what_no_store_wrote_is_a_layout_error(valkey: str) -> None:
+def test_what_no_store_wrote_is_read_as_an_unreadable_row(valkey: str) -> None:
     store = RedisStore(valkey, "foreign")
     with redis.Redis.from_url(valkey) as client:
         client.hset(entity_key(*KEY) + b"foreign", HASH_FIELDS["user"].packed, b"no value")
-    with pytest.raises(LayoutError):
-        store.read([KEY])
+    [row] = store.read([KEY])
+    assert row is not None
+    with pytest.raises(Unreadable):
+        unpack(UserRow, row.packed)
 
 
 def test_a_busy_sqlite_file_is_unavailable_until_it_is_free(tmp_path: Path) -> None:
