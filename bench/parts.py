@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from features import sources
 from features.events import Event
+from features.sources import Reading
 from infra.local import embedded, system
 from infra.local.feed import Feed
 from infra.local.processes import ChildFailed, Supervisor, tail
@@ -52,7 +52,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
 def load_data(path: Path, limit: int) -> Data:
     """The first `limit` (0: all) events of the file, of the simulated shop where there is no such file."""
     if path.exists():
-        events = list(islice(sources.read(path, lambda refusal: None), limit or None))
+        events = list(islice(Reading(path).events(), limit or None))
         return Data(events, f"`{path.name}`")
     history = shop_history(SHOP)
     return Data(list(islice(history.events, limit or None)), history.name)

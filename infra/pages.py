@@ -5,10 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from features.pages import features_page
+from features.sources.page import columns_page
 from infra.access import access_page
 from infra.settings_page import settings_page
 
-PAGES: dict[str, Callable[[], str]] = {"access.md": access_page, "features.md": features_page, "settings.md": settings_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "access.md": access_page,
+    "columns.md": columns_page,
+    "features.md": features_page,
+    "settings.md": settings_page,
+}
 
 
 def write_pages(folder: Path) -> list[Path]:

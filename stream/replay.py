@@ -5,11 +5,10 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from itertools import chain
-from pathlib import Path
 from typing import Literal
 
-from features import sources
-from features.events import Event, Refusal, Topic, encode, key_of
+from features.events import Event, Topic, encode, key_of
+from features.sources import Reading, topic_of
 from stream.outbound import Outgoing
 from stream.sent import sent_header
 
@@ -21,34 +20,32 @@ Progress = Callable[[int, int], None]  # events published so far, events in all
 
 
 async def replay(
-    path: Path | str,
+    reading: Reading,
     publish: Publish,
     *,
     speed: Literal["max"] | float = "max",
     prefix: str = "",
     progress: Progress | None = None,
-    products: Path | str | None = None,
-    report: Callable[[Refusal], None] | None = None,
 ) -> Counter[Topic]:
     """Publish a file's items, then its events ascending by time, each once; returns how many went to each topic.
 
     `publish` takes records as stream.outbound does and returns when the broker has them. `speed` 2.0 is twice as fast as
-    it happened; items do not wait. `products` and `report` are as in features.sources. A record's time stamp is that of
-    its event, its header `sent_ms` the wall clock. Raises what `publish` raises, and BadSource.
+    it happened; items do not wait. A record's time stamp is that of its event, its header `sent_ms` the wall clock. Raises
+    what `publish` raises.
     """
     if speed != "max" and not speed > 0:
         raise ValueError(f"speed must be 'max' or above 0, not {speed}")
-    items = await asyncio.to_thread(sources.read_items, path, products)
-    total = len(items) + await asyncio.to_thread(sources.count, path)
+    items = await asyncio.to_thread(lambda: sorted(reading.described() + reading.undescribed(), key=lambda item: item.item_id))
+    total = len(items) + reading.count
     sent: Counter[Topic] = Counter()
 
     async def send(batch: list[Event]) -> None:
         await publish([record(event, _wall_ms(), prefix) for event in batch])
-        sent.update(sources.topic_of(event) for event in batch)
+        sent.update(topic_of(event) for event in batch)
         if progress is not None:
             progress(sent.total(), total)
 
-    events = sources.read(path, report)
+    events = reading.events()
     if speed == "max":
         await _send_all(chain(items, events), send)
     else:
@@ -59,7 +56,7 @@ async def replay(
 
 def record(event: Event, sent_ms: int, prefix: str = "") -> Record:
     """The event as stream.outbound publishes it."""
-    return Outgoing(prefix + sources.topic_of(event), key_of(event), encode(event), event.ts, [sent_header(sent_ms)])
+    return Outgoing(prefix + topic_of(event), key_of(event), encode(event), event.ts, [sent_header(sent_ms)])
 
 
 async def _send_all(events: Iterable[Event], send: Callable[[list[Event]], Awaitable[None]]) -> None:

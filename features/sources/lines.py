@@ -1,6 +1,5 @@
-"""JSON lines of our own events. A line's topic is its field `topic`, else it is told by what only one kind has."""
+"""Our own events, as docs/events.md has them: a value's topic is its field `topic`, else it is told by what only one kind has."""
 
-import io
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,13 +8,17 @@ import msgspec
 import pyarrow as pa
 
 from features.event_time import TimeRules
-from features.events import Event, Reason, Refusal, Topic, decode, parse
-from features.sources.formats import Report
+from features.events import Event, Topic, decode, parse
+from features.sources.formats import Detected
+from features.sources.objects import Numbered, values
+from features.sources.refusals import Reason, Refusals
 
-BATCH_LINES = 65_536
+BATCH_VALUES = 65_536
 _ORDER = (Topic.ITEMS, Topic.QUERIES, Topic.CLICKS, Topic.ORDERS)  # of events at the same time: causes first
 _ANY_TIME = (2**53, TimeRules(max_future_ms=0, retention_ms=2**53))
 _SCHEMA = pa.schema([("row", pa.int64()), ("ts", pa.int64()), ("topic", pa.int8()), ("line", pa.binary())])
+_OTHER_UNITS = (("seconds", 1), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000))
+_PLAUSIBLE_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
 
 
 class _Kind(msgspec.Struct):
@@ -25,44 +28,81 @@ class _Kind(msgspec.Struct):
     text: msgspec.Raw = msgspec.Raw()
 
 
+class _Time(msgspec.Struct):
+    ts: int = 0
+
+
 _kind_decoder = msgspec.json.Decoder(_Kind)
+_time_decoder = msgspec.json.Decoder(_Time)
 
 
-def scan(path: Path, report: Report) -> Iterator[pa.Table]:
-    """The lines that are events, in file order: row, ts (ms), topic, line. Lines of white space count but say nothing."""
-    with pa.input_stream(str(path), compression="detect") as stream:
-        numbered = enumerate(io.BufferedReader(stream), 1)
-        while batch := list(islice(numbered, BATCH_LINES)):
-            rows = [found for row, line in batch if line.strip() and (found := _parse(row, line.strip(), report)) is not None]
-            columns = zip(*rows, strict=True) if rows else [[]] * 4
-            yield pa.table([pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
+def are_ours(head: list[bytes]) -> bool:
+    """Whether some values are events of ours: one names a topic of ours, or has the exact shape of an event."""
+    return any(_names_topic(value) or decode(_topic(value) or Topic.ITEMS, [value], *_ANY_TIME).good for value in head)
 
 
-def _parse(row: int, line: bytes, report: Report) -> tuple[int, int, int, bytes] | None:
-    try:
-        kind = _kind_decoder.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        kind = _Kind()
-    if kind.topic is None:
-        topic = _guess(kind)
-    elif kind.topic in _ORDER:
-        topic = Topic(kind.topic)
-    else:
-        report(Refusal(row, Reason.WRONG_SHAPE, f"topic {kind.topic!r} is none of {', '.join(_ORDER)}"))
+def scan(path: Path, detected: Detected, refusals: Refusals, now_ms: int | None, rules: TimeRules) -> Iterator[pa.Table]:
+    """The values that are events, in the order of the file: row, ts (ms), topic, line. Without `now_ms` any time is taken."""
+    moment = _ANY_TIME if now_ms is None else (now_ms, rules)
+    numbered = values(path, detected)
+    while batch := list(islice(numbered, BATCH_VALUES)):
+        rows = [found for value in batch if (found := _parse(value, refusals, *moment)) is not None]
+        columns = zip(*rows, strict=True) if rows else [[]] * 4
+        yield pa.table([pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)], schema=_SCHEMA)
+
+
+def _parse(numbered: Numbered, refusals: Refusals, now_ms: int, rules: TimeRules) -> tuple[int, int, int, bytes] | None:
+    row, line = numbered
+    topic = _topic(line)
+    if topic is None:
+        refusals.add([row], Reason.WRONG_SHAPE, f"its topic is none of {', '.join(_ORDER)}")
         return None
-    good, bad = decode(topic, [line], *_ANY_TIME)
+    good, bad = decode(topic, [line], now_ms, rules)
     if bad:
-        report(bad[0]._replace(position=row))
+        reason = Reason(bad[0].reason) if bad[0].reason in set(Reason) else Reason.WRONG_SHAPE
+        hint = _unit(line) if reason in (Reason.FUTURE, Reason.BEYOND_RETENTION, Reason.WRONG_SHAPE) else ""
+        refusals.add([row], reason, bad[0].detail + hint)
         return None
     return row, good[0][1].ts, _ORDER.index(topic), line
 
 
-def _guess(kind: _Kind) -> Topic:
+def _names_topic(line: bytes) -> bool:
+    try:
+        return _kind_decoder.decode(line).topic in set(_ORDER)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return False
+
+
+def _topic(line: bytes) -> Topic | None:
+    """The topic of a value; None where it names one that is none of ours."""
+    try:
+        kind = _kind_decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return Topic.ITEMS
+    if kind.topic is not None:
+        return Topic(kind.topic) if kind.topic in set(_ORDER) else None
     if not len(kind.user_id):
         return Topic.ITEMS
     if len(kind.lines):
         return Topic.ORDERS
     return Topic.QUERIES if len(kind.text) else Topic.CLICKS
+
+
+def _unit(line: bytes) -> str:
+    """What the time stamp looks like where it is not in milliseconds."""
+    try:
+        ts = _time_decoder.decode(line).ts
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+    for name, per_second in _OTHER_UNITS:
+        if _PLAUSIBLE_S[0] * per_second <= ts < _PLAUSIBLE_S[1] * per_second:
+            return f"; it looks like {name}, and events carry milliseconds"
+    return ""
+
+
+def in_order(chunk: pa.Table) -> pa.Table:
+    """The values of a chunk ascending by (ts, topic, bytes)."""
+    return chunk.sort_by([("ts", "ascending"), ("topic", "ascending"), ("line", "ascending")])
 
 
 def count(chunk: pa.Table) -> int:
@@ -71,8 +111,7 @@ def count(chunk: pa.Table) -> int:
 
 
 def events(chunk: pa.Table) -> Iterator[Event]:
-    """The events of a chunk, ascending by (ts, topic, bytes of the line)."""
-    ordered = chunk.sort_by([("ts", "ascending"), ("topic", "ascending"), ("line", "ascending")])
-    for topics, lines in zip(ordered["topic"].chunks, ordered["line"].chunks, strict=True):
+    """The events of an ordered chunk."""
+    for topics, lines in zip(chunk["topic"].chunks, chunk["line"].chunks, strict=True):
         for topic, line in zip(topics.to_pylist(), lines.to_pylist(), strict=True):
             yield parse(_ORDER[topic], line)

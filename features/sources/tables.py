@@ -1,231 +1,259 @@
-"""Tables of rows `ts, user, kind, item, category, text`: parquet files, and Taobao's UserBehavior.csv.
+"""Tables of events: one row a behaviour, its columns found by their names (features.sources.columns), whatever the format.
 
-Ids may be of any type, `ts` a time stamp (UTC) or milliseconds. A missing category becomes `unknown`; a row without
-user, time, known kind, its item (or, for a search, its text) is refused.
+Ids may be of any type. A missing category becomes that of a table of products, else `unknown`; a row without user, time, known kind, its
+item (or, for a search, its text) is refused.
 """
 
-from collections.abc import Iterable, Iterator
-from hashlib import blake2b
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
-import pyarrow.parquet
 
-from features.events import MAX_ORDER_LINES, Click, Event, Item, Order, OrderLine, Query, Reason, Refusal
-from features.sources.formats import BadSource, Report
+from features.event_time import DAY_MS, MINUTE_MS, TimeRules
+from features.sources import amounts, kinds
+from features.sources.columns import EVENTS, Assigned, Role, assign, missing
+from features.sources.ids import Words, ids, unfit, words
+from features.sources.kinds import ORDER, SEARCH
+from features.sources.raw import Raw
+from features.sources.refusals import BadSource, Reason, Refusals
+from features.sources.times import Times, Unit
 
-BATCH_ROWS = 65_536
-BLOCK_BYTES = 4 << 20
 UNKNOWN_CATEGORY = "unknown"
-_SEARCH, _ORDER = 0, 4
-_NAMES = (
-    ("search", "query"),
-    ("click", "pv", "view"),
-    ("cart", "addtocart"),
-    ("fav", "favourite", "favorite"),
-    ("order", "buy", "purchase", "transaction"),
-)
-_KINDS = {name: code for code, names in enumerate(_NAMES) for name in names}
-_CLICK_KINDS = {1: "click", 2: "cart", 3: "favourite"}
-_COLUMNS = ("ts", "user", "kind", "item", "category", "text")
-_SORTED_BY = ("ts", "user", "kind", "item", "category", "text")
+LONGEST_TEXT = 512
+MOST_PIECES = 1_000_000
+NO_POSITION = -1
+OPTIONAL_IDS = {Role.QUERY: "query", Role.ORDER: "order", Role.SESSION: "session"}
+_BASE = [
+    ("row", pa.int64()),
+    ("ts", pa.int64()),
+    ("kind", pa.int8()),
+    *((name, pa.string()) for name in ("user", "item", "category", "text")),
+]
+_MORE = [
+    *((name, pa.string()) for name in OPTIONAL_IDS.values()),
+    ("price", pa.float64()),
+    ("quantity", pa.int32()),
+    ("position", pa.int32()),
+]
+PLAIN = pa.schema(_BASE)
+FULL = pa.schema([*_BASE, *_MORE])
 
 
-def scan_parquet(path: Path, report: Report) -> Iterator[pa.Table]:
-    """The rows of a parquet file, normalised, in file order. Raises BadSource where a column is missing."""
-    with pyarrow.parquet.ParquetFile(path) as file:
-        names = file.schema_arrow.names
-        if missing := [name for name in _COLUMNS[:-1] if name not in names]:
-            raise BadSource(f"{path} has no column {', '.join(missing)}: events need ts, user, kind, item, category and may have text")
-        first = 1
-        for batch in file.iter_batches(BATCH_ROWS, columns=[name for name in _COLUMNS if name in names]):
-            rows = np.arange(first, first + len(batch))
-            yield _normalise(rows, {name: batch[name] for name in batch.schema.names}, report)
-            first += len(batch)
+Check = tuple[np.ndarray, Reason, str]  # which rows are bad, why, and the sentence
 
 
-def scan_csv(path: Path, report: Report) -> Iterator[pa.Table]:
-    """The lines of UserBehavior.csv (user, item, category, pv|cart|fav|buy, unix seconds; no header), in file order."""
-    first = 1
-    with pa.input_stream(str(path), compression="detect") as stream:
-        rest = b""
-        while block := stream.read(BLOCK_BYTES):
-            head, newline, tail = (rest + block).rpartition(b"\n")
-            if newline:
-                yield from _csv_block(head + newline, first, report)
-                first += head.count(b"\n") + 1
-            rest = tail
-        if rest:
-            yield from _csv_block(rest, first, report)
+class How(NamedTuple):
+    """How a file is read. `columns`: names of columns by role, over the synonyms; `kind`: every row is of this kind; `unit`: that of times
+    that are numbers. With `now_ms` (wall clock) rows that the workers would refuse by `rules` are refused here too."""
+
+    columns: Mapping[str, str] = {}
+    kind: str | None = None
+    unit: Unit | None = None
+    now_ms: int | None = None
+    rules: TimeRules = TimeRules()
 
 
-def _csv_block(block: bytes, first: int, report: Report) -> Iterator[pa.Table]:
-    """Whole lines; those that do not parse as a block are gone through one by one, so that each is reported by itself."""
-    names = ("user", "item", "category", "kind", "ts")
-    lines = block.count(b"\n") + (not block.endswith(b"\n"))
-    rows = np.arange(first, first + lines)
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(block),
-            pyarrow.csv.ReadOptions(use_threads=False, column_names=names),
-            pyarrow.csv.ParseOptions(quote_char=False, ignore_empty_lines=False),
-            pyarrow.csv.ConvertOptions(column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=[""]),
-        )
-    except pa.ArrowInvalid:
-        table = None
-    if table is None or len(table) != lines:
-        good = _split(block, first, report)
-        rows = np.array([row for row, _ in good], np.int64)
-        table = pa.table({name: pa.array([fields[n] for _, fields in good], pa.string()) for n, name in enumerate(names)})
-    columns = {name: table[name].combine_chunks() for name in names}
-    digits = pc.match_substring_regex(columns["ts"], r"^\d{1,12}$")
-    seconds = pc.cast(pc.if_else(digits, columns["ts"], None), pa.int64())
-    yield _normalise(rows, columns | {"ts": pc.multiply(seconds, 1000)}, report)
+class Categories(NamedTuple):
+    """Categories of items, from a table of products; both (n,) text."""
+
+    items: pa.Array
+    categories: pa.Array
 
 
-def _split(block: bytes, first: int, report: Report) -> list[tuple[int, list[str]]]:
-    good = []
-    for row, line in enumerate(block.removesuffix(b"\n").split(b"\n"), first):
-        try:
-            fields = line.decode().rstrip("\r").split(",")
-        except UnicodeDecodeError as error:
-            report(Refusal(row, Reason.NOT_UTF8, str(error)))
-            continue
-        if len(fields) == 5:
-            good.append((row, fields))
-        else:
-            report(Refusal(row, Reason.WRONG_SHAPE if line else Reason.EMPTY, f"{len(fields)} fields instead of 5"))
-    return good
+class Table:
+    """Turns the raw batches of one file into rows under one schema, and keeps what was understood of its columns."""
+
+    def __init__(self, what: str, how: How, refusals: Refusals, categories: Categories | None = None, names: Sequence[str] = ()) -> None:
+        self.notes: list[str] = []
+        self.bad_prices = 0
+        self.times = Times("time", how.unit)
+        self._what, self._how, self._refusals, self._categories = what, how, refusals, categories
+        self._columns = Assigned({}, [])
+        self._kind = kinds.CLICK
+        self._wide = False
+        if names:
+            self.pick(names)
+
+    @property
+    def columns(self) -> Assigned:
+        """Which column holds what, and which are not used."""
+        return self._columns
+
+    @property
+    def schema(self) -> pa.Schema:
+        """That of `take`: plain where the file carries nothing but the six columns."""
+        return FULL if self._wide else PLAIN
+
+    def pick(self, names: Sequence[str]) -> list[str]:
+        """The columns that are wanted of those there.
+
+        Raises:
+            BadSource: one that is needed is not there, or it cannot be told which is meant.
+        """
+        found = assign(self._what, names, EVENTS, self._how.columns)
+        used, before = found.used, self._columns.used
+        if changed := [role for role in before if used[role] != before[role]]:
+            role = changed[0]
+            raise BadSource(
+                f"{self._what} has several columns for {role} ({before[role]}, {used[role]}): "
+                f"say which, as in --columns {role}={used[role]}"
+            )
+        needed = {Role.USER, Role.TIME} | (set() if self._all_searches(used) else {Role.ITEM})
+        if lacking := [role for role in EVENTS if role in needed and role not in used]:
+            raise missing(self._what, lacking, names, EVENTS)
+        if not before:
+            self.times = Times(used[Role.TIME], self._how.unit)
+            self._choose_kind(used)
+            self._wide = bool(used.keys() & {*OPTIONAL_IDS, Role.PRICE, Role.QUANTITY, Role.POSITION})
+        self._columns = found
+        return list(used.values())
+
+    def widen(self) -> None:
+        """Take the full schema: where columns may come up later than in the first rows."""
+        self._wide = True
+
+    def take(self, raw: Raw) -> pa.Table:
+        """The good rows of a batch: row, ts (ms), kind, user, item, category, text, none null; further columns in the full schema."""
+        batch = _Batch(raw, self._columns.used)
+        user, item, category = (batch.ids(role) for role in (Role.USER, Role.ITEM, Role.CATEGORY))
+        text = batch.words(Role.TEXT)
+        further = {name: pc.fill_null(batch.ids(role), "") for role, name in OPTIONAL_IDS.items()} if self._wide else {}
+        kind = self._kinds(batch)
+        searched = kind == SEARCH
+        read = self.times.read(raw.columns[self._columns.used[Role.TIME]], raw.rows)
+        checks = [
+            *((words_.broken, Reason.NOT_UTF8, f"column {batch.name(role)} is not UTF-8") for role, words_ in batch.read.items()),
+            (~_there(user), Reason.MISSING_USER, f"column {batch.name(Role.USER)} has no user"),
+            (kind == kinds.UNKNOWN, Reason.UNKNOWN_KIND, f"column {batch.name(Role.KIND)} names none of {', '.join(kinds.NAMES)}"),
+            (~searched & ~_there(item), Reason.MISSING_ITEM, f"column {batch.name(Role.ITEM)} has no item"),
+            (searched & ~_there(text), Reason.MISSING_TEXT, "a search without text"),
+            (searched & _long(text), Reason.WRONG_SHAPE, f"a search of more than {LONGEST_TEXT} characters"),
+            *(check for role, words_ in batch.read.items() if role is not Role.TEXT for check in unfit(batch.name(role), words_.text)),
+            *((read.problem == problem, problem, "") for problem in sorted(set(read.problem) - {""})),
+            *self._by_rules(read.ts),
+        ]  # fmt: skip
+        columns = {"ts": read.ts, "kind": kind, "user": user, "text": pc.fill_null(text, ""), **further}
+        columns["item"] = pc.fill_null(pc.if_else(pa.array(searched), "", item), "")
+        columns["category"] = self._categorised(item, category, searched)
+        if self._wide:
+            columns |= self._amounts(batch, kind == ORDER, checks)
+        good = self._good(raw.rows, checks)
+        arrays = [pa.array(raw.rows) if field.name == "row" else _array(columns[field.name], field.type) for field in self.schema]
+        return pa.table(arrays, schema=self.schema).filter(pa.array(good))
+
+    def _good(self, rows: np.ndarray, checks: Sequence[Check]) -> np.ndarray:
+        good = np.ones(len(rows), bool)
+        for bad, reason, sentence in checks:
+            if (new := bad & good).any():
+                self._refusals.add(rows[new].tolist(), reason, sentence or self.times.sentence(reason))
+                good &= ~bad
+        return good
+
+    def _all_searches(self, used: Mapping[StrEnum, str]) -> bool:
+        return self._how.kind == "search" or (Role.ITEM not in used and Role.KIND not in used and Role.TEXT in used)
+
+    def _choose_kind(self, used: Mapping[StrEnum, str]) -> None:
+        """The kind of rows that name none."""
+        if self._how.kind is not None:
+            self._kind = kinds.code_of(self._how.kind)
+        elif Role.KIND not in used:
+            self._kind = kinds.CLICK
+            if self._all_searches(used):
+                self._kind = SEARCH
+            elif used.keys() & {Role.ORDER, Role.QUANTITY}:
+                self._kind = ORDER
+            self.notes.append(f"no column for kind: every row counts as {kinds.NAMES[self._kind]} (--kind says otherwise)")
+
+    def _kinds(self, batch: "_Batch") -> np.ndarray:
+        if self._how.kind is not None or Role.KIND not in batch.used:
+            return np.full(len(batch.rows), self._kind, np.int8)
+        found, unknown = kinds.codes(batch.words(Role.KIND))
+        for name, times in unknown.items():
+            self._refusals.add_kind(name, times)
+        return found
+
+    def _categorised(self, item: pa.Array, category: pa.Array, searched: np.ndarray) -> pa.Array:
+        if self._categories is not None and category.null_count:
+            place = pc.index_in(item, self._categories.items)
+            category = pc.coalesce(category, pc.take(self._categories.categories, place))
+        return pc.coalesce(category, pc.if_else(pa.array(searched), "", UNKNOWN_CATEGORY))
+
+    def _by_rules(self, ts: np.ndarray) -> list[Check]:
+        now_ms, rules = self._how.now_ms, self._how.rules
+        if now_ms is None:
+            return []
+        name, minutes, days = self.times.column, rules.max_future_ms / MINUTE_MS, rules.retention_ms // DAY_MS
+        ahead, old = ts > now_ms + rules.max_future_ms, (ts < now_ms - rules.retention_ms) & (ts > 0)
+        return [
+            (ahead, Reason.FUTURE, f"column {name} is more than {minutes:g} minutes ahead of the clock"),
+            (old, Reason.BEYOND_RETENTION, f"column {name} is older than the retention of {days:,} days"),
+        ]
+
+    def _amounts(self, batch: "_Batch", ordered: np.ndarray, checks: list[Check]) -> dict[str, np.ndarray]:
+        columns: dict[str, np.ndarray] = {}
+        length = len(batch.rows)
+        columns["price"] = np.zeros(length)
+        if (price := batch.column(Role.PRICE)) is not None:
+            columns["price"], bad = amounts.prices(batch.name(Role.PRICE), price)
+            self.bad_prices += bad
+        quantity = np.ones(length)
+        if (pieces := batch.column(Role.QUANTITY)) is not None:
+            quantity = np.nan_to_num(np.rint(amounts.numbers(batch.name(Role.QUANTITY), pieces)), nan=1.0)
+            wrong = ordered & ((quantity < 1) | (quantity > MOST_PIECES))
+            checks.append(
+                (
+                    wrong,
+                    Reason.BAD_QUANTITY,
+                    f"column {batch.name(Role.QUANTITY)} is not between 1 and {MOST_PIECES:,}: a return is no order",
+                )
+            )
+        columns["quantity"] = np.clip(quantity, 1, MOST_PIECES).astype(np.int32)
+        places = np.full(length, np.nan)
+        if (position := batch.column(Role.POSITION)) is not None:
+            places = amounts.numbers(batch.name(Role.POSITION), position)
+        fits = (places >= 0) & (places < 2**31)
+        columns["position"] = np.where(fits, places, NO_POSITION).astype(np.int32)
+        return columns
 
 
-def _normalise(rows: np.ndarray, columns: dict[str, pa.Array], report: Report) -> pa.Table:
-    """The good rows under one schema: row, ts (ms) int64; kind int8; user, item, category, text string, none null."""
-    ts = columns["ts"]
-    if pa.types.is_timestamp(ts.type):
-        ts = pc.cast(ts, pa.timestamp("ms", ts.type.tz), safe=False)
-    ts = pc.cast(ts, pa.int64(), safe=False)
-    named = pc.index_in(pc.utf8_lower(_strings(columns["kind"])), pa.array(list(_KINDS)))
-    kind = pc.take(pa.array(_KINDS.values(), pa.int8()), named)
-    user, item, category = (_strings(columns[name]) for name in ("user", "item", "category"))
-    text = _strings(columns["text"]) if "text" in columns else pa.nulls(len(rows), pa.string())
-    searched = pc.fill_null(pc.equal(kind, _SEARCH), False)
-    checks = (
-        ("ts is missing or out of range", _holds(pc.and_(pc.greater_equal(ts, 0), pc.less_equal(ts, 2**52)))),
-        ("kind is none of " + ", ".join(_KINDS), pc.is_valid(kind)),
-        ("user is missing or longer than 128", _between(user, 1, 128)),
-        ("item is missing or longer than 128", pc.or_(searched, _between(item, 1, 128))),
-        ("category is longer than 128", _between(pc.fill_null(category, ""), 0, 128)),
-        ("a search without text, or of more than 512", pc.or_(pc.invert(searched), _between(text, 1, 512))),
-    )
-    good = np.ones(len(rows), bool)
-    for sentence, holds in checks:
-        passed = holds.to_numpy(zero_copy_only=False)
-        for row in rows[good & ~passed].tolist():
-            report(Refusal(row, Reason.WRONG_SHAPE, sentence))
-        good &= passed
-    category = pc.if_else(_between(category, 1, 128), category, pc.if_else(searched, "", UNKNOWN_CATEGORY))
-    arrays = (pa.array(rows), ts, kind, user, pc.if_else(searched, "", item), category, pc.fill_null(text, ""))
-    return pa.table(dict(zip(("row", "ts", "kind", "user", "item", "category", "text"), arrays, strict=True))).filter(pa.array(good))
+class _Batch:
+    """Columns of a batch by role; `read` keeps those that were asked for."""
+
+    def __init__(self, raw: Raw, used: Mapping[StrEnum, str]) -> None:
+        self.rows, self.used = raw.rows, used
+        self.read: dict[Role, Words] = {}
+        self._columns = raw.columns
+
+    def name(self, role: Role) -> str:
+        return self.used.get(role, role)
+
+    def column(self, role: Role) -> pa.Array | None:
+        return self._columns[self.used[role]] if role in self.used else None
+
+    def ids(self, role: Role) -> pa.Array:
+        return self._kept(role, ids)
+
+    def words(self, role: Role) -> pa.Array:
+        return self._kept(role, words)
+
+    def _kept(self, role: Role, reader: Callable[[str, pa.Array], Words]) -> pa.Array:
+        column = self.column(role)
+        if column is None:
+            return pa.nulls(len(self.rows), pa.string())
+        self.read[role] = reader(self.name(role), column)
+        return self.read[role].text
 
 
-def _strings(column: pa.Array) -> pa.Array:
-    return pc.cast(column, pa.string())
+def _array(column: pa.Array | np.ndarray, type_: pa.DataType) -> pa.Array:
+    return pa.array(column, type_) if isinstance(column, np.ndarray) else column
 
 
-def _holds(condition: pa.Array) -> pa.Array:
-    return pc.fill_null(condition, False)
+def _there(column: pa.Array) -> np.ndarray:
+    return column.is_valid().to_numpy(zero_copy_only=False)
 
 
-def _between(column: pa.Array, shortest: int, longest: int) -> pa.Array:
-    length = pc.utf8_length(column)
-    return _holds(pc.and_(pc.greater_equal(length, shortest), pc.less_equal(length, longest)))
-
-
-class _Grouped(NamedTuple):
-    """A chunk in its one order. `starts` are rows that begin an event; `occurrence` counts what is identical, from 0."""
-
-    table: pa.Table
-    starts: np.ndarray  # (E,) int64
-    occurrence: np.ndarray  # (rows,) int64: identical rows before this one; in an order the number of its part
-
-
-def _group(chunk: pa.Table) -> _Grouped:
-    table = chunk.sort_by([(name, "ascending") for name in _SORTED_BY])
-    length = len(table)
-    same = np.ones(max(length - 1, 0), bool)
-    same_basket = same
-    for name in _SORTED_BY:
-        column = table[name].combine_chunks()
-        same = same & pc.equal(column[1:], column[:-1]).to_numpy(zero_copy_only=False)
-        if name == "kind":
-            same_basket = same & (column.to_numpy(zero_copy_only=False)[1:] == _ORDER)
-    in_basket = _run_positions(same_basket, length)
-    orders = table["kind"].to_numpy() == _ORDER
-    starts = np.flatnonzero(~orders | (in_basket % MAX_ORDER_LINES == 0))
-    return _Grouped(table, starts, np.where(orders, in_basket // MAX_ORDER_LINES, _run_positions(same, length)))
-
-
-def _run_positions(same: np.ndarray, length: int) -> np.ndarray:
-    """The position of each row in its run, where `same` (length - 1,) says that a row goes on the run of the one before."""
-    index = np.arange(length)
-    begins = np.ones(length, bool)
-    begins[1:] = ~same
-    return index - np.maximum.accumulate(np.where(begins, index, 0))
-
-
-def count(chunk: pa.Table) -> int:
-    """How many events the rows of a chunk make."""
-    return len(_group(chunk).starts)
-
-
-def events(chunk: pa.Table) -> Iterator[Event]:
-    """The events of a chunk of normalised rows, ascending by (ts, user, kind, item, category, text)."""
-    table, starts, occurrence = _group(chunk)
-    ends = np.append(starts[1:], len(table))
-    for first in range(0, len(starts), BATCH_ROWS):
-        low = int(starts[first])
-        high = int(ends[min(first + BATCH_ROWS, len(ends)) - 1])
-        part = table.slice(low, high - low)
-        columns = [part[name].to_pylist() for name in ("ts", "kind", "user", "item", "category", "text")]
-        bounds = zip(starts[first : first + BATCH_ROWS] - low, ends[first : first + BATCH_ROWS] - low, strict=True)
-        for start, end in bounds:
-            ts, kind, user, item, category, text = (column[start] for column in columns)
-            nth = int(occurrence[low + start])
-            if kind == _ORDER:
-                lines = [OrderLine(item_id=i, category_id=c) for i, c in zip(columns[3][start:end], columns[4][start:end], strict=True)]
-                yield _order(user, ts, lines, nth)
-            elif kind == _SEARCH:
-                identity = _identity(user, str(ts), "search", category, text, str(nth))
-                yield Query(event_id=identity, user_id=user, query_id=identity, text=text, ts=ts, category_id=category or None)
-            else:
-                name = _CLICK_KINDS[kind]
-                identity = _identity(user, str(ts), name, item, category, text, str(nth))
-                yield Click(event_id=identity, user_id=user, item_id=item, category_id=category, ts=ts, kind=name)  # type: ignore[arg-type]
-
-
-def _order(user: str, ts: int, lines: list[OrderLine], part: int) -> Order:
-    content = (field for line in lines for field in (line.item_id, line.category_id))
-    identity = _identity(user, str(ts), "order", *content, str(part))
-    return Order(event_id=identity, order_id=identity, user_id=user, ts=ts, lines=lines)
-
-
-def _identity(*parts: str) -> str:
-    return blake2b("\0".join(parts).encode(), digest_size=12).hexdigest()
-
-
-def items(chunks: Iterable[pa.Table]) -> dict[str, Item]:
-    """An item event for each item in chunks that ascend by time: category and time of its first event, text as its title."""
-    found: dict[str, tuple[int, str, str]] = {}
-    for chunk in chunks:
-        rows = chunk.filter(pc.field("kind") != _SEARCH).sort_by([(name, "ascending") for name in _SORTED_BY])
-        wanted = [("ts", "first"), ("category", "first"), ("text", "max")]
-        for row in rows.group_by("item", use_threads=False).aggregate(wanted).to_pylist():
-            ts, category, title = found.get(row["item"], (row["ts_first"], row["category_first"], ""))
-            found[row["item"]] = (ts, category, max(title, row["text_max"][:512]))
-    return {
-        item: Item(item_id=item, category_id=category, title=title, ts=ts, inferred=True) for item, (ts, category, title) in found.items()
-    }
+def _long(column: pa.Array) -> np.ndarray:
+    return pc.fill_null(pc.greater(pc.utf8_length(column), LONGEST_TEXT), False).to_numpy(zero_copy_only=False)

@@ -12,12 +12,26 @@ from typing import Annotated
 
 import typer
 
-from infra.cli import ablation, administration, codes, dead_letters, evaluation, machines, quarantine, reading, relevance, traffic, training
+from infra.cli import (
+    ablation,
+    administration,
+    checking,
+    codes,
+    dead_letters,
+    evaluation,
+    machines,
+    quarantine,
+    reading,
+    relevance,
+    traffic,
+    training,
+)
 from infra.terminal import LineFormatter, complain, print_text, say
 
 __all__ = ["main", "make_app"]
 
 INTERRUPTED = 130
+REFUSED = 3
 
 
 def make_app() -> typer.Typer:
@@ -31,13 +45,26 @@ def make_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_everlong)
-    for group in (machines, traffic, administration, training, evaluation, ablation, reading, relevance, codes, dead_letters, quarantine):
+    for group in (
+        machines,
+        checking,
+        traffic,
+        administration,
+        training,
+        evaluation,
+        ablation,
+        reading,
+        relevance,
+        codes,
+        dead_letters,
+        quarantine,
+    ):
         group.add_to(app)
     return app
 
 
 def main() -> None:
-    """Run the command line of this process. An error is one sentence on stderr and exit code 1; a wrong usage exits 2."""
+    """Run the command line of this process. An error is one sentence on stderr and exit code 1, a refused file 3, wrong usage 2."""
     logging.captureWarnings(True)  # libraries' warnings are for their developers: to the log, where one is kept
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -54,7 +81,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         complain(error)
-        sys.exit(1)
+        from features.sources.refusals import BadSource
+
+        sys.exit(REFUSED if isinstance(error, BadSource) else 1)
 
 
 def _show_usage(error: typer.TyperException) -> None:

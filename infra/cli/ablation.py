@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.files import MAX_REFUSED, Choices, Columns, Kind, MaxRefused, ProductColumns, ProductsFile, TimeUnit, open_file
 from infra.terminal import print_text, progress, say
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ def ablate(
     rows: Annotated[
         str, typer.Option(help="`mechanisms`, `seminar`, `sensitivity`, `all`, or names of rows, separated by commas.")
     ] = "mechanisms",
-    products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
+    products: ProductsFile = None,
+    columns: Columns = "",
+    product_columns: ProductColumns = "",
+    kind: Kind = None,
+    time_unit: TimeUnit = None,
+    max_refused: MaxRefused = MAX_REFUSED,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings per row, each with another seed.")] = 3,
     holdout: Annotated[
         float, typer.Option(min=0.001, max=0.5, help="Share of events held out; as large a share of the rest is tested.")
@@ -45,6 +51,7 @@ def ablate(
 
     The tested events lie before the held-out part, so that a choice is not made on held-out events.
     """
+    reading = None if data == "shop" else open_file(Path(data), products, Choices(columns, product_columns, kind, time_unit, max_refused))
     import msgspec
 
     from infra.offline.ablation import ablate as run
@@ -61,7 +68,7 @@ def ablate(
         usual, holdout=holdout, per_user=depth or usual.per_user, test_per_user=per_user or usual.test_per_user
     )
     device = choose_device(load_settings())
-    plan = Plan(data, config, products, seeds=seeds, max_users=max_users, test_users=test_users, device=device)
+    plan = Plan(data, config, reading, seeds=seeds, max_users=max_users, test_users=test_users, device=device)
 
     def write(result: "Result") -> None:
         if out is not None:

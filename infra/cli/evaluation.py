@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.files import MAX_REFUSED, Choices, Columns, Kind, MaxRefused, ProductColumns, ProductsFile, TimeUnit, open_file
 from infra.terminal import AsJson, moment_ms, print_json, print_text, progress, say
 
 if TYPE_CHECKING:
@@ -31,7 +32,12 @@ def evaluate(
     bundle: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Evaluate this bundle. Default: train one per seed.")
     ] = None,
-    products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
+    products: ProductsFile = None,
+    columns: Columns = "",
+    product_columns: ProductColumns = "",
+    kind: Kind = None,
+    time_unit: TimeUnit = None,
+    max_refused: MaxRefused = MAX_REFUSED,
     baselines: Annotated[str, typer.Option(help="`simple`, `all`, `none`, or names separated by commas.")] = "simple",
     split: Annotated[SplitName, typer.Option(help="Hold out the newest events, or a tenth of the users.")] = SplitName.TEMPORAL,
     seeds: Annotated[int, typer.Option(min=1, max=20, help="Trainings per trained model, each with another seed.")] = 1,
@@ -60,6 +66,8 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Hold out events, train on the rest, and print how well they are predicted compared with baselines, with intervals over users."""
+    cut_ms = None if cut is None else moment_ms(cut, "--cut")
+    reading = None if data == "shop" else open_file(Path(data), products, Choices(columns, product_columns, kind, time_unit, max_refused))
     import msgspec
 
     from infra.offline.evaluation import run
@@ -75,14 +83,14 @@ def evaluate(
     config = msgspec.structs.replace(
         usual,
         holdout=holdout,
-        cut_ms=None if cut is None else moment_ms(cut, "--cut"),
+        cut_ms=cut_ms,
         per_user=depth or usual.per_user,
         test_per_user=per_user or usual.test_per_user,
     )
     plan = Plan(
         data=data,
         config=config,
-        products=products,
+        reading=reading,
         bundle=bundle,
         baselines=chosen,
         split=split.value,

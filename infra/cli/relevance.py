@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.files import MAX_REFUSED, Choices, Columns, Kind, MaxRefused, ProductColumns, ProductsFile, TimeUnit, open_file
 from infra.terminal import AsJson, print_json, print_text, progress, say
 
 if TYPE_CHECKING:
+    from features.sources import Reading
     from models.seminar.config import SeminarConfig
     from models.seminar.relevance import Vectors
     from models.seminar.report import Report
@@ -29,6 +31,12 @@ def relevance(
     holdout: Annotated[float, typer.Option(min=0.01, max=0.9, help="Share held out: of the queries, or of the newest clicks.")] = 0.2,
     dim: Annotated[int | None, typer.Option(min=8, max=512, help="Dimension of vectors, a multiple of 8.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes of pretraining, and of fine-tuning.")] = None,
+    products: ProductsFile = None,
+    columns: Columns = "",
+    product_columns: ProductColumns = "",
+    kind: Kind = None,
+    time_unit: TimeUnit = None,
+    max_refused: MaxRefused = MAX_REFUSED,
     ablations: Annotated[bool, typer.Option(help="Also train the search unit without some of its parts.")] = True,
     sentences: Annotated[bool, typer.Option(help="Use the frozen sentence encoder if the extra `sentences` is installed.")] = True,
     as_json: AsJson = False,
@@ -41,11 +49,14 @@ def relevance(
     from time import process_time
 
     from models.seminar.config import SeminarConfig
+    from models.seminar.judgements import is_judgements
 
     started_s = process_time()
+    choices = Choices(columns, product_columns, kind, time_unit, max_refused)
+    reading = None if is_judgements(data) else open_file(data, products, choices)
     usual = SeminarConfig()
     config = SeminarConfig(dim=dim or usual.dim, epochs=epochs or usual.epochs, tuning=epochs or usual.tuning)
-    made = _report(data, config, seed or [0], holdout, ablations, sentences)
+    made = _report(data, reading, config, seed or [0], holdout, ablations, sentences)
     took_s = process_time() - started_s
     if out is not None:
         from infra.offline.sections import commit, machine, now, write_section
@@ -65,9 +76,9 @@ def relevance(
     print_text(lines(made))
 
 
-def _report(data: Path, config: "SeminarConfig", seeds: list[int], holdout: float, ablations: bool, sentences: bool) -> "Report":
-    from models.seminar.judgements import is_judgements, read_judgements
-
+def _report(
+    data: Path, reading: "Reading | None", config: "SeminarConfig", seeds: list[int], holdout: float, ablations: bool, sentences: bool
+) -> "Report":
     with ExitStack() as stack:
         bar: list[Callable[[int, int], None]] = []
 
@@ -77,17 +88,18 @@ def _report(data: Path, config: "SeminarConfig", seeds: list[int], holdout: floa
                 bar[:] = [stack.enter_context(progress(phase))]
             bar[0](step, steps)
 
-        if is_judgements(data):
+        if reading is None:
+            from models.seminar.judgements import read_judgements
             from models.seminar.relevance import relevance_report
 
             judgements = read_judgements(data)
             vectors = _vectors(judgements.queries, judgements.titles) if sentences else None
             return relevance_report(data.name, judgements, config, seeds, vectors, holdout=holdout, ablations=ablations, progress=tell)
-        from features.sources import read, read_items
         from models.seminar.next_click import next_click_report
 
-        events = list(read(data, lambda refusal: None))
-        return next_click_report(data.name, events, read_items(data), config, seeds, holdout=holdout, ablations=ablations, progress=tell)
+        assert reading is not None
+        events, items = list(reading.events()), [*reading.described(), *reading.undescribed()]
+        return next_click_report(data.name, events, items, config, seeds, holdout=holdout, ablations=ablations, progress=tell)
 
 
 def _vectors(queries: list[str], titles: list[str]) -> "Vectors | None":

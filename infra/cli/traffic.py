@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from infra.files import MAX_REFUSED, Choices, Columns, EventsFile, Kind, MaxRefused, ProductColumns, ProductsFile, TimeUnit, open_file
 from infra.terminal import AsJson, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
@@ -86,12 +87,11 @@ async def _publish(
 
 
 def _print_profiles(simulated: "Shop", start_ms: int, end_ms: int, beside: Path | None, as_json: bool) -> None:
-    from features import sources
     from stream.shop import profile
 
     profiles = {"simulated shop": profile(simulated.history(start_ms, end_ms))}
     if beside is not None:
-        profiles[beside.name] = profile(sources.read(beside))
+        profiles[beside.name] = profile(open_file(beside).events())
     if as_json:
         print_json(profiles)
         return
@@ -105,9 +105,14 @@ def _number(value: object) -> str:
 
 
 def replay(
-    path: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Parquet, Taobao UserBehavior.csv or JSON lines.")],
+    path: EventsFile,
     speed: Annotated[str, typer.Option(help="`max`, or a factor of the original speed.")] = "max",
-    products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
+    products: ProductsFile = None,
+    columns: Columns = "",
+    product_columns: ProductColumns = "",
+    kind: Kind = None,
+    time_unit: TimeUnit = None,
+    max_refused: MaxRefused = MAX_REFUSED,
     as_json: AsJson = False,
 ) -> None:
     """Publish a file's items and events to their topics, oldest first.
@@ -120,20 +125,23 @@ def replay(
 
     pace = _pace(speed)
     settings = load_settings()
+    reading = open_file(path, products, Choices(columns, product_columns, kind, time_unit, max_refused))
     try:
         reached = connected(settings, store=False)
     except NothingRunning:
         from infra.local.replaying import replay_alone
 
-        raise typer.Exit(replay_alone(settings, path, pace, products, as_json)) from None
+        raise typer.Exit(replay_alone(settings, reading, pace, as_json)) from None
     from infra import wiring
     from infra.local.replaying import publish_file
 
-    sent, refused = asyncio.run(publish_file(wiring.reached(reached), reached.topic_prefix, path, pace, products))
+    sent, refused = asyncio.run(publish_file(wiring.reached(reached), reached.topic_prefix, reading, pace)), reading.refusals.total
     if as_json:
         print_json({"sent": sent, "refused_rows": refused})
     else:
-        say("sent: " + ", ".join(f"{count:,} {topic}" for topic, count in sorted(sent.items())) + f"; rows that are no event: {refused:,}")
+        say(
+            "sent: " + ", ".join(f"{count:,} {topic}" for topic, count in sorted(sent.items())) + f"; refused rows of the file: {refused:,}"
+        )
 
 
 def _pace(speed: str) -> float | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from infra.files import MAX_REFUSED, Choices, Columns, Kind, MaxRefused, ProductColumns, ProductsFile, TimeUnit, open_file
 from infra.terminal import AsJson, moment_ms, print_json, print_text, progress, say
 
 if TYPE_CHECKING:
@@ -23,7 +24,12 @@ def add_to(app: typer.Typer) -> None:
 def train(
     data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")] = "shop",
     out: Annotated[Path | None, typer.Option(help="Folder of the new bundle; replaces an existing one. Default: EVERLONG_BUNDLE.")] = None,
-    products: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Table of products: titles and categories.")] = None,
+    products: ProductsFile = None,
+    columns: Columns = "",
+    product_columns: ProductColumns = "",
+    kind: Kind = None,
+    time_unit: TimeUnit = None,
+    max_refused: MaxRefused = MAX_REFUSED,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the examples.")] = None,
     dim: Annotated[int | None, typer.Option(min=8, max=256, help="Dimension of vectors, a multiple of 8.")] = None,
     coded: Annotated[
@@ -61,6 +67,7 @@ def train(
     With --from, training continues from the bundle's weights on newer events; older ones are history only.
     Under `torchrun --no-python` several processes train one bundle together.
     """
+    reading = None if data == "shop" else open_file(Path(data), products, Choices(columns, product_columns, kind, time_unit, max_refused))
     import msgspec
 
     from infra.offline.training import ShopPlan, file_history, shop_history, train_bundle
@@ -87,7 +94,7 @@ def train(
         if data == "shop" and until is None and (checkpoints is not None or ranks.size > 1):
             hint = "several processes" if checkpoints is None else "--checkpoints"
             raise typer.BadParameter("a shop whose history ends now is another one each time: say --until too", param_hint=hint)
-        history = shop_history(plan) if data == "shop" else file_history(Path(data), products)
+        history = shop_history(plan) if reading is None else file_history(reading)
         try:
             with progress("training") if ranks.leads else nullcontext(_untold) as tell:
                 manifest = train_bundle(

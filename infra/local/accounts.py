@@ -1,16 +1,18 @@
 """The accounts of a run on this machine: what was sent, and what the workers say became of it. Nothing may be missing."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from features.codec import LayoutError, unpack
+from features.events import Event, Item, Topic
 from features.outcomes import CandidatesRow
 from features.store import Key, OnlineStore
 from features.table import USER, USER_CANDIDATES
 from infra.scraping import Samples, scrape
 from stream.connection import Connection
 from stream.dead_letters import Wanted, read
+from stream.messages import DeadLetter
 from stream.topics import DEAD_LETTERS, prefixed
 
 
@@ -65,14 +67,26 @@ class Line(NamedTuple):
 
 def close(standing: Standing, connection: Connection, prefix: str, since_ms: int) -> list[Line]:
     """The final account of each topic; dead letters are counted, each once, in their topic, from `since_ms` (wall clock) on."""
-    dead: dict[str, set[tuple[int, int]]] = defaultdict(set)
-    for found in read(connection, prefixed(prefix, DEAD_LETTERS), Wanted(since_ms=since_ms)):
-        dead[found.letter.topic.removeprefix(prefix)].add((found.letter.partition, found.letter.offset))
+    dead: Counter[str] = Counter(letter.topic.removeprefix(prefix) for letter in _letters(connection, prefix, since_ms))
     return [
-        Line(topic, sent, found.get("applied", 0), found.get("duplicate", 0), len(dead[topic]), found.get("redelivered", 0))
+        Line(topic, sent, found.get("applied", 0), found.get("duplicate", 0), dead[topic], found.get("redelivered", 0))
         for topic, sent in sorted(standing.sent.items())
         for found in [standing.outcomes.get(topic, {})]
     ]
+
+
+def dead_of(standing: Standing, connection: Connection, prefix: str, since_ms: int) -> Counter[bytes]:
+    """How many records of each user (key) are dead letters, from `since_ms` (wall clock) on; the topic is read only where there are any."""
+    if not standing.dead:
+        return Counter()
+    of_users = (letter for letter in _letters(connection, prefix, since_ms) if letter.topic.removeprefix(prefix) != Topic.ITEMS)
+    return Counter(letter.key or b"" for letter in of_users)
+
+
+def answerable(events: Iterable[Event], dead: Mapping[bytes, int]) -> list[str]:
+    """The users of events who have one that is no dead letter, ascending; `dead` counts dead letters by key."""
+    sent = Counter(event.user_id for event in events if not isinstance(event, Item))
+    return sorted(user for user, count in sent.items() if count > dead.get(user.encode(), 0))
 
 
 def unanswered(store: OnlineStore, users: Sequence[str], at_once: int = 500) -> list[str]:
@@ -93,3 +107,9 @@ def _candidates(packed: bytes) -> int:
         return len(unpack(CandidatesRow, packed).candidates)
     except LayoutError:
         return 0
+
+
+def _letters(connection: Connection, prefix: str, since_ms: int) -> list[DeadLetter]:
+    """The dead letters written from `since_ms` (wall clock) on, each source record once."""
+    found = (found.letter for found in read(connection, prefixed(prefix, DEAD_LETTERS), Wanted(since_ms=since_ms)))
+    return list({(letter.topic, letter.partition, letter.offset): letter for letter in found}.values())

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from features import sources
-from features.events import Event, Item, Refusal
+from features.events import Event, Item
 from features.history import Deeds, deeds
+from features.sources import BadSource, Reading
 from infra.offline.digests import digest
 from infra.offline.training import ShopPlan, shop_history
 from models.config import Config
@@ -25,12 +25,13 @@ Phase = Callable[[str], AbstractContextManager[Tell]]  # opens a progress bar
 
 
 class Plan(NamedTuple):
-    """What is evaluated, and how. `budget_s`: seconds of each trained baseline; None: as long as our own training took.
-    `choose`: the shares of lists are chosen before the cut, by one more training. `work`: where finished trainings are kept."""
+    """What is evaluated, and how. `reading`: the file `data` where it is read already. `budget_s`: seconds of each trained baseline; None:
+    as long as our own training took. `choose`: the shares of lists are chosen before the cut, by one more training. `work`: where finished
+    trainings are kept."""
 
     data: str
     config: Config
-    products: Path | None = None
+    reading: Reading | None = None
     bundle: Path | None = None
     baselines: Sequence[str] = SIMPLE
     split: str = "temporal"
@@ -64,13 +65,12 @@ def load_data(plan: Plan) -> Loaded:
     """Read the file, or make the simulated shop, and keep `max_users` of its users.
 
     Raises:
-        BadSource: it is no file of events, or holds none.
+        BadSource: it is no file of events, or holds none but searches.
     """
     if plan.data == SHOP:
         history = shop_history(ShopPlan(seed=plan.seed, end_ms=SHOP_ENDS_MS))
         return Loaded(_some(deeds(history.events), plan.max_users, plan.seed), history.items, [], history.name, 0)
-    path = Path(plan.data)
-    refused: list[Refusal] = []
+    reading = plan.reading or Reading(plan.data)
     described: list[Item] = []
 
     def kept(events: Iterator[Event]) -> Iterator[Event]:
@@ -80,13 +80,15 @@ def load_data(plan: Plan) -> Loaded:
             else:
                 yield event
 
-    done = deeds(kept(sources.read(path, refused.append)))
+    done = deeds(kept(reading.events()))
     if not any(mine.events for mine in done.values()):
-        why = f"; its first refused row is row {refused[0].position}: {refused[0].detail}" if refused else ""
+        first = reading.refusals.first
+        why = f"; its first refused row is row {first[0].row}: {first[0].detail}" if first else ""
         searches = "searches only" if done else "no event"
-        raise sources.BadSource(f"{path} holds {searches}{why}: give a file with clicks or orders, as docs/events.md describes")
-    described, told = sources.described_and_told(path, described, plan.products)
-    return Loaded(_some(done, plan.max_users, plan.seed), described, told, path.name, len(refused))
+        raise BadSource(f"{reading.path} holds {searches}{why}: give a file with clicks or orders, as docs/data.md describes")
+    described += reading.described()
+    users = _some(done, plan.max_users, plan.seed)
+    return Loaded(users, described, reading.undescribed(), reading.path.name, reading.refusals.total)
 
 
 def split_of(plan: Plan, done: Mapping[str, Deeds]) -> Split:

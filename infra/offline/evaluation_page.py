@@ -62,7 +62,7 @@ def _facts(outcome: Outcome) -> list[str]:
     if outcome.choice is not None:
         facts.append(_shares(outcome.choice))
     if outcome.refused_rows:
-        facts.append(f"{outcome.refused_rows:,} rows were no event")
+        facts.append(f"{outcome.refused_rows:,} rows were refused")
     return facts
 
 

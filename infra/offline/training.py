@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from features import sources
 from features.events import Event, Item
+from features.sources import Reading
 from infra.clock import wall_ms
 from infra.offline.training_log import TrainingLog
 from models.bundle import Bundle, Manifest, save
@@ -57,16 +57,11 @@ def shop_history(plan: ShopPlan) -> History:
     return History(shop.history(start_ms, end_ms), shop.catalogue(start_ms), name)
 
 
-def file_history(path: Path, products: Path | None = None) -> History:
-    """The history in a file; rows that are no event are left out. Items are described by the file itself, or by a table of products.
-
-    Raises:
-        BadSource: the file cannot be read.
-    """
-    events = list(sources.read(path, lambda refusal: None))
+def file_history(reading: Reading) -> History:
+    """The history in a file. Items are described by the file itself, or by a table of products."""
+    events = list(reading.events())
     described = [event for event in events if isinstance(event, Item)]
-    described, told = sources.described_and_told(path, described, products)
-    return History(events, described, path.name, told)
+    return History(events, described + reading.described(), reading.path.name, reading.undescribed())
 
 
 def train_bundle(

@@ -1,11 +1,17 @@
 """Pairs of query and title with a human grade of relevance, and their split by queries."""
 
+from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pyarrow.parquet
 
+from features.sources.amounts import numbers
+from features.sources.formats import detect
+from features.sources.ids import words
+from features.sources.refusals import Refusals
+from features.sources.scanning import names, scan
 from features.text import normalise
 
 _NAMES = {"query": ("query", "search_term"), "title": ("title", "product_title"), "relevance": ("relevance", "grade")}
@@ -31,18 +37,26 @@ class Judgements(NamedTuple):
 
 
 def is_judgements(path: Path) -> bool:
-    """Whether a parquet file has the three columns, under one of the names we know."""
-    return len(_columns(path)) == len(_NAMES)
+    """Whether a file has the three columns, under one of the names we know.
+
+    Raises:
+        BadSource: it is in no known format.
+    """
+    return len(_columns(names(path, detect(path)))) == len(_NAMES)
 
 
 def read_judgements(path: Path) -> Judgements:
-    """The pairs of a parquet file; rows that lack a text or a grade are left out."""
-    columns = _columns(path)
+    """The pairs of a file in any format of features.sources; rows that lack a text or a grade are left out."""
+    detected = detect(path)
+    columns = _columns(names(path, detected))
     if missing := _NAMES.keys() - columns.keys():
         raise BadJudgements(f"{path} has no column for {', '.join(sorted(missing))}")
-    table = pyarrow.parquet.read_table(path, columns=list(columns.values()))
-    told = zip(*(table[columns[name]].to_pylist() for name in _NAMES), strict=True)
-    rows = [(query.strip(), title.strip(), float(grade)) for query, title, grade in told if query and title and grade is not None]
+    rows: list[tuple[str, str, float]] = []
+    for raw in scan(path, detected, Refusals(), lambda _: list(columns.values())):
+        queries_, titles_ = (words(columns[name], raw.columns[columns[name]]).text.to_pylist() for name in ("query", "title"))
+        grades = numbers(columns["relevance"], raw.columns[columns["relevance"]]).tolist()
+        told = zip(queries_, titles_, grades, strict=True)
+        rows += [(query, title, grade) for query, title, grade in told if query and title and isfinite(grade)]
     if not rows:
         raise BadJudgements(f"{path} has no pair with a query, a title and a grade")
     queries, query = np.unique([row[0] for row in rows], return_inverse=True)
@@ -62,6 +76,5 @@ def split(judgements: Judgements, share: float, seed: int) -> tuple[Judgements, 
     return judgements.part(np.flatnonzero(~held_out)), judgements.part(np.flatnonzero(held_out))
 
 
-def _columns(path: Path) -> dict[str, str]:
-    names = pyarrow.parquet.read_schema(path).names
-    return {role: found for role, known in _NAMES.items() if (found := next((name for name in known if name in names), None))}
+def _columns(there: Sequence[str]) -> dict[str, str]:
+    return {role: found for role, known in _NAMES.items() if (found := next((name for name in known if name in there), None))}

@@ -41,7 +41,8 @@ def events():
 @pytest.fixture(scope="module")
 def bundle(events, tmp_path_factory):
     return save(
-        train(events, [], SMALL, seed=0, data=DATA, told=sources.read_items(data_file(DATA))), tmp_path_factory.mktemp("trained") / "bundle"
+        train(events, [], SMALL, seed=0, data=DATA, told=sources.Reading(data_file(DATA)).touched()),
+        tmp_path_factory.mktemp("trained") / "bundle",
     )
 
 
@@ -93,14 +94,14 @@ def test_the_rows_of_a_whole_file_are_the_offline_ones_and_sending_it_again_chan
     assert max(row.count for row in categories.values()) <= SEQUENCE_CAP  # past it an old duplicate would be counted again
     with running(kafka, prefix, tmp_path, "catalogue", "ingest", "refresh", bundle=bundle) as system:
         began = time.monotonic()
-        system.send_by(lambda publish: replay(data_file(DATA), publish, prefix=prefix))
+        system.send_by(lambda publish: replay(sources.Reading(data_file(DATA)), publish, prefix=prefix))
         standing = system.settle()
         took["applied_s"] = time.monotonic() - began
         system.answered(users)
         took["answered_s"] = time.monotonic() - began
         rows = check_rows(system, events, USERS + 20_000)
         check_accounts(system, standing, applied=EVENTS)
-        system.send_by(lambda publish: replay(data_file(DATA), publish, prefix=prefix))
+        system.send_by(lambda publish: replay(sources.Reading(data_file(DATA)), publish, prefix=prefix))
         check_accounts(system, system.settle(), applied=EVENTS, duplicate=EVENTS)
         check_rows(system, events, rows)
         again = list(sources.read(shuffled_file(tmp_path)))

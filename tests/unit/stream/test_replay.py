@@ -39,7 +39,7 @@ def file(tmp_path: Path) -> Path:
 
 def test_every_event_goes_to_its_topic_in_order_of_time_items_first(file: Path) -> None:
     broker = _Broker()
-    sent = asyncio.run(replay(file, broker.publish, prefix="test."))
+    sent = asyncio.run(replay(sources.Reading(file), broker.publish, prefix="test."))
     assert sent == {Topic.ITEMS: 3, Topic.QUERIES: 1, Topic.CLICKS: 2, Topic.ORDERS: 1}
     assert [record.value for record in broker.records[2:]] == [encode(event) for event in _events()]
     assert {topic for topic, *_ in broker.records} == {"test.items", "test.clicks", "test.queries", "test.orders"}
@@ -49,7 +49,7 @@ def test_every_event_goes_to_its_topic_in_order_of_time_items_first(file: Path) 
 
 def test_records_say_when_they_were_sent_and_progress_ends_at_the_total(file: Path) -> None:
     broker, seen, before = _Broker(), [], time.time() * 1000 - 1
-    asyncio.run(replay(file, broker.publish, progress=lambda done, total: seen.append((done, total))))
+    asyncio.run(replay(sources.Reading(file), broker.publish, progress=lambda done, total: seen.append((done, total))))
     assert seen[-1] == (7, 7)
     for record in broker.records:
         assert before <= int(dict(record.headers)["sent_ms"]) <= time.time() * 1000
@@ -57,7 +57,7 @@ def test_records_say_when_they_were_sent_and_progress_ends_at_the_total(file: Pa
 
 def test_a_speed_keeps_the_distances_in_time(file: Path) -> None:
     broker, started = _Broker(), time.monotonic()
-    asyncio.run(replay(file, broker.publish, speed=2.0))
+    asyncio.run(replay(sources.Reading(file), broker.publish, speed=2.0))
     events = [event for event in _events() if not isinstance(event, Item)]
     assert [record.value for record in broker.records[3:]] == [encode(event) for event in events]
     for event, published in zip(events, broker.published_s[3:], strict=True):
@@ -69,6 +69,6 @@ def test_a_failing_broker_and_a_wrong_speed_are_not_hidden(file: Path) -> None:
         raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError):
-        asyncio.run(replay(file, fail))
+        asyncio.run(replay(sources.Reading(file), fail))
     with pytest.raises(ValueError, match="above 0"):
-        asyncio.run(replay(file, fail, speed=0))
+        asyncio.run(replay(sources.Reading(file), fail, speed=0))

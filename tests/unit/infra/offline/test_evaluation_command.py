@@ -125,7 +125,7 @@ def test_a_file_without_events_says_what_is_needed(tmp_path):
     with pytest.raises(sources.BadSource, match=r"searches only; its first refused row is row 2.*clicks or orders"):
         load_data(Plan(str(path), Config()))
     path.write_text('{"nothing": 1}\n')
-    with pytest.raises(sources.BadSource, match="no event"):
+    with pytest.raises(sources.BadSource, match="no column for user, item, time"):
         load_data(Plan(str(path), Config()))
 
 
@@ -140,7 +140,8 @@ def test_items_of_a_table_of_products_keep_what_it_says(tmp_path):
         "product_type": [item.title for item in described.values()],
     }
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "products.parquet")
-    loaded = load_data(Plan(str(tmp_path / "log.jsonl"), Config(), tmp_path / "products.parquet"))
+    reading = sources.Reading(tmp_path / "log.jsonl", products=sources.Products(tmp_path / "products.parquet"))
+    loaded = load_data(Plan("log.jsonl", Config(), reading))
     found = offered(loaded.described, loaded.told, temporal(loaded.done, 0.1), []).catalogue
     assert {item.item_id: item.title for item in found} == {item_id: item.title for item_id, item in described.items()} | {bare: ""}
 

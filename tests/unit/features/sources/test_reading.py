@@ -10,20 +10,21 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import sources
-from features.events import Click, Event, Item, Order, OrderLine, Query, Refusal
+from features.events import Click, Event, Item, Order, OrderLine, Query
 from tests.beside import data_file
 
+T0 = 1_600_000_000_000
 COLUMNS = ("ts", "user", "kind", "item", "category", "text")
 ROWS = [
-    (1000, 7, "click", 5, 50, None),
-    (1000, 7, "click", 5, 50, None),
-    (2000, 7, "search", None, None, "red shoes"),
-    (2000, 7, "order", 6, 50, None),
-    (2000, 7, "order", 5, None, None),
-    (2000, 7, "order", 5, None, None),
-    (2000, 8, "order", 6, 50, None),
-    (7_300_000, 7, "fav", 9, 51, "a title"),
-    (7_300_000, 7, "cart", 9, 51, None),
+    (T0 + 1000, 7, "click", 5, 50, None),
+    (T0 + 1000, 7, "click", 5, 50, None),
+    (T0 + 2000, 7, "search", None, None, "red shoes"),
+    (T0 + 2000, 7, "order", 6, 50, None),
+    (T0 + 2000, 7, "order", 5, None, None),
+    (T0 + 2000, 7, "order", 5, None, None),
+    (T0 + 2000, 8, "order", 6, 50, None),
+    (T0 + 7_300_000, 7, "fav", 9, 51, "a title"),
+    (T0 + 7_300_000, 7, "cart", 9, 51, None),
 ]
 
 
@@ -50,7 +51,7 @@ def test_rows_become_events_and_a_basket_one_order(tmp_path: Path) -> None:
     assert other.lines == [OrderLine(item_id="6", category_id="50")]
     assert [event.kind for event in events if isinstance(event, Click)] == ["click", "click", "cart", "favourite"]
     assert next(event.text for event in events if isinstance(event, Query)) == "red shoes"
-    assert sources.count(tmp_path / "e.parquet") == len(events) == len({event.event_id for event in events})
+    assert sources.Reading(tmp_path / "e.parquet").count == len(events) == len({event.event_id for event in events})
 
 
 @pytest.mark.parametrize("chunk_rows", [1, 4, 1000])
@@ -58,17 +59,21 @@ def test_neither_the_order_of_rows_nor_chunks_change_anything(tmp_path: Path, ch
     expected = list(sources.read(_parquet(tmp_path / "a.parquet", ROWS)))
     for seed in range(5):
         shuffled = random.Random(seed).sample(ROWS, len(ROWS))
-        assert list(sources.read(_parquet(tmp_path / "b.parquet", shuffled), chunk_rows=chunk_rows)) == expected
+        reading = sources.Reading(_parquet(tmp_path / "b.parquet", shuffled), chunk_rows=chunk_rows)
+        assert [list(reading.events()), list(reading.events())] == [expected, expected]
+        assert reading.count == len(expected)
 
 
 def test_a_read_that_is_broken_off_leaves_no_spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = _parquet(tmp_path / "e.parquet", ROWS)
     (tmp_path / "spool").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "spool"))
-    events = sources.read(path, chunk_rows=4)
+    with sources.Reading(path, chunk_rows=4) as reading:
+        next(reading.events())
+        assert list((tmp_path / "spool").iterdir())
+    assert not list((tmp_path / "spool").iterdir())
+    events = sources.Reading(path, chunk_rows=4).events()
     next(events)
-    assert list((tmp_path / "spool").iterdir())
-    events.close()  # type: ignore[attr-defined]
     del events
     gc.collect()
     assert not list((tmp_path / "spool").iterdir())
@@ -77,24 +82,28 @@ def test_a_read_that_is_broken_off_leaves_no_spool(tmp_path: Path, monkeypatch: 
 def test_bad_rows_are_reported_with_their_position_and_good_ones_kept(tmp_path: Path) -> None:
     bad = [
         (None, 7, "click", 5, 50, None),
-        (1000, None, "click", 5, 50, None),
-        (1000, 7, "teleport", 5, 50, None),
-        (1000, 7, None, 5, 50, None),
-        (1000, 7, "click", None, 50, None),
-        (1000, 7, "search", None, None, None),
+        (T0 + 1000, None, "click", 5, 50, None),
+        (T0 + 1000, 7, "teleport", 5, 50, None),
+        (T0 + 1000, 7, None, 5, 50, None),
+        (T0 + 1000, 7, "click", None, 50, None),
+        (T0 + 1000, 7, "search", None, None, None),
         (-5, 7, "click", 5, 50, None),
     ]
     path = _parquet(tmp_path / "bad.parquet", ROWS[:1] + bad + ROWS[1:])
-    refused: list[Refusal] = []
-    assert list(sources.read(path, refused.append, chunk_rows=2)) == list(sources.read(_parquet(tmp_path / "good.parquet", ROWS)))
-    assert sorted(refusal.position for refusal in refused) == [2, 3, 4, 5, 6, 7, 8]
-    assert all(refusal.reason == "wrong_shape" and refusal.detail for refusal in refused)
-    with pytest.raises(sources.BadSource, match=r"bad\.parquet, row 2: ts is missing"):
-        list(sources.read(path))
+    reading = sources.Reading(path, chunk_rows=2)
+    assert list(reading.events()) == list(sources.read(_parquet(tmp_path / "good.parquet", ROWS)))
+    assert [(refused.row, str(refused.reason)) for refused in reading.refusals.first] == [
+        (2, "missing_time"), (3, "missing_user"), (4, "unknown_kind"), (5, "unknown_kind"), (6, "missing_item"), (7, "missing_text"),
+        (8, "implausible_time"),
+    ]  # fmt: skip
+    assert reading.refusals.kinds == {"teleport": 1, "(missing)": 1}
+    assert (reading.rows, reading.good, reading.refused_share) == (16, 9, 7 / 16)
+    with pytest.raises(sources.BadSource, match=r"bad\.parquet, row 2: column ts has no time"):
+        sources.read(path)
 
 
 def test_large_baskets_are_cut_to_what_an_order_may_hold(tmp_path: Path) -> None:
-    path = _parquet(tmp_path / "big.parquet", [(1000, 1, "order", 3, 4, None)] * 1001)
+    path = _parquet(tmp_path / "big.parquet", [(T0 + 1000, 1, "order", 3, 4, None)] * 1001)
     orders = list(sources.read(path))
     assert [len(order.lines) for order in orders if isinstance(order, Order)] == [500, 500, 1]
     assert len({order.event_id for order in orders if isinstance(order, Order)}) == 3
@@ -122,23 +131,23 @@ def test_taobao_as_published(tmp_path: Path, suffix: str) -> None:
         Item(item_id="98", category_id="7", title="", ts=1511544072000, inferred=True),
         Item(item_id="99", category_id="2520377", title="", ts=1511544070000, inferred=True),
     ]
-    assert sources.read_items(path) == sources.items_of(events)
+    assert sources.Reading(path).touched() == sources.items_of(events)
 
 
 @pytest.mark.parametrize(
-    "line", [b"", b"1,2,3", b"1,2,3,pv,soon", b"1,2,3,pv,", b"1,2,3,gaze,1511544070", b",2,3,pv,1", b"1,\xff,3,pv,1", b"1,2,3,pv,1,9"]
+    "line", [b"1,2,3", b"1,2,3,pv,soon", b"1,2,3,pv,", b"1,2,3,gaze,1511544070", b",2,3,pv,1", b"1,\xff,3,pv,1", b"1,2,3,pv,1,9"]
 )
 def test_a_bad_line_of_a_csv_costs_only_itself(tmp_path: Path, line: bytes) -> None:
     good = list(sources.read(_csv(tmp_path / "good.csv", TAOBAO)))
-    refused: list[Refusal] = []
-    assert list(sources.read(_csv(tmp_path / "bad.csv", [*TAOBAO[:2], line + b"\n", *TAOBAO[2:]]), refused.append)) == good
-    assert [refusal.position for refusal in refused] == [3]
+    reading = sources.Reading(_csv(tmp_path / "bad.csv", [*TAOBAO[:2], line + b"\n", *TAOBAO[2:]]))
+    assert list(reading.events()) == good
+    assert [refused.row for refused in reading.refusals.first] == [3]
 
 
 def test_blocks_of_a_csv_do_not_cut_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = list(sources.read(_csv(tmp_path / "a.csv", TAOBAO)))
     for size in (1, 7, 40, 64):
-        monkeypatch.setattr("features.sources.tables.BLOCK_BYTES", size)
+        monkeypatch.setattr("features.sources.delimited.BLOCK_BYTES", size)
         assert list(sources.read(tmp_path / "a.csv")) == expected
 
 
@@ -156,30 +165,18 @@ def test_json_lines_round_trip_in_any_order(tmp_path: Path) -> None:
         path = tmp_path / "own.jsonl"
         assert sources.write(path, random.Random(seed).sample(_own(), 4)) == 4
         assert list(sources.read(path)) == _own()
-    assert [item.item_id for item in sources.read_items(path)] == ["j"]
+    assert [item.item_id for item in sources.Reading(path).touched()] == ["j"]
 
 
 def test_json_lines_that_are_no_event_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     click = b'{"topic":"clicks","event_id":"a","user_id":"u","item_id":"i","category_id":"c","ts":5,"text":"extra"}'
     path.write_bytes(b"\n".join([click, b"", b"{", b'{"topic":"moon"}', b"[]", b'{"user_id":"u"}', b'"\xff"', click]))
-    refused: list[Refusal] = []
-    assert [event.ts for event in sources.read(path, refused.append)] == [5, 5]
-    assert [(refusal.position, str(refusal.reason)) for refusal in refused] == [
+    reading = sources.Reading(path)
+    assert [event.ts for event in reading.events()] == [5, 5]
+    assert [(refused.row, str(refused.reason)) for refused in reading.refusals.first] == [
         (3, "bad_json"), (4, "wrong_shape"), (5, "wrong_shape"), (6, "wrong_shape"), (7, "not_utf8"),
     ]  # fmt: skip
-
-
-def test_unknown_formats_and_columns_are_named(tmp_path: Path) -> None:
-    (tmp_path / "x").write_bytes(b"hello")
-    with pytest.raises(sources.BadSource, match="none of: parquet"):
-        sources.read(tmp_path / "x")
-    pq.write_table(pa.table({"ts": [1]}), tmp_path / "y.parquet")
-    with pytest.raises(sources.BadSource, match="no column user"):
-        list(sources.read(tmp_path / "y.parquet"))
-    with pytest.raises(FileNotFoundError):
-        sources.read(tmp_path / "z")
-    assert list(sources.read(_parquet(tmp_path / "empty.parquet", []))) == []
 
 
 @pytest.mark.data
@@ -191,14 +188,15 @@ def test_real_files_shuffled_give_the_same_events(tmp_path: Path, name: str, eve
     pq.write_table(table.take(order), tmp_path / "shuffled.parquet")
     found = list(sources.read(data_file(f"{name}.parquet")))
     assert len(found) == events == len({event.event_id for event in found})  # type: ignore[union-attr]
-    assert list(sources.read(tmp_path / "shuffled.parquet", chunk_rows=len(table) // 3)) == found
+    assert list(sources.Reading(tmp_path / "shuffled.parquet", chunk_rows=len(table) // 3).events()) == found
 
 
 @pytest.mark.data
 def test_products_describe_items_that_orders_touch() -> None:
-    items = sources.read_items(data_file("complete_journey_orders.parquet"), data_file("complete_journey_products.parquet"))
-    assert len(items) >= 92_331
-    assert sources.count(data_file("complete_journey_orders.parquet")) == 125_096
-    known = {item.item_id: item for item in items}
+    products = sources.Products(data_file("complete_journey_products.parquet"))
+    reading = sources.Reading(data_file("complete_journey_orders.parquet"), products=products)
+    known = {item.item_id: item for item in reading.described()}
+    assert (len(known), reading.count) == (92_331, 125_096)
     assert known["25671"].title == "ICE - CRUSHED/CUBED 22 LB"
     assert known["25671"].attributes["brand"] == "National"
+    assert not {item.item_id for item in reading.undescribed()} & known.keys()

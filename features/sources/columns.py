@@ -1,0 +1,182 @@
+"""Which column of a table holds what: names and their synonyms, compared without case, spaces, `_`, `-` and `.`."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from features.sources.refusals import BadSource
+
+
+class Role(StrEnum):
+    """What a column of a table of events holds."""
+
+    USER = "user"
+    ITEM = "item"
+    TIME = "time"
+    KIND = "kind"
+    CATEGORY = "category"
+    TEXT = "text"
+    QUERY = "query_id"
+    ORDER = "order_id"
+    SESSION = "session_id"
+    QUANTITY = "quantity"
+    PRICE = "price"
+    POSITION = "position"
+
+
+class Product(StrEnum):
+    """What a column of a table of products holds; every other column is an attribute."""
+
+    ITEM = "item"
+    CATEGORY = "category"
+    TITLE = "title"
+    PRICE = "price"
+    AVAILABLE = "available"
+    IMAGE = "image_embedding"
+    WORDS = "text_embedding"
+
+
+Synonyms = Mapping[StrEnum, Sequence[Sequence[str]]]
+
+# Of each role groups of names: a name of an earlier group wins over those of later ones; two of one group are ambiguous.
+EVENTS: Synonyms = {
+    Role.USER: (
+        ("user",),
+        (
+            "user_id", "visitor_id", "customer_id", "customer", "household_id", "household", "household_key", "member_id", "shopper_id",
+            "buyer_id", "reviewer_id",
+        ),
+        ("client_id", "user_pseudo_id", "anonymous_id"),
+    ),
+    Role.ITEM: (
+        ("item",),
+        ("item_id", "product_id", "article_id", "movie_id", "parent_asin", "goods_id", "content_id"),
+        ("asin", "sku", "stock_code", "product", "article", "object_id"),
+    ),
+    Role.TIME: (
+        ("ts", "time"),
+        ("timestamp", "event_time", "event_timestamp", "event_ts", "time_stamp", "datetime", "unix_time", "created_at", "occurred_at"),
+        ("date", "event_date", "day", "t_dat", "order_date", "purchase_date", "invoice_date"),
+    ),
+    Role.KIND: (
+        ("kind",),
+        (
+            "event", "event_type", "event_name", "action", "action_name", "action_type", "behavior_type", "behaviour_type", "behavior",
+            "behaviour",
+        ),
+        ("type", "interaction", "interaction_type"),
+    ),
+    Role.CATEGORY: (
+        ("category",),
+        ("category_id", "product_category", "item category", "product_category_id"),
+        ("category_code", "category_name"),
+    ),
+    Role.TEXT: (
+        ("text",),
+        ("user_query", "search_term", "search_query", "search_text", "query text", "keywords", "search_phrase"),
+        ("query",),
+    ),
+    Role.QUERY: (("query_id", "search_id"),),
+    Role.ORDER: (("order_id", "order", "transaction_id", "invoice_no", "invoice", "basket_id"),),
+    Role.SESSION: (("session_id", "user_session", "session", "visit_id"),),
+    Role.QUANTITY: (("quantity", "qty"),),
+    Role.PRICE: (("price", "unit_price", "item price"),),
+    Role.POSITION: (("position", "item_position"),),
+}  # fmt: skip
+PRODUCTS: Synonyms = {
+    Product.ITEM: (*EVENTS[Role.ITEM][:2], (*EVENTS[Role.ITEM][2], "id")),
+    Product.CATEGORY: (
+        ("category",),
+        ("product_category", "category_id", "item category"),
+        ("category_code", "category_name", "main_category"),
+    ),
+    Product.TITLE: (("title",), ("item_name", "product_name", "product_title", "item title", "prod_name"), ("name",)),
+    Product.PRICE: (("price",), ("unit_price", "item price", "sale_price", "list_price")),
+    Product.AVAILABLE: (("available",), ("in_stock", "is_available", "is_in_stock", "availability", "stock_status"), ("stock",)),
+    Product.IMAGE: (("image_embedding",), ("image_vector",)),
+    Product.WORDS: (("text_embedding",), ("text_vector", "title_embedding")),
+}
+
+
+class Assigned(NamedTuple):
+    """The column of each role, and the columns that are not used, in the order of the file."""
+
+    used: Mapping[StrEnum, str]
+    rest: Sequence[str]
+
+
+def squash(name: str) -> str:
+    """The spelling under which names of columns are compared."""
+    return re.sub(r"[^a-z0-9]+", "", name.lower())
+
+
+def parse_columns(given: str, roles: type[StrEnum] = Role) -> dict[str, str]:
+    """The choices of `--columns user=customer_no,item=sku` by role.
+
+    Raises:
+        BadSource: a part is no choice, or names no role.
+    """
+    chosen: dict[str, str] = {}
+    known = [str(role) for role in roles]
+    for part in (part for part in given.split(",") if part.strip()):
+        role, equals, column = (piece.strip() for piece in part.partition("="))
+        role = {"ts": "time"}.get(role, role)
+        if not equals or not column or role not in known:
+            raise BadSource(f"{part.strip()!r} chooses no column: write ROLE=COLUMN, as in user=customer_no; roles are {', '.join(known)}")
+        chosen[role] = column
+    return chosen
+
+
+def assign(what: str, names: Sequence[str], synonyms: Synonyms, chosen: Mapping[str, str], option: str = "--columns") -> Assigned:
+    """The columns of a table by role. `what` is how messages call it; `chosen` overrides the synonyms.
+
+    Raises:
+        BadSource: a chosen column is not there, or two columns can be meant.
+    """
+    used: dict[StrEnum, str] = {}
+    for role, groups in synonyms.items():
+        if role in chosen:
+            used[role] = _chosen(what, names, role, chosen[role], option)
+            continue
+        free = [name for name in names if name not in chosen.values()]
+        for group in groups:
+            wanted = [squash(name) for name in group]
+            found = [name for name in free if squash(name) in wanted]
+            if len(found) > 1:
+                raise BadSource(f"{what} has several columns for {role} ({', '.join(found)}): say which, as in {option} {role}={found[0]}")
+            if found:
+                used[role] = found[0]
+                break
+    if squash(used.get(Role.TEXT, "")) == "text" and "rating" in {squash(name) for name in names}:
+        del used[Role.TEXT]  # the text of a review says nothing of a search, nor is it the item's title
+    taken = set(used.values())
+    return Assigned(used, [name for name in names if name not in taken])
+
+
+def missing(what: str, needed: Iterable[StrEnum], names: Sequence[str], synonyms: Synonyms, option: str = "--columns") -> BadSource:
+    """The error that no column was found for the roles `needed`, with suggestions where a nested name would fit."""
+    lacking = list(needed)
+    example = {role: _near(names, synonyms[role]) for role in lacking}
+    shown = ", ".join(names[:30]) + (", ..." if len(names) > 30 else "")
+    hint = ",".join(f"{role}={example[role] or 'COLUMN'}" for role in lacking)
+    return BadSource(f"{what} has no column for {', '.join(lacking)}; its columns are {shown}: name them, as in {option} {hint}")
+
+
+def _near(names: Sequence[str], groups: Sequence[Sequence[str]]) -> str:
+    """A nested name (`properties.product_id`) whose last part would fit."""
+    for group in groups:
+        wanted = {squash(name) for name in group}
+        for name in names:
+            if "." in name and squash(name.rpartition(".")[2]) in wanted:
+                return name
+    return ""
+
+
+def _chosen(what: str, names: Sequence[str], role: str, column: str, option: str) -> str:
+    if column in names:
+        return column
+    near = [name for name in names if squash(name) == squash(column)]
+    if len(near) == 1:
+        return near[0]
+    raise BadSource(f"{what} has no column {column!r} ({option} {role}={column}); its columns are {', '.join(names[:30])}")
