@@ -8,8 +8,10 @@ import msgspec
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
+from features import sources
 from features.codec import unpack
-from features.events import Click
+from features.events import Click, Topic, parse
+from features.item_states import bare, state_of
 from features.outcomes import CandidatesRow, ItemRow
 from features.store import Key
 from infra.clock import wall_ms
@@ -18,9 +20,10 @@ from models.bundle import save
 from models.config import Config
 from models.train import train
 from stream.messages import RECODE, ItemCode
-from stream.replay import record
+from stream.replay import record, replay
 from stream.shop import Shop
 from stream.topics import ITEM_CODES
+from stream.topics import ITEMS as ITEMS_SPEC
 from tests.broker.system import ready, running, wait_for
 
 DAY_MS = 86_400_000
@@ -71,19 +74,28 @@ class Shopping:
     def generation(self, role):
         return self.system.samples_of(role).by("generation", "everlong_bundle_generation_info").keys()
 
+    def last(self, item):
+        """The state that the topic `items` ends with for an item."""
+        value = self._values(ITEMS_SPEC)[item.item_id.encode()]
+        return state_of(parse(Topic.ITEMS, value))
+
     def codes(self):
         """The newest word of the topic on each item."""
+        said = {key: value for key, value in self._values(ITEM_CODES).items() if not key.startswith(RECODE)}
+        return {key.decode(): value and msgspec.json.decode(value, type=ItemCode) for key, value in said.items()}
+
+    def _values(self, spec):
+        """The last value of each key of a topic."""
         found = {}
         options = self.system.connection.for_kafka_python()
         with closing(KafkaConsumer(**options, enable_auto_commit=False, auto_offset_reset="earliest")) as consumer:
-            topic = self.system.prefix + ITEM_CODES.name
+            topic = self.system.prefix + spec.name
             places = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
             ends = consumer.end_offsets(places)
             consumer.assign(places)
             while any(consumer.position(place) < end for place, end in ends.items()):
                 for records in consumer.poll(timeout_ms=500).values():
-                    said = [r for r in records if not r.key.startswith(RECODE)]
-                    found.update({r.key.decode(): r.value and msgspec.json.decode(r.value, type=ItemCode) for r in said})
+                    found.update({found_record.key: found_record.value for found_record in records})
         return found
 
     def complaints(self):
@@ -92,6 +104,10 @@ class Shopping:
         return [line for log in logs for line in log.splitlines() if COMPLAINT.search(line)]
 
 
+@pytest.mark.fault(
+    "a log of clicks without a catalogue, or an older state of an item, sent to a running system",
+    "titles, prices, stock and deletions stay, and the topic ends with them",
+)
 def test_items_come_and_go_and_a_new_bundle_is_swapped_in_without_a_restart(kafka, prefix, tmp_path, record_property):
     now = wall_ms()
     shop = Shop(seed=9, users=60, items=ITEMS, categories=10)
@@ -113,6 +129,7 @@ def test_items_come_and_go_and_a_new_bundle_is_swapped_in_without_a_restart(kafk
         category = max(categories_found(shopping, user))[1]
         items = new_items_are_found(shopping, shop, user, category, record_property)
         a_deleted_item_is_not_found_again(shopping, items[0], user)
+        a_replayed_log_of_clicks_changes_no_item(shopping, items[:2], user)
         pids = {role: worker.process.pid for role, worker in system.workers.items()}
         a_new_bundle_is_swapped_in(shopping, lambda: save(bundles[1], directory), old, new, record_property)
         found = shopping.click(user, items[1].item_id, category)
@@ -158,6 +175,25 @@ def a_deleted_item_is_not_found_again(shopping, item, user):
     assert item.item_id not in {candidate.item for candidate in found.candidates}
     [row] = shopping.system.store.read([Key("item", (item.item_id,))])
     assert unpack(ItemRow, row.packed).deleted
+
+
+def a_replayed_log_of_clicks_changes_no_item(shopping, items, user):
+    """Nor does an older state. The topic ends with the states that count, so that compaction keeps them."""
+    system, path, indexed = shopping.system, shopping.folder / "clicks.jsonl", shopping.indexed()
+    keys, ts = [Key("item", (item.item_id,)) for item in items], wall_ms()
+    before = [unpack(ItemRow, row.packed) for row in system.store.read(keys)]
+    assert [row.deleted for row in before] == [True, False]
+    sources.write(
+        path, [Click(event_id=f"r{n}", user_id=user, item_id=item.item_id, category_id="other", ts=ts) for n, item in enumerate(items)]
+    )
+    system.send_by(lambda publish: replay(path, publish, prefix=system.prefix))
+    for item in items:
+        shopping.say(msgspec.structs.replace(item, title="of last year", ts=item.ts - 365 * DAY_MS))
+    wait_for(lambda: system.samples().total("everlong_item_states_outdated_total") >= 4, 30, "four outdated states", system.logs)
+    wanted = [bare(row) for row in before]
+    wait_for(lambda: [shopping.last(item) for item in items] == wanted, 30, "the states again", system.logs)
+    assert [bare(unpack(ItemRow, row.packed)) for row in system.store.read(keys)] == wanted
+    assert shopping.indexed() == indexed
 
 
 def a_new_bundle_is_swapped_in(shopping, write, old, new, record_property):
