@@ -8,13 +8,14 @@ import tempfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from bench import encoders, index, ingest, latency, lifelong, memory, parts, refresh, table, updates
+from bench import embedded, encoders, index, ingest, latency, lifelong, memory, parts, refresh, table, updates
 from infra.local.processes import stop_on_signals
 
 BENCHMARKS = {
     "ingest": ingest.measure,
     "latency": latency.measure,
     "memory": memory.measure,
+    "embedded": embedded.measure,
     "index": index.measure,
     "updates": updates.measure,
     "refresh": refresh.measure,
@@ -36,6 +37,8 @@ def main() -> int:
     parser.add_argument("--kafka", type=Path, help="measure ingest on a real Apache Kafka too: its start script, as ../shared/kafka/kafka")
     parser.add_argument("--items", type=int, default=1_000_000, help="items of the index, updates, refresh and lifelong benchmarks")
     parser.add_argument("--update-seconds", type=float, default=60.0, help="how long items change in the updates benchmark")
+    parser.add_argument("--up-rate", type=float, default=100.0, help="events a second of the embedded benchmark")
+    parser.add_argument("--up-seconds", type=float, default=900.0, help="how long the embedded benchmark lasts")
     parser.add_argument("--table", type=Path, default=table.PAGE, help="the page to write")
     parser.add_argument("--folder", type=Path, help="where to work; else a temporary folder")
     options = parser.parse_args()

@@ -73,10 +73,12 @@ async def _publish(
     broker: "Connection", settings: "Settings", simulated: "Shop", span: tuple[int, int], rate: float, seconds: float, live_only: bool
 ) -> dict[str, int]:
     from infra.clock import wall_ms
+    from infra.local import system
     from infra.local.feed import Feed
+    from infra.local.running import on_embedded_broker
 
     history = simulated.history(*span)
-    async with Feed(broker, settings.topic_prefix) as feed:
+    async with Feed(broker, settings.topic_prefix, room=system.room(settings, on_embedded_broker(settings))) as feed:
         if not live_only:
             with progress("catalogue and history") as tell:
                 await feed.send_all([*simulated.catalogue(span[0]), *history], tell)
@@ -133,9 +135,13 @@ def replay(
 
         raise typer.Exit(replay_alone(settings, reading, pace, as_json)) from None
     from infra import wiring
+    from infra.local import system
     from infra.local.replaying import publish_file
+    from infra.local.running import on_embedded_broker
 
-    sent, refused = asyncio.run(publish_file(wiring.reached(reached), reached.topic_prefix, reading, pace)), reading.refusals.total
+    room = system.room(reached, on_embedded_broker(reached))
+    sent = asyncio.run(publish_file(wiring.reached(reached), reached.topic_prefix, reading, pace, room))
+    refused = reading.refusals.total
     if as_json:
         print_json({"sent": sent, "refused_rows": refused})
     else:

@@ -94,6 +94,7 @@ async def _run(supervisor: Supervisor, settings: Settings, plan: Plan, shown: Co
     with _step(shown, "broker, store, topics and feature registry"):
         settings, _ = system.start_parts(supervisor, settings, persist=False)
         system.make_topics(settings)
+        system.keep_small(supervisor, settings)
         system.apply_features(settings)
     plan = plan._replace(shop=plan.shop._replace(end_ms=wall_ms()))
     history = shop_history(plan.shop)

@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from threading import Event, Thread
 
 import uvicorn
 from fastapi import FastAPI
+from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from features.store import OnlineStore, StoreUnavailable
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 START_S = 120.0
 CHECK_S = 2.0
 SHOWN_USERS = 20
+FETCH_BYTES = 256 * 1024  # of candidate sets, of which only the key is read
 
 
 def run(settings: Settings) -> int:
@@ -115,7 +116,7 @@ class RecentUsers:
 
     def __init__(self, broker: Connection, topic: str) -> None:
         self._broker, self._topic = broker, topic
-        self._users: OrderedDict[str, None] = OrderedDict()
+        self._users: dict[str, int] = {}  # and when the set was published
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="recent-users", daemon=True)
 
@@ -131,24 +132,34 @@ class RecentUsers:
 
     def newest(self) -> Sequence[str]:
         """User ids, the newest first."""
-        return list(reversed(list(self._users)))
+        users = self._users.copy()
+        return sorted(users, key=users.__getitem__, reverse=True)
 
     def _run(self) -> None:
+        options = {"auto_offset_reset": "latest", "max_partition_fetch_bytes": FETCH_BYTES}
         while not self._stopping.is_set():
             try:
-                with closing(self._broker.consumer(self._topic, auto_offset_reset="latest")) as consumer:
+                with closing(self._broker.consumer(self._topic, **options)) as consumer:
                     while not self._stopping.is_set():
                         for records in consumer.poll(timeout_ms=0, max_records=100).values():
                             for record in records:
-                                self._note(record.key)
+                                self._note(record.key, record.timestamp)
+                        _skip(consumer)
                         self._stopping.wait(CHECK_S / 4)
             except KafkaError as error:
                 log.warning("the tail of %s lost the broker, will try again: %r", self._topic, error)
                 self._stopping.wait(1.0)
 
-    def _note(self, key: bytes | None) -> None:
+    def _note(self, key: bytes | None, published_ms: int) -> None:
         user = (key or b"").decode(errors="replace")
-        self._users.pop(user, None)
-        self._users[user] = None
-        while len(self._users) > SHOWN_USERS:
-            self._users.popitem(last=False)
+        self._users[user] = published_ms
+        if len(self._users) > SHOWN_USERS:
+            del self._users[min(self._users, key=self._users.__getitem__)]
+
+
+def _skip(consumer: KafkaConsumer) -> None:
+    """Leave out all but the newest records, of which there are as many as users are shown."""
+    for place, end in consumer.end_offsets(list(consumer.assignment())).items():
+        position = consumer.position(place)
+        if position is not None and position < end - SHOWN_USERS:
+            consumer.seek(place, end - SHOWN_USERS)

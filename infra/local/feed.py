@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from features.events import Event, Item
 from infra.clock import wall_ms
+from infra.local.trimming import Room
 from stream.connection import Connection
 from stream.outbound import Outbound, PublishFailed
 from stream.replay import Record, record
@@ -21,12 +22,14 @@ OnSent = Callable[[Sequence[Event], int], None]  # the events, and the wall cloc
 class Feed:
     """Publishes events and counts what the broker has confirmed, by topic without prefix.
 
-    Used as `async with`. An outage of the broker is waited out; a record is then published again, so one may be there twice.
+    Used as `async with`. An outage of the broker is waited out; a record is then published again, so one may be there twice. With a
+    `room` it waits for workers that are too far behind.
     """
 
-    def __init__(self, connection: Connection, prefix: str = "", sent: Counter[str] | None = None) -> None:
+    def __init__(self, connection: Connection, prefix: str = "", sent: Counter[str] | None = None, room: Room | None = None) -> None:
         self._outbound = Outbound(connection)
         self._prefix = prefix
+        self._room = room
         self.sent: Counter[str] = Counter() if sent is None else sent
 
     async def __aenter__(self) -> "Feed":
@@ -35,6 +38,8 @@ class Feed:
 
     async def __aexit__(self, *_: object) -> None:
         await self._outbound.stop()
+        if self._room is not None:
+            self._room.close()
 
     async def send(self, events: Sequence[Event]) -> int:
         """Publish events; returns the wall clock (ms) that they carry as their time of sending."""
@@ -47,7 +52,10 @@ class Feed:
 
         Raises:
             PublishFailed: the broker was away for too long.
+            LogFull: the workers applied nothing for too long.
         """
+        if self._room is not None and self._room.sending(sum(len(value or b"") for _, _, value, *_ in records)):
+            await asyncio.to_thread(self._room.wait)
         give_up = time.monotonic() + OUTAGE_S
         while True:
             try:

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from infra.local import launcher
 from infra.local.private import UMASK, private_file, private_folder
@@ -34,9 +34,16 @@ class ChildFailed(Exception):
         super().__init__(f"{name} ended with code {code}; the end of {log}:\n{tail}")
 
 
+class Companion(Protocol):
+    """Something that works with a child and must end before the child does."""
+
+    def stop(self) -> None:
+        """End."""
+
+
 @dataclass
 class Child:
-    """A child process. `restart` says whether its death is repaired or is the parent's failure."""
+    """A child process. `restart` says whether its death is repaired or is the parent's failure; `companion` is stopped before it."""
 
     name: str
     command: Sequence[str]
@@ -47,6 +54,7 @@ class Child:
     started: float = 0.0  # monotonic seconds
     backoff_s: float = 0.0
     restarts: int = 0
+    companion: Companion | None = None
 
     @property
     def pid(self) -> int | None:
@@ -108,6 +116,8 @@ class Supervisor:
         chosen = [self.children.pop(name) for name in names if name in self.children]
         try:
             for child in chosen:
+                if child.companion is not None:
+                    child.companion.stop()
                 _signal(child, signal.SIGTERM)
             end = time.monotonic() + self.stop_deadline_s
             for child in chosen:

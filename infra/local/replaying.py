@@ -7,24 +7,31 @@ import msgspec
 
 from features.sources import Reading
 from infra.clock import wall_ms
-from infra.local import system
+from infra.local import embedded, system
 from infra.local.accounts import Accounts, Line, Standing, answerable, close, dead_of, unanswered
 from infra.local.feed import Feed
 from infra.local.processes import Supervisor
+from infra.local.trimming import Room
 from infra.offline.training import config_of, file_history, train_bundle
 from infra.settings import Settings
 from infra.terminal import print_json, print_table, progress, say
 from infra.wiring import choose_device, connection, open_online_store
 from models.bundle import MANIFEST
+from stream.bounded_log import BOUNDS
 from stream.connection import Connection
 from stream.replay import replay
+from stream.topics import DEAD_LETTERS
 
 APPLY_S = 1800.0
+ALL_DEAD_LETTERS = BOUNDS._replace(retained={**BOUNDS.retained, DEAD_LETTERS: 1 << 40})  # the accounts count them
 
 
-async def publish_file(broker: Connection, prefix: str, reading: Reading, pace: float | None) -> dict[str, int]:
-    """Publish a file, `pace` times as fast as it happened (None: at once); gives the records sent by topic."""
-    async with Feed(broker, prefix) as feed:
+async def publish_file(broker: Connection, prefix: str, reading: Reading, pace: float | None, room: Room | None = None) -> dict[str, int]:
+    """Publish a file, `pace` times as fast as it happened (None: at once); gives the records sent by topic.
+
+    With a `room` it waits for workers that are too far behind.
+    """
+    async with Feed(broker, prefix, room=room) as feed:
         with progress(f"publishing {reading.path.name}") as tell:
             await replay(reading, feed.publish, speed=pace or "max", prefix=prefix, progress=tell)
         return dict(feed.sent)
@@ -38,6 +45,7 @@ def replay_alone(settings: Settings, reading: Reading, pace: float | None, as_js
     with system.children(settings) as supervisor:
         settings, _ = system.start_parts(supervisor, settings, persist=True)
         system.make_topics(settings)
+        system.keep_small(supervisor, settings, ALL_DEAD_LETTERS)
         system.apply_features(settings)
         _ensure_bundle(settings, reading)
         since_ms = wall_ms()
@@ -70,7 +78,8 @@ async def _apply(
 ) -> tuple[Standing, list[str]]:
     """Publish, and wait for all that can be waited for; gives the accounts, and the users who lack candidates in the end."""
     accounts = Accounts(ports)
-    sent = await publish_file(connection(settings), settings.topic_prefix, reading, pace)
+    room = system.room(settings, embedded.BROKER in supervisor.children)
+    sent = await publish_file(connection(settings), settings.topic_prefix, reading, pace, room)
     accounts.sent.update(sent)
     store = open_online_store(settings)
     try:

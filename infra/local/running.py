@@ -30,7 +30,7 @@ class AlreadyRunning(Exception):
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs: its process and the time that it began (kernel ticks), and the addresses of its parts."""
+    """What runs: its process and the time that it began (kernel ticks), the addresses of its parts, whether the broker is embedded."""
 
     pid: int
     began: int
@@ -40,6 +40,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     bundle: str
     api_url: str = ""
     metrics_ports: dict[str, int] = {}
+    own_broker: bool = False
 
     @property
     def alive(self) -> bool:
@@ -83,6 +84,12 @@ def owned(data_dir: Path) -> Iterator[None]:
         raise AlreadyRunning(f"another everlong is starting or running in {data_dir}: {remedy}") from error
     with lock:
         yield
+
+
+def on_embedded_broker(settings: Settings) -> bool:
+    """Whether the broker that the settings name is the embedded one of the `everlong up` that runs in their data directory."""
+    running = find(settings.data_dir)
+    return running is not None and running.own_broker and running.bootstrap == settings.kafka_bootstrap
 
 
 def own_pid() -> int:

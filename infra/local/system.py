@@ -10,13 +10,14 @@ import prometheus_client  # noqa: F401 - before Feast, whose import would switch
 from pydantic import SecretStr
 
 from features import definitions
-from infra.local import embedded, running
+from infra.local import embedded, running, trimming
 from infra.local.private import private_files
 from infra.local.processes import Supervisor, everlong, stop_on_signals, tail
 from infra.scraping import ready
 from infra.settings import Settings, child_environment
 from infra.wiring import connection
 from stream.admin import create_topics
+from stream.bounded_log import BOUNDS, BoundedLog, Bounds
 
 WORKERS = ("catalogue", "ingest", "refresh")
 REGISTRY = "registry.db"
@@ -65,6 +66,26 @@ def start_parts(supervisor: Supervisor, settings: Settings, persist: bool) -> tu
 def make_topics(settings: Settings) -> list[str]:
     """Make the topics that are missing; gives the names of those made."""
     return create_topics(connection(settings), settings.topic_prefix, settings.partitions, settings.replication)
+
+
+def keep_small(supervisor: Supervisor, settings: Settings, bounds: Bounds = BOUNDS) -> trimming.Trimmer | None:
+    """Bound the log of the embedded broker, its topics made before, until it stops; None where the broker is another one."""
+    broker = supervisor.children.get(embedded.BROKER)
+    if broker is None:
+        return None
+    trimmer = trimming.Trimmer(_bounded_log(settings, bounds))
+    trimmer.start()
+    broker.companion = trimmer
+    return trimmer
+
+
+def room(settings: Settings, own_broker: bool) -> trimming.Room | None:
+    """What holds back a producer that is faster than the workers, None unless the settings name the embedded broker (`own_broker`)."""
+    return trimming.Room(_bounded_log(settings, BOUNDS)) if own_broker else None
+
+
+def _bounded_log(settings: Settings, bounds: Bounds) -> Callable[[], BoundedLog]:
+    return lambda: BoundedLog(connection(settings), settings.topic_prefix, settings.group, bounds)
 
 
 def apply_features(settings: Settings) -> tuple[Path, list[str]]:

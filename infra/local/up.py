@@ -12,6 +12,7 @@ from infra.clock import wall_ms
 from infra.local import embedded, running, system
 from infra.local.feed import Feed
 from infra.local.processes import Supervisor, everlong
+from infra.local.trimming import Trimmer
 from infra.offline.training import History, ShopPlan, config_of, shop_history, train_bundle
 from infra.settings import Settings, child_environment
 from infra.terminal import progress, say
@@ -33,14 +34,17 @@ def run_up(settings: Settings, rate: float | None, users: int) -> int:
         AlreadyRunning: another one uses the data directory.
         PortTaken: the page's port is in use.
         ChildFailed: the embedded broker ended. Workers that end are started again.
+        LogFull: the embedded broker holds more that the workers have not applied than its memory allows.
     """
     settings.check_access()
     with system.children(settings) as supervisor:
         try:
             with suppress(KeyboardInterrupt):
-                _start(supervisor, settings, _page_port(settings), rate, users)
+                trimmer = _start(supervisor, settings, _page_port(settings), rate, users)
                 while True:
                     supervisor.check()
+                    if trimmer is not None:
+                        trimmer.check()
                     time.sleep(CHECK_EVERY_S)
             say("stopping")
         finally:
@@ -48,9 +52,11 @@ def run_up(settings: Settings, rate: float | None, users: int) -> int:
     return 0
 
 
-def _start(supervisor: Supervisor, settings: Settings, port: int, rate: float | None, users: int) -> None:
+def _start(supervisor: Supervisor, settings: Settings, port: int, rate: float | None, users: int) -> Trimmer | None:
+    own_broker = settings.kafka_bootstrap is None
     settings, fresh = system.start_parts(supervisor, settings, persist=True)
     system.make_topics(settings)
+    trimmer = system.keep_small(supervisor, settings)
     system.apply_features(settings)
     plan, first = _shop_plan(settings.data_dir, users)
     history: History | None = None
@@ -65,18 +71,19 @@ def _start(supervisor: Supervisor, settings: Settings, port: int, rate: float | 
     system.start_role(supervisor, "api", settings, restart=True, port=port)
     system.wait_ready(supervisor, ports | {"api": port}, lambda role: say(f"{role} is ready"))
     url = f"http://{settings.http_host}:{port}"
-    _note(settings, url, ports)
+    _note(settings, url, ports, own_broker)
     if rate is not None:
         if history is not None:
-            asyncio.run(_send(settings, history, first))
+            asyncio.run(_send(settings, history, first, own_broker))
             (settings.data_dir / "shop.json").write_bytes(msgspec.json.encode(plan))
         _start_shop(supervisor, settings, plan, rate)
     say(f"the page is at {url}, the logs are in {supervisor.log_dir}; Ctrl-C stops everything and keeps the data")
+    return trimmer
 
 
-async def _send(settings: Settings, history: History, whole: bool) -> None:
+async def _send(settings: Settings, history: History, whole: bool, own_broker: bool) -> None:
     """The catalogue and, the first time, history: the broker's log may be new while the rows of the store are not."""
-    async with Feed(connection(settings), settings.topic_prefix) as feed:
+    async with Feed(connection(settings), settings.topic_prefix, room=system.room(settings, own_broker)) as feed:
         with progress("catalogue and history" if whole else "catalogue") as tell:
             await feed.send_all([*history.items, *(history.events if whole else ())], tell)
 
@@ -96,7 +103,7 @@ def _shop_plan(data_dir: Path, users: int) -> tuple[ShopPlan, bool]:
     return ShopPlan(users=users, end_ms=wall_ms()), True
 
 
-def _note(settings: Settings, url: str, ports: dict[str, int]) -> None:
+def _note(settings: Settings, url: str, ports: dict[str, int], own_broker: bool) -> None:
     assert settings.kafka_bootstrap is not None
     assert settings.store_url is not None
     running.note(
@@ -110,6 +117,7 @@ def _note(settings: Settings, url: str, ports: dict[str, int]) -> None:
             bundle=str(settings.bundle_path.resolve()),
             api_url=url,
             metrics_ports=ports,
+            own_broker=own_broker,
         ),
     )
 

@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import threading
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -13,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from bench import encoders, index, lifelong, parts, rivals, table, trained, updates
+from bench import embedded, encoders, index, lifelong, parts, rivals, table, trained, updates
 from bench.items import Items, again, draw, users
+from infra.local import embedded as parts_of_up
+from infra.local.processes import Supervisor
 from models.codes.codebook import Codebook
 from models.index import ItemIndex, Sizes
 
@@ -225,3 +229,20 @@ def test_encoders_are_measured_on_histories_of_all_lengths(monkeypatch, tmp_path
     assert [int(cells[1]) for cells in rows] == [4] * 4 + [6] * 4
     assert all(int(cells[3]) <= int(cells[1]) for cells in rows)
     assert all(float(cells[3]) == int(cells[1]) and float(cells[2]) == 1 for cells in rows if "full" in cells[0] and "one" not in cells[0])
+
+
+def test_the_embedded_broker_is_sampled(tmp_path: Path):
+    with Supervisor(tmp_path / "logs") as supervisor:
+        parts_of_up.start_broker(supervisor, tmp_path)
+        samples = embedded._sample(supervisor, os.getpid(), tmp_path / "broker", 0.3, 0.1)
+    assert all(sample.resident["broker"] > 1e6 and sample.disk > 0 for sample in samples)
+    embedded._write(tmp_path / "samples.csv", samples)
+    assert len((tmp_path / "samples.csv").read_text().splitlines()) == len(samples) + 1
+    assert len(embedded._table(samples)) == 2 + embedded.PARTS
+
+
+def test_the_slope_of_a_short_run_is_that_of_a_day():
+    samples = [embedded.Sample(second, {"broker": 100_000_000 + 1_000 * second}, 50_000_000) for second in range(0, 3600, 10)]
+    [line] = embedded._slopes(samples, Counter({"clicks": 359_000}))
+    assert "memory +4 MB an hour, so +9 MB in 24 h, from 104 MB" in line
+    assert "the folder +0 MB an hour, so +0 MB in 24 h, from 50 MB" in line
