@@ -4,6 +4,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from time import monotonic
 from typing import Any
@@ -40,7 +41,7 @@ class _Closed(Exception):
 
 
 def greet(connection: Connection, timeout_s: float = GREETING_S) -> None:
-    """Return if one of the brokers answers a request of ours. Blocking; in no thread that runs an event loop.
+    """Return if one of the brokers answers a request of ours. Blocking.
 
     Raises:
         BrokerRefused: none answered, and one said why: no retry helps.
@@ -49,7 +50,8 @@ def greet(connection: Connection, timeout_s: float = GREETING_S) -> None:
     end, failures, refusals = monotonic() + timeout_s, [], []
     for host, port in connection.addresses:
         try:
-            asyncio.run(_greet(connection, host, port, max(0.5, end - monotonic())))
+            with ThreadPoolExecutor(1) as thread:  # the caller's may run an event loop
+                thread.submit(asyncio.run, _greet(connection, host, port, max(0.5, end - monotonic()))).result()
             return
         except BrokerRefused as error:
             refusals.append(error)
