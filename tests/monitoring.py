@@ -71,7 +71,7 @@ class Live:
 
     def __init__(self, shown: Mapping[str, str]) -> None:
         self._labels: dict[str, set[str]] = {}
-        self._listed: dict[tuple[str, str], set[str]] = {}
+        self._listed: dict[tuple[str, str], list[frozenset[str]]] = {}  # what the page lists, by role
         self._series: dict[str, list[dict[str, str]]] = {}
         for role, text in shown.items():
             for family in text_string_to_metric_families(text):
@@ -79,7 +79,7 @@ class Live:
                 own = {*documented(role)[name].labels, *(["le"] if family.type == "histogram" else [])}
                 self._labels.setdefault(name, {"job", "instance"}).update(own)
                 for label, values in documented(role)[name].labels.items():
-                    self._listed.setdefault((name, label), set()).update(values)
+                    self._listed.setdefault((name, label), []).append(values)
                 self._series.setdefault(name, []).extend({"job": role, **sample.labels} for sample in family.samples)
 
     def wrong_names(self, text: str) -> list[str]:
@@ -107,13 +107,18 @@ class Live:
         if wrong := [(label, value) for label, _, value in matchers if label in RARE and value not in RARE[label]]:
             return f"{name}: no process exports {wrong}"
         if not self._series[name] and name != RETRIES:  # shown after a fault: only what the page lists is known
-            wrong = [(label, value) for label, _, value in matchers if (listed := self._listed.get((name, label))) and value not in listed]
+            wrong = [(label, value) for label, _, value in matchers if self._unlisted(name, label, value)]
             return f"{name}: the page does not list {wrong}" if wrong else ""
         closed = [one for one in matchers if one[0] not in OPEN | RARE.keys()]
         series = self._series[STEPS if name == RETRIES else name]
         if closed and not any(all(_matches(labels, *one) for one in closed) for labels in series):
             return f"{name}: no process exports {closed}"
         return ""
+
+    def _unlisted(self, name: str, label: str, value: str) -> bool:
+        """Whether the page lists the values of the label for every role that has it, and this one for none."""
+        lists = self._listed.get((name, label), [])
+        return bool(lists) and all(lists) and not any(value in listed for listed in lists)
 
 
 def _matches(labels: Mapping[str, str], label: str, operator: str, value: str) -> bool:
