@@ -109,7 +109,8 @@ class RowCache:
         damaged: list[Damaged] = []
         key = Key(USER.name, (user,))
         state = self._user_state(user, {key: self._store.read([key])[0]}, damaged)
-        wanted = {*categories, *(touched.category for touched in state.row.categories)}
+        row = state.row
+        wanted = {*categories, *(touched.category for touched in row.categories), *(event.category for event in row.recent)}
         keys = [Key(USER_CATEGORY.name, (user, category)) for category in sorted(wanted)]
         found = dict(zip(keys, self._store.read(keys), strict=True))
         return CachedUser(state, self._category_states(user, wanted, found, damaged)), damaged

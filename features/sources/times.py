@@ -76,7 +76,7 @@ class Times:
             return self._typed_times(column, rows)
         if pa.types.is_integer(type_):
             there = column.is_valid().to_numpy(zero_copy_only=False)
-            numbers = pc.fill_null(column, 0).to_numpy(zero_copy_only=False)
+            numbers = pc.fill_null(column, 0).to_numpy(zero_copy_only=False).astype(np.int64)  # room for milliseconds
             return self._finish(self._numbers(numbers, there, rows), there, column)
         if pa.types.is_float64(type_):
             values = column.to_numpy(zero_copy_only=False)

@@ -2,11 +2,13 @@
 
 import pytest
 
+from features.codec import pack
 from features.event_time import DAY_MS
 from features.fold import Bucket
 from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
-from features.store import Version
+from features.store import Key, Stored, Version
 from features.store.memory import MemoryStore
+from features.table import USER
 from stream.row_cache import CachedUser, CategoryState, RowCache, UserState
 
 EVENTS = [Behaviour(n, n, "i", "c", 0, 0, Pair(False, n, n, "shoe")) for n in range(8)]
@@ -36,6 +38,13 @@ def test_the_bound_counts_everything_that_a_user_holds(cache, what):
     assert cache.holds(0, "a")
     cache.put(0, "b", cached(LONG[what]))
     assert (cache.holds(0, "a"), cache.holds(0, "b")) == (False, True)
+
+
+def test_a_user_who_is_mended_comes_with_the_categories_of_their_newest_events_too(cache):
+    """A category that shares the time of many others may be cut from the user row's list, and a query may still name its event."""
+    cache._store.write([(Key(USER.name, ("a",)), Stored(pack(UserRow(recent=EVENTS)), Version(0, 1, 0, 0), 0))])
+    state, damaged = cache.mended("a", ["other"])
+    assert (set(state.categories), damaged) == ({"c", "other"}, [])
 
 
 def test_the_bound_is_that_of_all_partitions_together(cache):

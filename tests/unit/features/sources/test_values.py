@@ -28,6 +28,8 @@ def _events(path: Path, ts: pa.Array, **columns: pa.Array) -> Path:
 
 TIMES = {
     "s": pa.array([MS // 1000]),
+    "s in 32 bits": pa.array([MS // 1000], pa.int32()),
+    "s in 32 bits, unsigned": pa.array([MS // 1000], pa.uint32()),
     "ms": pa.array([MS], pa.uint64()),
     "us": pa.array([MS * 1000]),
     "ns": pa.array([MS * 10**6]),
