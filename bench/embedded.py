@@ -79,7 +79,7 @@ def _resident(parent: int) -> dict[str, int]:
         with suppress(OSError, ValueError, IndexError):
             if int((process / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent:
                 words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                name = next((NAMES[word] for part in words if (word := Path(part).name) in NAMES), None)
+                name = next((NAMES[word] for part in words if (word := Path(part.split(" ")[0]).name) in NAMES), None)
                 status = (process / "status").read_text()
                 if name is not None:
                     found[name] = int(status.split("VmRSS:", 1)[1].split()[0]) * 1024
@@ -136,12 +136,18 @@ def _slopes(samples: Sequence[Sample], sent: Counter[str]) -> list[str]:
     per_second = sum(sent[spec.name] for spec in BEHAVIOUR) / max(1.0, samples[-1].second)
     said = []
     for name, values in (("memory", [s.resident.get("broker", 0) for s in half]), ("the folder", [s.disk for s in half])):
-        slope, peak = slope_of(seconds, np.array(values) / MB), max(values) / MB
-        day = slope / per_second * DAY_EVENTS if per_second else 0.0
-        said.append(f"{name} {slope * 3600:+.0f} MB an hour, so {day:+.0f} MB in 24 h, from {peak:.0f} MB")
-    return [f"Slopes of the second half; a day at the default rate of 10 events/s has {DAY_EVENTS:,} events: {'; '.join(said)}."]
+        (slope, error), peak = slope_of(seconds, np.array(values) / MB), max(values) / MB
+        day = DAY_EVENTS / per_second if per_second else 0.0
+        said.append(f"{name} {slope * day:+.0f} ± {error * day:.0f} MB in 24 h, from {peak:.0f} MB")
+    return [
+        f"Slopes of the second half, with two standard errors; a day at the default rate of 10 events/s has {DAY_EVENTS:,} events:",
+        f"{'; '.join(said)}. Saves make the memory jump, so a short run says little of its slope.",
+    ]
 
 
-def slope_of(seconds: np.ndarray, values: np.ndarray) -> float:
-    """Least-squares slope, in units of `values` a second."""
-    return float(np.polyfit(seconds, values, 1)[0])
+def slope_of(seconds: np.ndarray, values: np.ndarray) -> tuple[float, float]:
+    """Least-squares slope, in units of `values` a second, and two standard errors of it."""
+    slope, at = np.polyfit(seconds, values, 1)
+    rest = values - slope * seconds - at
+    variance = (rest**2).sum() / max(1, len(values) - 2) / ((seconds - seconds.mean()) ** 2).sum()
+    return float(slope), float(2 * np.sqrt(variance))

@@ -243,6 +243,6 @@ def test_the_embedded_broker_is_sampled(tmp_path: Path):
 
 def test_the_slope_of_a_short_run_is_that_of_a_day():
     samples = [embedded.Sample(second, {"broker": 100_000_000 + 1_000 * second}, 50_000_000) for second in range(0, 3600, 10)]
-    [line] = embedded._slopes(samples, Counter({"clicks": 359_000}))
-    assert "memory +4 MB an hour, so +9 MB in 24 h, from 104 MB" in line
-    assert "the folder +0 MB an hour, so +0 MB in 24 h, from 50 MB" in line
+    said = "".join(embedded._slopes(samples, Counter({"clicks": 359_000})))
+    assert "memory +9 ± 0 MB in 24 h, from 104 MB" in said
+    assert "the folder +0 ± 0 MB in 24 h, from 50 MB" in said
