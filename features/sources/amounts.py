@@ -14,7 +14,7 @@ HIGHEST_PRICE = 1e15
 
 def numbers(name: str, column: pa.Array) -> np.ndarray:
     """A column as numbers (rows,) float64, NaN where there is none: `1,299.00`, `1.299,00 €` and `$12` are numbers, `—` is none."""
-    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+    if _numeric(column):
         return pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     coded = pc.dictionary_encode(words(name, column).text)
     parsed = np.array([*(number(text) for text in coded.dictionary.to_pylist()), math.nan])
@@ -25,8 +25,13 @@ def prices(name: str, column: pa.Array) -> tuple[np.ndarray, int]:
     """Prices (rows,) float64, 0 where there is none; and how many are written, yet unusable: no number, below 0, above HIGHEST_PRICE."""
     found = numbers(name, column)
     good = (found >= 0) & (found <= HIGHEST_PRICE)
-    written = without_placeholders(words(name, column).text).is_valid().to_numpy(zero_copy_only=False)
+    there = pc.is_valid(column) if _numeric(column) else without_placeholders(words(name, column).text).is_valid()
+    written = there.to_numpy(zero_copy_only=False) & ~(np.isnan(found) if _numeric(column) else False)
     return np.where(good, found, 0.0), int((written & ~good).sum())
+
+
+def _numeric(column: pa.Array) -> bool:
+    return pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
 
 
 def number(text: str) -> float:
