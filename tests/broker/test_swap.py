@@ -186,7 +186,7 @@ def a_replayed_log_of_clicks_changes_no_item(shopping, items, user):
     sources.write(
         path, [Click(event_id=f"r{n}", user_id=user, item_id=item.item_id, category_id="other", ts=ts) for n, item in enumerate(items)]
     )
-    system.send_by(lambda publish: replay(path, publish, prefix=system.prefix))
+    system.send_by(lambda publish: replay(sources.Reading(path), publish, prefix=system.prefix))
     for item in items:
         shopping.say(msgspec.structs.replace(item, title="of last year", ts=item.ts - 365 * DAY_MS))
     wait_for(lambda: system.samples().total("everlong_item_states_outdated_total") >= 4, 30, "four outdated states", system.logs)
