@@ -20,7 +20,6 @@ from features.sources.kinds import ORDER, SEARCH
 from features.sources.raw import Raw
 from features.sources.refusals import BadSource, Reason, Refusals
 from features.sources.times import Times, Unit
-from features.text import says_something
 
 UNKNOWN_CATEGORY = "unknown"
 LONGEST_TEXT = 512
@@ -130,7 +129,7 @@ class Table:
             (~_there(user), Reason.MISSING_USER, f"column {batch.name(Role.USER)} has no user"),
             (kind == kinds.UNKNOWN, Reason.UNKNOWN_KIND, f"column {batch.name(Role.KIND)} names none of {', '.join(kinds.NAMES)}"),
             (~searched & ~_there(item), Reason.MISSING_ITEM, f"column {batch.name(Role.ITEM)} has no item"),
-            (searched & ~_says(text, searched), Reason.MISSING_TEXT, "a search without a letter, a digit or an emoji"),
+            (searched & ~_there(text), Reason.MISSING_TEXT, "a search without text"),
             (searched & _long(text), Reason.WRONG_SHAPE, f"a search of more than {LONGEST_TEXT} characters"),
             *(check for role, words_ in batch.read.items() if role is not Role.TEXT for check in unfit(batch.name(role), words_.text)),
             *((read.problem == problem, problem, "") for problem in sorted(set(read.problem) - {""})),
@@ -250,13 +249,6 @@ class _Batch:
 
 def _array(column: pa.Array | np.ndarray, type_: pa.DataType) -> pa.Array:
     return pa.array(column, type_) if isinstance(column, np.ndarray) else column
-
-
-def _says(text: pa.Array, searched: np.ndarray) -> np.ndarray:
-    """Which rows (rows,) are searches that say something."""
-    coded = pc.dictionary_encode(pc.if_else(pa.array(searched), text, None))
-    said = np.array([*map(says_something, coded.dictionary.to_pylist()), False])
-    return said[pc.fill_null(coded.indices, len(said) - 1).to_numpy(zero_copy_only=False)]
 
 
 def _there(column: pa.Array) -> np.ndarray:

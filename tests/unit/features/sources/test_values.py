@@ -196,14 +196,6 @@ def test_one_price_out_of_range_is_absent_and_large_ones_are_no_ids(tmp_path: Pa
     assert [event.lines[0].price for event in sources.read(path)] == [25_000_000.0, 0, 0, 0]
 
 
-def test_searches_that_say_nothing_are_refused_alike(tmp_path: Path) -> None:
-    words = ["red shoes", "", " ", "?!", "\u200b", "手机", None]
-    ts = pa.array([MS + n for n in range(len(words))])
-    reading = sources.Reading(_events(tmp_path / "e.parquet", ts, kind=pa.array(["search"] * len(words)), text=pa.array(words)))
-    assert [event.text for event in reading.events()] == ["red shoes", "手机"]
-    assert reading.refusals.counts == {"missing_text": 5}
-
-
 @pytest.mark.parametrize("given", ["user", "user=", "=a", "who=a", "user=a,moon=b"])
 def test_wrong_choices_of_columns_are_named(given: str) -> None:
     with pytest.raises(sources.BadSource, match="write ROLE=COLUMN"):
