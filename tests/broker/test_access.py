@@ -80,7 +80,10 @@ def test_the_clients_of_each_role_need_no_more_rights(secured, topics):
     asyncio.run(main())
 
 
-@pytest.mark.fault("A Kafka user with exactly the rights that docs/access.md lists", "its role works; what it may not read is named")
+@pytest.mark.fault(
+    "A Kafka user with exactly the rights listed in docs/access.md",
+    "The role works, and an error names any topic that the user may not read",
+)
 def test_an_ingest_worker_works_with_its_rights_and_reads_nothing_else(secured, topics, tmp_path):
     own, url = connection(secured, "ingest"), f"sqlite:///{tmp_path}/rows.db"
     settings = {

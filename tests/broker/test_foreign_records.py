@@ -92,7 +92,7 @@ async def newest(kafka, prefix, name):
 
 
 @pytest.mark.fault(
-    "Records compressed with gzip, snappy, lz4 or zstd, by their producer or by `compression.type` of the topic", "every reader reads them"
+    "Records compressed with gzip, snappy, lz4 or zstd, by the producer or by the topic's `compression.type`", "Every reader decodes them"
 )
 def test_every_reader_reads_every_codec(kafka, prefix, group):
     by_producer, by_broker = f"{prefix}producer.", {f"{prefix}{codec}.": codec for codec in CODECS}
@@ -118,7 +118,7 @@ def test_every_reader_reads_every_codec(kafka, prefix, group):
     assert sorted(keys) == sorted((*CODECS, *["plain"] * len(CODECS)))
 
 
-@pytest.mark.fault("Events of a transaction that is aborted", "they never take effect, and leave no lag at the end of their partition")
+@pytest.mark.fault("Events of an aborted transaction", "They never take effect and leave no lag")
 def test_aborted_transactions_are_read_by_nobody_and_leave_no_lag(kafka, prefix, group):
     make(kafka, **{prefix: "producer"})
     topic, keys = prefixed(prefix, CLICKS), []

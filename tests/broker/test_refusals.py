@@ -40,8 +40,8 @@ def test_what_is_right_is_let_in(secured):
 
 
 @pytest.mark.fault(
-    "A Kafka user, password, certificate or security protocol is wrong",
-    "every command ends at once with a sentence that names what is wrong",
+    "A wrong Kafka user, password, certificate or security protocol",
+    "Every command exits at once with an error that names the cause",
 )
 @pytest.mark.parametrize("fault", WRONG)
 def test_what_is_wrong_is_named_at_once(secured, fault):
@@ -82,7 +82,8 @@ def test_every_command_names_a_wrong_password(run):
 
 
 @pytest.mark.fault(
-    "A Kafka user without the rights to a topic", "commands name the topic and the right, `everlong dlq list` does not say that it is empty"
+    "A Kafka user without rights to a topic",
+    "Commands report the topic and the missing right, and `everlong dlq list` does not report an empty topic",
 )
 def test_a_user_without_rights_is_told_which(secured, run):
     create_topics(secured.admin, "", partitions=1, replication=1)

@@ -105,8 +105,8 @@ class Shopping:
 
 
 @pytest.mark.fault(
-    "a log of clicks without a catalogue, or an older state of an item, sent to a running system",
-    "titles, prices, stock and deletions stay, and the topic ends with them",
+    "A log of clicks without a catalogue, or an older state of an item, sent to a running system",
+    "Titles, prices, stock and deletions are preserved in the rows and in the compacted topic",
 )
 def test_items_come_and_go_and_a_new_bundle_is_swapped_in_without_a_restart(kafka, prefix, tmp_path, record_property):
     now = wall_ms()

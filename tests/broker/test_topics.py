@@ -26,8 +26,8 @@ def run(kafka, prefix, tmp_path, monkeypatch):
 
 
 @pytest.mark.fault(
-    "A topic whose retention, compaction or partitions are not what the promises need",
-    "`everlong topics` names the difference, `--check` exits with 3, `--repair` sets what can be set",
+    "A topic with unsuitable retention, compaction or partitions",
+    "`everlong topics` reports the difference, `--check` exits with 3, and `--repair` corrects what can be changed",
 )
 def test_differences_are_named_and_repaired(kafka, prefix, run):
     made = {

@@ -57,12 +57,12 @@ def received(kafka, topic):
 
 
 @pytest.mark.fault(
-    "a gzip batch of 40 orders of 500 lines of one user",
-    "its refresh is asked for in messages of bounded size, and the users behind it are not blocked",
+    "A gzip batch of 40 orders with 500 lines each from one user",
+    "Refresh requests are split into messages of bounded size, and other users are not blocked",
 )
 @pytest.mark.fault(
-    "200 random bytes in the place of a row in Valkey",
-    "the workers go on, and the row is the one computed offline again as soon as its user does something",
+    "A row in Valkey overwritten with 200 random bytes",
+    "Workers keep running, and the user's next event restores the row to the value computed offline",
 )
 def test_a_large_batch_of_one_user_and_a_damaged_row_stop_nobody(kafka, prefix, tmp_path):
     now = wall_ms()
@@ -96,7 +96,8 @@ def test_a_large_batch_of_one_user_and_a_damaged_row_stop_nobody(kafka, prefix, 
 
 
 @pytest.mark.fault(
-    "a record that the broker refuses for its size", "it alone is dropped, counted and logged; the records sent with it arrive"
+    "A record that the broker rejects as too large",
+    "Only this record is dropped, counted and logged; the other records of the batch are delivered",
 )
 def test_only_what_is_too_large_for_the_broker_is_left_out(kafka, prefix):
     topic = prefix + "small"

@@ -116,7 +116,7 @@ async def publish_through_the_end(own_kafka):
     await outbound.stop()
 
 
-@pytest.mark.fault("All Kafka brokers are away", "the log says so in few lines; SIGTERM ends the worker all the same")
+@pytest.mark.fault("An outage of all Kafka brokers", "The log reports it in a few lines, and SIGTERM still stops the worker in time")
 def test_sigterm_with_all_brokers_gone_ends_within_the_deadline_and_the_log_stays_short(own_kafka, start):
     worker = start("ok", connection=own_kafka.connection)
     worker.until(lambda: worker.notes("done"))

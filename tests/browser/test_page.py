@@ -235,7 +235,7 @@ def shown(browser: WebDriver, title: str) -> list[str]:
     return browser.execute_script(SHOWN, title)
 
 
-@pytest.mark.fault("a new candidate set while the page shows the reason of a candidate", "the page asks for the reason again")
+@pytest.mark.fault("A new candidate set while the page shows the reason for a candidate", "The page reloads the reason")
 def test_an_open_reason_follows_the_set_that_it_explains(browser, store, bootstrap):
     with serving(store, bootstrap) as url:
         open_page(browser, url)
@@ -317,7 +317,7 @@ def use_token(browser: WebDriver, token: str) -> None:
     browser.find_element(By.ID, "token").send_keys(f"{token}\n")
 
 
-@pytest.mark.fault("the page's address names a user in a way that cannot be decoded", "the page shows the first user offered")
+@pytest.mark.fault("A page address whose user cannot be decoded", "The page shows the first user in the list")
 def test_a_malformed_address_shows_the_first_user(browser, store, bootstrap):
     with serving(store, bootstrap) as url:
         open_page(browser, f"{url}/#%E0%A4%A")

@@ -92,8 +92,8 @@ def held(connection: Connection, topic: str) -> list[tuple[bytes, bytes | None]]
 
 
 @pytest.mark.fault(
-    "Events for days on the embedded broker, which holds its log in memory",
-    "Records that the workers have applied are deleted, compacted topics keep the newest record of a key, and what is not applied stays",
+    "Days of events on the embedded broker, which holds its log in memory",
+    "Applied records are deleted, compacted topics keep the newest record of each key, and unapplied records are kept",
 )
 def test_the_log_stays_small_and_no_reader_misses_a_record(broker: Connection, tmp_path: Path) -> None:
     file = tmp_path / "broker" / "kafka.json"
@@ -129,8 +129,8 @@ def test_the_log_stays_small_and_no_reader_misses_a_record(broker: Connection, t
 
 
 @pytest.mark.fault(
-    "More events for the embedded broker than the workers keep up with",
-    "The shop and replays wait for the workers, and the command stops with a sentence before the broker takes too much memory",
+    "More events on the embedded broker than the workers can process",
+    "The shop and replays wait for the workers, and the command stops with an error before the broker uses too much memory",
 )
 def test_a_producer_waits_for_workers_that_are_behind(broker: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     small = {"ROOM_BYTES": 100 * KB, "FULL_BYTES": 200 * KB, "CHECK_BYTES": 10 * KB, "PATIENCE_S": 0.5, "EVERY_S": 0.05}

@@ -61,7 +61,7 @@ def received(broker: str, count: int, *topics: str) -> list[ConsumerRecord]:
         return list(islice(consumer, count))
 
 
-@pytest.mark.fault("a record of `events.dlq` that is no dead letter: bad UTF-8, deep nesting, no value", "`everlong dlq` leaves it out")
+@pytest.mark.fault("An invalid record on `events.dlq`: bad UTF-8, deep nesting, no value", "`everlong dlq` omits it")
 def test_list_filters_and_show(broker: str) -> None:
     found = run("list")
     assert found["total"] == 4

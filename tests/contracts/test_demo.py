@@ -154,7 +154,7 @@ def test_a_process_shows_the_families_steps_and_label_values_of_its_role(demonst
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.fault("an alert rule or page that names a metric, label or step that no process exports", "a test fails and names it")
+@pytest.mark.fault("An alert rule or page with a metric, label or step that no process exports", "A test fails and reports the name")
 def test_the_manual_and_the_alerts_name_what_processes_show(demonstration: Demonstration) -> None:
     live = Live(demonstration.shown)
     wrong = [f"{page.name}: {one}" for page in PAGES for one in live.wrong_names(page.read_text()) + live.wrong_selectors(page.read_text())]

@@ -135,7 +135,7 @@ def test_a_missing_cluster_is_unavailable() -> None:
         RedisStore("redis+cluster://127.0.0.1:1", timeout_s=0.2)
 
 
-@pytest.mark.fault("A `redis://` URL of a node of a Valkey or Redis cluster", "the error names `redis+cluster://`")
+@pytest.mark.fault("A `redis://` URL of a node of a Valkey or Redis cluster", "The error recommends `redis+cluster://`")
 def test_a_node_of_a_cluster_is_named(valkey_cluster: str, tmp_path: Path) -> None:
     url = valkey_cluster.replace("redis+cluster://", "redis://")
     with pytest.raises(StoreUnavailable, match=rf"a node of a cluster: .*EVERLONG_STORE_URL to redis\+cluster://{url[8:]},"):
@@ -145,7 +145,8 @@ def test_a_node_of_a_cluster_is_named(valkey_cluster: str, tmp_path: Path) -> No
 
 
 @pytest.mark.fault(
-    "A Valkey user with exactly the commands that docs/access.md lists", "rows are read, written and quarantined; a missing right is named"
+    "A Valkey user with exactly the commands listed in docs/access.md",
+    "Rows are read, written and quarantined, and an error names any missing right",
 )
 def test_a_user_with_the_listed_commands_is_enough(valkey: str) -> None:
     quarantined = Quarantined("user", ("u",), "damaged", 1, "none", (0, 1, 0, 0), 4, b"row")

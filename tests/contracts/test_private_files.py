@@ -19,8 +19,8 @@ def readable_by_others(folder: Path) -> list[str]:
 
 
 @pytest.mark.fault(
-    "another user of the machine looks for the data, the logs or the store's password",
-    "folders have mode 0700, files 0600, and the embedded Valkey asks for a password that no command line shows",
+    "Another user of the machine who looks for the data, the logs or the store's password",
+    "Directories have mode 0700, files have mode 0600, and the embedded Valkey requires a password that appears on no command line",
 )
 def test_other_users_see_no_data_and_no_password(tmp_path: Path) -> None:
     data = tmp_path / "data"

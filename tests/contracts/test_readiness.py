@@ -83,7 +83,7 @@ class Worker(frames.Frame):
         self.handle, self.on_retry = told["handle"], told["on_retry"]
 
 
-@pytest.mark.fault("the store or the broker does not answer", "readiness and `everlong_retries_total` name the step and the error")
+@pytest.mark.fault("An outage of the store or the broker", "Readiness and `everlong_retries_total` report the failed step and the error")
 @pytest.mark.parametrize(
     ("error", "part", "step"), [(StoreUnavailable("a test"), "store", "write"), (PublishFailed("a test"), "broker", "publish")]
 )
@@ -113,7 +113,9 @@ def test_a_worker_names_the_part_and_the_step_that_failed_until_a_batch_is_done(
     assert worker.health.ready
 
 
-@pytest.mark.fault("a partition makes no progress for a while and then moves again", "readiness names the partition, and recovers")
+@pytest.mark.fault(
+    "A partition that makes no progress for a while and then recovers", "Readiness reports the partition until it makes progress again"
+)
 def test_a_worker_is_ready_again_once_its_partitions_move(monkeypatch):
     worker = Worker(None, monkeypatch)
     progress = Progress(stall_after_s=0.0)

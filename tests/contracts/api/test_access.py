@@ -31,8 +31,8 @@ def guarded(make):
 
 
 @pytest.mark.fault(
-    "a request without a token, or with one of another scope, while tokens are set",
-    "401 or 403 with WWW-Authenticate and a JSON reason; only health, metrics, the page and the API's description are open",
+    "A request without a token, or with a token of another scope, while tokens are set",
+    "The API answers 401 or 403 with WWW-Authenticate and a JSON reason; only health, metrics, the page and the API description are open",
 )
 @pytest.mark.parametrize(
     ("token", "read", "write", "items"),
@@ -91,8 +91,8 @@ def test_without_tokens_everything_is_open_on_this_machine(make):
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "shop.example"])
 @pytest.mark.fault(
-    "the API is started on an address that other machines reach, without tokens",
-    "it ends at once with a sentence that names EVERLONG_API_ADMIN_TOKENS and EVERLONG_API_ALLOW_ANONYMOUS",
+    "An API without tokens on an address that other machines can reach",
+    "It exits at once with an error that names EVERLONG_API_ADMIN_TOKENS and EVERLONG_API_ALLOW_ANONYMOUS",
 )
 def test_the_api_does_not_start_open_to_other_machines(host):
     settings = Settings(http_host=host, kafka_bootstrap="127.0.0.1:1", store_url="memory://")
@@ -104,8 +104,8 @@ def test_the_api_does_not_start_open_to_other_machines(host):
 
 
 @pytest.mark.fault(
-    "a request names another host than the API's (DNS rebinding)",
-    "400 with the setting that names hosts; on a loopback address only loopback names are answered by default",
+    "A request with a foreign Host header (DNS rebinding)",
+    "The API answers 400 and names the setting for allowed hosts; on a loopback address it accepts only loopback names by default",
 )
 def test_on_loopback_only_loopback_names_are_answered(make):
     with make() as client:
@@ -133,7 +133,10 @@ class Away:
         raise StoreUnavailable("redis://10.1.2.3:6379/0: Connection refused")
 
 
-@pytest.mark.fault("the store or the broker is away", "answers and readiness say which part, and name no address; the log does")
+@pytest.mark.fault(
+    "An API request during an outage of the store or the broker",
+    "Responses and readiness report the failed part without its address; only the log shows the address",
+)
 def test_no_address_of_a_store_or_broker_is_answered(make, caplog):
     with make(held=Away(), broker="127.0.0.1:9") as client:
         read, sent = client.get("/v1/users/ann/features"), client.post("/v1/events", json=CLICK)
@@ -145,7 +148,7 @@ def test_no_address_of_a_store_or_broker_is_answered(make, caplog):
     assert "127.0.0.1:9" in caplog.text
 
 
-@pytest.mark.fault("a user or item id holds a slash, %, ? or /why/", "the reads of that id answer, whatever its other routes are called")
+@pytest.mark.fault("A user or item id with a slash, %, ? or /why/", "Every read route works for the id")
 @pytest.mark.parametrize("user", ["a/why/b", "why/x/why", "a/features", "x?y#z", "100%", "a%2Fb", "é ü", "/", "a//b", "../why/z", "+"])
 def test_every_id_can_be_read(make, user):
     from urllib.parse import quote

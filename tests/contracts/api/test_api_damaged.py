@@ -16,7 +16,7 @@ from infra.settings import Settings
 BAD = {"user": pack(UserRow())[:-1] + b"\xd9\x02\xff\xfe", "user_candidates": b"\xff" * 200, "item": b""}
 
 
-@pytest.mark.fault("an unreadable row, when the API reads it", "500 with the reason `row_unreadable`, and what makes it readable again")
+@pytest.mark.fault("An unreadable row in an API read", "The API answers 500 with `row_unreadable` and the remedy")
 def test_an_unreadable_row_is_named():
     store = MemoryStore()
     store.write([(Key(view, ("u",)), Stored(packed, Version(), 0)) for view, packed in BAD.items()])

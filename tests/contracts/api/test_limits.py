@@ -82,8 +82,8 @@ STALLED = {
 
 
 @pytest.mark.fault(
-    "many connections that send nothing, half a header or half a body",
-    "each is closed after its time-out, 408, and other clients are answered meanwhile",
+    "Many connections that send nothing, half a header or half a body",
+    "Each is answered with 408 and closed after its time-out, and other clients are served meanwhile",
 )
 def test_slow_connections_are_closed():
     limits = {"api_head_timeout_s": 0.3, "api_body_timeout_s": 0.3, "api_idle_timeout_s": 1}
@@ -98,9 +98,7 @@ def test_slow_connections_are_closed():
     assert value("everlong_http_requests_total", {"route": "/v1/events", "status": "408"}) == len(slow) / len(STALLED)
 
 
-@pytest.mark.fault(
-    "more connections than EVERLONG_API_CONNECTIONS", "further ones get a 503 with Retry-After; when one ends, the next is answered"
-)
+@pytest.mark.fault("More connections than EVERLONG_API_CONNECTIONS", "Excess connections get 503 with Retry-After until another one closes")
 def test_connections_are_bounded(caplog):
     with serving(api_connections=3) as (port, _), ExitStack() as stack:
         held = [stack.enter_context(connect(port, b"GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")) for _ in range(3)]
@@ -121,7 +119,7 @@ def test_connections_are_bounded(caplog):
     pytest.fail("no connection was answered after one had ended")
 
 
-@pytest.mark.fault("a request whose headers are longer than 64 KiB", "431, and the connection is closed")
+@pytest.mark.fault("A request with headers longer than 64 KiB", "The API answers 431 and closes the connection")
 def test_headers_are_bounded():
     with serving() as (port, _), connect(port, b"GET / HTTP/1.1\r\nHost: localhost\r\n") as made:
         try:
@@ -133,7 +131,8 @@ def test_headers_are_bounded():
 
 
 @pytest.mark.fault(
-    "a client goes away in the middle of a request's body", "it is counted as client_closed: no 500, no traceback in the log"
+    "A client that disconnects while sending a request body",
+    "The request is counted as `client_closed`, without a 500 or a traceback in the log",
 )
 def test_a_client_that_goes_away_is_no_error(caplog):
     with serving() as (port, registry):
@@ -149,7 +148,8 @@ def test_a_client_that_goes_away_is_no_error(caplog):
 
 
 @pytest.mark.fault(
-    "a client sends more requests a second than EVERLONG_API_RATE", "429 with Retry-After; other clients and probes are answered"
+    "More requests per second from one client than EVERLONG_API_RATE",
+    "The API answers 429 with Retry-After, and still serves other clients and probes",
 )
 def test_requests_of_a_client_are_bounded():
     with serving(api_rate=0.5, api_trusted_proxies="127.0.0.1") as (port, _):
@@ -204,9 +204,7 @@ def test_a_client_is_an_address_or_a_network(host, client):
     assert client_of({"client": None}) == "unknown"
 
 
-@pytest.mark.fault(
-    "many slow connections to a worker's metrics server", "at most 16 are kept, each for 10 s; scrapes are answered afterwards"
-)
+@pytest.mark.fault("Many slow connections to a worker's metrics server", "At most 16 are held, each for 10 s, and scrapes work afterwards")
 def test_connections_of_a_metrics_server_are_bounded():
     server = serve_metrics(IngestMetrics(), Health(), most=4, longest_s=0.5)
     try:

@@ -99,7 +99,8 @@ CONTROLS = ["\0", "\t", "\n", "\x1b", "\x7f", "\x80", "\x85", "\x9f"]
 
 
 @pytest.mark.fault(
-    "an id with a control character, as JSON escapes it or as raw UTF-8", "a dead letter `control_character` that names the field"
+    "An id with a control character, as a JSON escape or raw UTF-8",
+    "The event becomes a dead letter `control_character` that names the field",
 )
 @pytest.mark.parametrize("ascii_only", [True, False])
 @pytest.mark.parametrize("control", CONTROLS)
@@ -129,7 +130,9 @@ def test_numbers_out_of_range_are_refused(change):
     assert reasons(Topic.CLICKS, json.dumps(CLICK | change).encode()) == [Reason.WRONG_SHAPE]
 
 
-@pytest.mark.fault("a price that is not finite in float32, negative, or above 10^15", "a dead letter `wrong_shape` that names the field")
+@pytest.mark.fault(
+    "A price that is negative, above 10^15 or not finite in float32", "The event becomes a dead letter `wrong_shape` that names the field"
+)
 @pytest.mark.parametrize("price", ["1e308", "3.5e38", "1.1e15", "-1", "1e999", "-1e-300", "null", '"9"'])
 def test_prices_fit_float32(price):
     payload = json.dumps(GOOD[Topic.ORDERS]).replace("2.5", price).encode()
@@ -142,7 +145,7 @@ def test_infinite_prices_are_refused():
     assert reasons(Topic.ITEMS, payload) in ([Reason.WRONG_SHAPE], [Reason.BAD_JSON])
 
 
-@pytest.mark.fault("an item or an order line with a price of 1e308", "it is a dead letter that names the price")
+@pytest.mark.fault("An item or an order line with a price of 1e308", "The event becomes a dead letter that names the price")
 @pytest.mark.parametrize("price", [1e308, 3.5e38, 1.1e15, -0.01])
 def test_a_price_that_float32_cannot_keep_is_refused_and_named(price):
     assert decode(Topic.ITEMS, [json.dumps(GOOD[Topic.ITEMS] | {"price": 1e15}).encode()], NOW, TimeRules()).bad == []
@@ -155,8 +158,8 @@ def test_a_price_that_float32_cannot_keep_is_refused_and_named(price):
 
 
 @pytest.mark.fault(
-    "an item with a title over 512 characters, null fields, or attributes that are numbers, booleans or null",
-    "the item is kept: the title is cut, null means absent, attributes become texts",
+    "An item with a title over 512 characters, null fields, or attributes that are numbers, booleans or null",
+    "The item is kept: the title is truncated, null fields are ignored, and attributes are converted to text",
 )
 def test_an_item_with_harmless_irregularities_is_kept():
     attributes = {"in_stock": False, "size": 42, "weight": 1.5, "rank": 3.0, "brand": None, "colour": "red"}

@@ -34,7 +34,7 @@ def described(**changed):
     return Item(**{"item_id": "a", "category_id": "c", "title": "t", "ts": 5} | changed)
 
 
-@pytest.mark.fault("states of an item in any order, repeated", "the newest by ts counts; of one time a deletion does")
+@pytest.mark.fault("States of an item in any order, with repetitions", "The state with the newest `ts` wins, and a deletion wins a tie")
 @given(st.lists(STATES, max_size=8), st.randoms())
 def test_the_state_that_counts_depends_on_the_set_of_states_alone(states, random):
     expected = {item: pack(state_of(state)) for item, state in newest(states).items()}
@@ -77,7 +77,7 @@ def test_an_event_made_from_a_row_is_not_longer_than_the_one_it_came_from():
         assert len(encode(item_of("a", state_of(item)))) <= max(len(first), MAX_EVENT_BYTES)
 
 
-@pytest.mark.fault("embeddings of several widths in a catalogue", "the commonest width is used, the others are named and ignored")
+@pytest.mark.fault("Embeddings of several widths in a catalogue", "The most common width is used, and the others are reported and ignored")
 def test_the_commonest_width_of_embeddings_is_used_and_the_others_are_named():
     items = [described(image_embedding=[1.0] * width) for width in (4, 4, 4, 8, 8, 16, 0)] + [described(image_embedding=[0.0, 0.0])]
     widths = embedding_widths(items)

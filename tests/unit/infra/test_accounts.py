@@ -10,7 +10,7 @@ from infra.local.accounts import answerable
 TS = 1_700_000_000_000
 
 
-@pytest.mark.fault("A file in which every event of one user becomes a dead letter", "replay waits for the other users only and ends")
+@pytest.mark.fault("A file in which every event of one user becomes a dead letter", "Replay waits only for the other users and ends")
 def test_nobody_waits_for_a_user_who_has_dead_letters_only() -> None:
     clicks = [
         Click(event_id=str(n), user_id=user, item_id="i", category_id="c", ts=TS) for n, user in enumerate(["anna", "tom", "tom", "é", "i"])

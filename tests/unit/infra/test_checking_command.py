@@ -47,7 +47,9 @@ def test_check_prints_what_is_understood(tmp_path: Path) -> None:
     assert told["refused_because"] is None
 
 
-@pytest.mark.fault("More refused rows than 5 % of a file", "Every command stops before it starts anything, with the counts by reason")
+@pytest.mark.fault(
+    "A file with more than 5 % refused rows", "Every command stops before it starts anything and prints the counts by reason"
+)
 def test_a_file_with_too_many_refused_rows_stops_every_command(tmp_path: Path) -> None:
     path = _written(tmp_path, bad=50)
     done = everlong("check", path)
@@ -86,8 +88,8 @@ def test_rules_of_time_are_those_of_the_settings(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.fault(
-    "A file that cannot be understood, given to any command",
-    "One sentence at once, exit code 3, before a broker, a store or a model is started",
+    "A file that cannot be read, in any command",
+    "The command exits at once with code 3 and one sentence, before it starts a broker, a store or a model",
 )
 def test_a_bad_file_is_refused_before_anything_is_started(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("a,b\n1,2\n")

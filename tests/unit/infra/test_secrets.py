@@ -32,8 +32,8 @@ def bare_environment(monkeypatch):
 
 
 @pytest.mark.fault(
-    "a store URL with a password that holds / # ? @ : or %, quoted or not, and any other mistake in it",
-    "no message, log line, `everlong settings` or health shows a part of the password",
+    "A store URL whose password contains / # ? @ : or %, quoted or not, with any other mistake in the URL",
+    "No message, log line, health response or `everlong settings` shows any part of the password",
 )
 @bounds(deadline=None)
 @given(
@@ -70,7 +70,7 @@ def test_an_error_of_the_store_shows_its_address_only():
     assert CANARY not in f"{caught.value!r} {store!r}"
 
 
-@pytest.mark.fault("an unknown option behind the ? of a store URL", "a sentence that names the option, at the start")
+@pytest.mark.fault("An unknown option after the ? of a store URL", "The command fails at startup with an error that names the option")
 @pytest.mark.parametrize(
     ("url", "remedy"),
     [
@@ -112,7 +112,7 @@ def test_every_secret_can_be_in_a_file(tmp_path, monkeypatch):
 
 
 @pytest.mark.fault(
-    "a secret's file is missing, empty or no text, or the secret is given twice", "a sentence names the variable and the file"
+    "A secret file that is missing, empty or not text, or a secret that is set twice", "The error names the variable and the file"
 )
 @pytest.mark.parametrize("name", sorted(SECRETS))
 def test_a_secret_file_that_cannot_be_used_is_named(tmp_path, monkeypatch, name):

@@ -65,8 +65,8 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.fault(
-    "an id, a title, a category or a search holds markup, an emoji code, an escape sequence or a mark that turns text round",
-    "tables, titles, JSON and sentences show it letter by letter; control characters as escapes",
+    "An id, title, category or search with markup, an emoji code, an escape sequence or a bidirectional control",
+    "Tables, titles, JSON and messages show it literally, with control characters escaped",
 )
 @pytest.mark.parametrize("user", HOSTILE[:-1])
 def test_tables_and_json_show_hostile_text_as_it_is(rows: Path, user: str) -> None:
@@ -129,7 +129,8 @@ def test_an_id_with_a_dash_is_read_behind_two_dashes(rows: Path) -> None:
 
 
 @pytest.mark.fault(
-    "a line end or an escape sequence in text that is logged", "it is an escape in one line: no forged log line, no steered terminal"
+    "A newline or an escape sequence in logged text",
+    "It is escaped within one line: no log line can be forged, and no terminal can be controlled",
 )
 def test_a_log_line_is_one_line() -> None:
     formatter = LineFormatter("%(levelname)s %(name)s %(message)s")
@@ -158,9 +159,7 @@ def test_a_wrong_command_line_is_shown_and_not_obeyed(arguments: list[str]) -> N
     assert b"--help" in done.stderr
 
 
-@pytest.mark.fault(
-    "the reader of a command's output goes away, as `head` does", "the command ends at once with exit code 0, without a traceback"
-)
+@pytest.mark.fault("A pipe that closes while a command prints, as with `head`", "The command exits at once with code 0 and no traceback")
 def test_a_reader_that_goes_away_ends_the_command_quietly(rows: Path) -> None:
     code = (
         "import os, sys\n"

@@ -13,7 +13,8 @@ NOWHERE = "redis://127.0.0.1:1/0?socket_connect_timeout=0.2"
 
 
 @pytest.mark.fault(
-    "`everlong api` or a worker is started while its store is away", "it says at once that it waits; after 120 s it ends with a sentence"
+    "A start of `everlong api` or a worker during an outage of the store",
+    "It logs at once that it is waiting, and exits with an error after 120 s",
 )
 def test_waiting_for_a_store_is_said_once_and_ends(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]

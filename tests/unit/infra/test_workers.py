@@ -143,8 +143,8 @@ def test_the_dead_letter_of_a_record_as_long_as_an_event_may_be_is_whole(system)
 
 
 @pytest.mark.fault(
-    "a record of `refresh` that is no request: bad UTF-8, wrong fields, numbers out of range, deep nesting",
-    "it is counted in `everlong_internal_records_skipped_total`, the first of a kind is logged, and the worker goes on",
+    "An invalid record on `refresh`: bad UTF-8, wrong fields, numbers out of range, deep nesting",
+    "It is skipped and counted in `everlong_internal_records_skipped_total`, and the first of each kind is logged",
 )
 def test_a_record_that_is_no_refresh_request_is_skipped(caplog):
     good = RefreshRequest(user_id="u", categories=["c"], version=(0, 1, 0, 0), event_ts=1, sent_ms=2)

@@ -87,7 +87,7 @@ WRONG = {
 
 
 @pytest.mark.fault(
-    "a bundle with a malformed file, other shapes, NaN, an absurd width or a path as its generation", "it is refused in a sentence"
+    "A bundle with a malformed file, wrong shapes, NaN, an absurd width or a path as its generation", "It is refused with one sentence"
 )
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_malformed_bundle_is_refused_in_a_sentence(directory, wrong):
@@ -115,7 +115,7 @@ def test_whatever_bytes_change_a_bundle_loads_or_is_refused(good, tmp_path, name
         load(directory)
 
 
-@pytest.mark.fault("a generation with a path in it", "no snapshot is written or read outside its folder")
+@pytest.mark.fault("A generation name that contains a path", "No snapshot is written or read outside its directory")
 def test_a_snapshot_is_never_written_outside_its_folder(tmp_path, caplog):
     folder = tmp_path / "data" / "deep"
     snapshots = Snapshots(folder, "item-codes", 0, 60.0)

@@ -153,7 +153,8 @@ FULL = {"attributes": {"brand": "fleet", "in_stock": "false"}, "price": 59.9, "t
 
 
 @pytest.mark.fault(
-    "an older state of an item arrives after a newer one, or after its deletion", "the newer state stays in rows, index and topic"
+    "An older state of an item that arrives after a newer one, or after the item's deletion",
+    "The newer state remains in rows, index and topic",
 )
 @pytest.mark.parametrize("now", [item(title="new title", **FULL), item(deleted=True)])
 @pytest.mark.parametrize("late", [item(title="last week", ts=NOW - 10**8), item(title="", ts=NOW, inferred=True)])
@@ -197,7 +198,7 @@ STATES = st.builds(
 
 
 @pytest.mark.fault(
-    "item events in any order, in any batches, repeated and delivered again", "rows, codes and the compacted topic end the same"
+    "Item events in any order and any batches, repeated and redelivered", "Rows, codes and the compacted topic are the same in the end"
 )
 @settings(max_examples=20, deadline=None)
 @given(st.lists(STATES, min_size=1, max_size=6), st.data())
@@ -287,7 +288,7 @@ def test_a_header_of_the_sending_time_is_taken_only_when_it_is_one(catalogue, he
     assert outcome.codes[0][1].sent_ms == expected
 
 
-@pytest.mark.fault("a damaged item row in the store", "it is kept apart and made again from the topic")
+@pytest.mark.fault("A damaged item row in the store", "It is quarantined and rebuilt from the topic")
 def test_a_damaged_item_row_is_kept_apart_and_is_made_again(catalogue, store):
     catalogue.process([record(0, item())])
     [whole] = store.read([Key("item", ("new",))])
@@ -298,7 +299,8 @@ def test_a_damaged_item_row_is_kept_apart_and_is_made_again(catalogue, store):
 
 
 @pytest.mark.fault(
-    "an item whose embedding is of another width than the bundle's", "the item is encoded without it, counted and logged once"
+    "An item whose embedding has another width than the bundle",
+    "The item is encoded without the embedding, which is counted and logged once",
 )
 def test_an_embedding_that_the_bundle_cannot_use_is_counted_and_the_first_is_logged(catalogue, recommender, caplog):
     fits = [1.0, 0.0, 0.0, 0.0]

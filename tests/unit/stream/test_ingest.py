@@ -210,7 +210,7 @@ def test_a_newer_epoch_in_the_store_stops_the_worker_and_an_older_one_starts_off
 
 
 @pytest.mark.fault(
-    "All events are sent again under a raised `EVERLONG_EPOCH` and `EVERLONG_ROWS_FROM_EPOCH`", "each counts once, folded ones too"
+    "All events, sent again under a raised `EVERLONG_EPOCH` and `EVERLONG_ROWS_FROM_EPOCH`", "Each event counts once, including folded ones"
 )
 def test_events_sent_again_under_a_raised_epoch_count_once_and_rows_go_on_where_only_the_topics_are_new():
     store, epoch = MemoryStore(), 0

@@ -92,8 +92,8 @@ def click(n, user="u", category="c0"):
 
 
 @pytest.mark.fault(
-    "a row in the store that cannot be read: random, cut or missing bytes, an unreadable version",
-    "its bytes are kept apart, the row is rebuilt from the log and the other users of the batch do not wait",
+    "An unreadable row in the store: random, truncated or missing bytes, an unreadable version",
+    "The row is quarantined and rebuilt from the log, and the other users of the batch do not wait",
 )
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("packed", UNREADABLE)
@@ -150,7 +150,7 @@ def test_a_row_that_counts_what_it_no_longer_keeps_is_rebuilt_with_its_counts():
 
 
 @pytest.mark.fault(
-    "an unreadable row whose events the log no longer holds", "the row is rebuilt from what the log holds, and marked `partial` or `none`"
+    "An unreadable row whose events are no longer in the log", "The row is rebuilt from the rest of the log and marked `partial` or `none`"
 )
 @pytest.mark.parametrize(("lost", "rebuilt"), [(4, "partial"), (100, "none")])
 def test_what_the_log_has_lost_is_said(lost, rebuilt):

@@ -15,8 +15,8 @@ DAMAGED = [b"", b"\xff" * 200, GOOD_USER[:-1], b"\xd9\x02\xff\xfe", GOOD_USER.re
 
 
 @pytest.mark.fault(
-    "an unreadable row of a user, a category or interests, when candidates are computed",
-    "the user gets candidates without it, others are not affected, it is counted, and interests are computed again",
+    "An unreadable row of a user, a category or interests, during a refresh",
+    "It is treated as empty and counted, interests are recomputed, and other users are not affected",
 )
 @pytest.mark.parametrize("packed", DAMAGED)
 @pytest.mark.parametrize("behind", [False, True])

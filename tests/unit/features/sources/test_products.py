@@ -43,7 +43,7 @@ def _written(folder: Path, rows: list[dict]) -> list[Path]:
     return [folder / "p.parquet", folder / "p.jsonl", folder / "p.json", _csv(folder / "p.csv", rows)]
 
 
-@pytest.mark.fault("A table of products with title, price, stock and further columns, in any format", "All of it describes the items")
+@pytest.mark.fault("A product table with title, price, stock and other columns, in any format", "Every column becomes part of the items")
 def test_every_column_is_used_in_every_format(tmp_path: Path) -> None:
     events = _events(tmp_path / "e.parquet", [1, 2, 9], [7, 0, 5])
     for path in _written(tmp_path, ROWS):
@@ -75,7 +75,7 @@ def test_events_without_a_category_get_that_of_the_product(tmp_path: Path) -> No
 
 
 @pytest.mark.fault(
-    "A table of products that describes no item of the events", "An error that says so, and where leading zeros are lost names that"
+    "A product table that matches no item of the events", "The command stops with an error that says so and points out lost leading zeros"
 )
 def test_a_table_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
     padded = sources.Products(_csv(tmp_path / "p.csv", [{"product_id": "0101", "title": "a"}, {"product_id": "0102", "title": "b"}]))

@@ -72,9 +72,7 @@ def test_retailrocket(tmp_path: Path) -> None:
     assert (order.order_id, order.lines) == ("4013", [OrderLine(item_id="84", category_id="unknown")])
 
 
-@pytest.mark.fault(
-    "A table of events with a kind that we do not have, as remove_from_cart", "Its rows are refused and counted by that kind"
-)
+@pytest.mark.fault("A file of events with an unknown kind, such as remove_from_cart", "Its rows are refused and counted by kind")
 def test_rees46(tmp_path: Path) -> None:
     reading = sources.Reading(_text(tmp_path / "2019-Nov.csv", REES46))
     view, order = reading.events()
@@ -163,7 +161,9 @@ def test_segment_by_the_names_of_its_properties(tmp_path: Path) -> None:
     assert reading.refusals.counts == {"missing_user": 1}
 
 
-@pytest.mark.fault("A CSV with a header line, quotes, a BOM, CRLF or gzip inside, under any name", "Its columns are found by their names")
+@pytest.mark.fault(
+    "A CSV file with a header line, quotes, a BOM, CRLF or gzip compression, under any name", "Its columns are found by name"
+)
 @pytest.mark.parametrize("delimiter", [",", "\t", ";", "|"])
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 def test_delimited_text(tmp_path: Path, delimiter: str, ends: str) -> None:

@@ -51,8 +51,8 @@ TIMES = {
 
 
 @pytest.mark.fault(
-    "Times as seconds, milliseconds, microseconds, nanoseconds, floats, ISO text, dates or time stamps of any unit",
-    "The unit is recognised by the values",
+    "Times in seconds, milliseconds, microseconds, nanoseconds, floats, ISO text, dates or time stamps of any unit",
+    "The unit is detected from the values",
 )
 def test_one_moment_in_every_type_and_unit(tmp_path: Path) -> None:
     for name, ts in TIMES.items():
@@ -77,7 +77,7 @@ def test_one_moment_in_every_type_and_unit(tmp_path: Path) -> None:
         (pa.array([str(MS), "2026-09-21"]), "column ts mixes units of time: milliseconds .* ISO 8601"),
     ],
 )
-@pytest.mark.fault("Times as float32, or in several units", "The file is refused with a sentence that names the column")
+@pytest.mark.fault("Times in float32 or in mixed units", "The file is refused with an error that names the column")
 def test_times_that_would_be_wrong_refuse_the_file(tmp_path: Path, ts: pa.Array, sentence: str) -> None:
     with pytest.raises(sources.BadSource, match=sentence):
         sources.Reading(_events(tmp_path / "e.parquet", ts))
@@ -96,7 +96,7 @@ def test_times_that_are_none_refuse_their_rows(tmp_path: Path) -> None:
         assert "column ts" in reading.refusals.first[0].detail
 
 
-@pytest.mark.fault("A file with events ahead of the clock or beyond the retention", "Training leaves out the same rows as the workers")
+@pytest.mark.fault("A file with events in the future or beyond the retention", "Training omits the same rows as the workers")
 def test_offline_reading_has_the_rules_of_the_workers(tmp_path: Path) -> None:
     rules = TimeRules(max_future_ms=1000, retention_ms=10_000)
     ts = pa.array([MS - 10_001, MS - 10_000, MS + 1000, MS + 1001])
@@ -109,7 +109,7 @@ def test_offline_reading_has_the_rules_of_the_workers(tmp_path: Path) -> None:
 
 @pytest.mark.fault(
     "NaN, null, None, undefined or (not set) as user, item or category",
-    "They are missing values: the row is refused, a category is unknown",
+    "The value is treated as missing: without a user or item the row is refused, without a category it is `unknown`",
 )
 def test_missing_ids_are_missing(tmp_path: Path) -> None:
     words = ["u", " ", "NaN", "nan", "None", "NULL", "undefined", "(not set)", "N/A", None]
@@ -147,7 +147,7 @@ def test_an_id_is_the_same_text_in_every_type(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.fault(
-    "Ids that have lost digits: float32, or a spreadsheet's 2.05E+18", "The file is refused with a sentence that names the column"
+    "Ids that have lost digits: float32, or a spreadsheet's 2.05E+18", "The file is refused with an error that names the column"
 )
 def test_ids_that_would_be_mixed_up_refuse_the_file(tmp_path: Path, column: pa.Array, sentence: str) -> None:
     with pytest.raises(sources.BadSource, match=re.escape(sentence)):

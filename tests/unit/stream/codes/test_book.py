@@ -232,8 +232,8 @@ class Sent(NamedTuple):
 
 
 @pytest.mark.fault(
-    "malformed records on `item-codes` and `codebooks`: deep nesting, wrong keys, numbers out of range, a codebook of other dimensions",
-    "each is counted and skipped, the first of a kind is logged",
+    "Malformed records on `item-codes` and `codebooks`: deep nesting, wrong keys, numbers out of range, a codebook of other dimensions",
+    "Each is skipped and counted, and the first of each kind is logged",
 )
 def test_a_malformed_record_is_skipped_and_the_others_are_taken():
     counted = []

@@ -148,7 +148,7 @@ WRONG_CODES = [
 ]
 
 
-@pytest.mark.fault("an item code with a price beyond float32, a wrong width or numbers that are not finite", "it is skipped and counted")
+@pytest.mark.fault("An item code with a price beyond float32, a wrong width or non-finite numbers", "It is skipped and counted")
 def test_a_code_that_cannot_be_used_is_skipped_and_counted_and_each_kind_is_logged_once(live, told, caplog):
     for number, (wrong, reason) in enumerate(WRONG_CODES):
         say(
