@@ -11,13 +11,13 @@ from models.seminar.config import SeminarConfig
 from models.train import train
 
 MINUTE = 60_000
-START_MS = 1_700_000_000_000
+START_MS = 1_700_000_000_000  # for files that commands read: they refuse times before 1990 or beyond the retention
 UNIT = SeminarConfig(buckets=256, attribute_buckets=256, epochs=1, tuning=1)
 CONFIG = Config(dim=16, short=12, long=16, touched=8, epochs=6, batch=64, per_user=30, subspaces=4, test_per_user=2, seminar=UNIT)
 COLOURS = ("red", "green", "blue", "black")
 
 
-def shop(users=30, categories=6, items=12, events=50):
+def shop(users=30, categories=6, items=12, events=50, start_ms=0):
     """Users keep to two categories and, in each, to the items of one colour; they search for them now and then."""
     rng = np.random.default_rng(0)
     catalogue = [
@@ -25,7 +25,7 @@ def shop(users=30, categories=6, items=12, events=50):
             item_id=f"i{c}-{n}",
             category_id=f"c{c}",
             title=f"{COLOURS[n % 4]} thing of {c}",
-            ts=START_MS,
+            ts=start_ms,
             image_embedding=[float(n % 4 == colour) for colour in range(4)],
         )
         for c in range(categories)
@@ -33,7 +33,7 @@ def shop(users=30, categories=6, items=12, events=50):
     ]
     log = []
     for user in range(users):
-        mine, colour, ts = rng.choice(categories, 2, replace=False), int(rng.integers(4)), START_MS
+        mine, colour, ts = rng.choice(categories, 2, replace=False), int(rng.integers(4)), start_ms
         for n in range(events):
             ts += int(rng.integers(1, 90)) * MINUTE
             category, item = int(rng.choice(mine)), colour + 4 * int(rng.integers(items // 4))

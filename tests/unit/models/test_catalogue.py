@@ -124,7 +124,7 @@ def test_a_training_asks_over_the_items_that_an_evaluation_asks_over(world, seen
     some = [item for item in catalogue if item.item_id not in top]
     late = Click(event_id="late", user_id="u0", item_id="late", category_id="c0", ts=end)
     sources.write(path, [*some, *later, *events, late])
-    history, loaded = file_history(path), load_data(Plan(str(path), QUICK))
+    history, loaded = file_history(sources.Reading(path)), load_data(Plan(str(path), QUICK))
     train(history.events, history.items, QUICK, 0, told=history.told)
     split = temporal(loaded.done, QUICK.holdout)
     expected = {item.item_id for item in offered(loaded.described, loaded.told, split, []).catalogue}

@@ -28,15 +28,15 @@ from models.train import learn, train
 from models.tuning import CannotTune, begin_new, config_for, take_over
 from models.ulim.network import Network
 from models.vocabulary import FIRST, UNKNOWN, Vocabulary
-from tests.tiny_bundle import CONFIG, MINUTE, shop
+from tests.tiny_bundle import CONFIG, MINUTE, START_MS, shop
 
-NEW_MS = 1200 * MINUTE  # when the new items come
+NEW_MS = START_MS + 1200 * MINUTE  # when the new items come
 ENOUGH = msgspec.structs.replace(CONFIG, per_user=10_000, per_basket=100)
 
 
 def assortment():
     """The tiny shop, two thirds of its items from the start on; those of the last third come at `NEW_MS`, and nothing describes them."""
-    log, catalogue = shop(users=40, items=48)
+    log, catalogue = shop(start_ms=START_MS, users=40, items=48)
     old, new = {}, set()
     for item in catalogue:
         category, n = item.item_id.split("-")
@@ -146,8 +146,8 @@ def test_codes_start_from_those_of_the_parent(world):
 
 def test_what_is_older_is_history_and_no_example():
     """Examples from a moment on are the last of all examples of each user, with the same history in them."""
-    log, catalogue = shop(users=6, events=20)
-    done, since = deeds(log), 400 * MINUTE
+    log, catalogue = shop(start_ms=START_MS, users=6, events=20)
+    done, since = deeds(log), START_MS + 400 * MINUTE
     vocabulary = Vocabulary.of({item.category_id for item in catalogue}, {item.item_id for item in catalogue})
     positions = Positions({item.item_id: at for at, item in enumerate(catalogue)}, vocabulary)
     every, newer = (build(done, positions, ENOUGH, log[-1].ts, start) for start in (0, since))
@@ -208,7 +208,7 @@ def test_the_id_of_a_new_item_begins_as_its_content_and_turns_no_vector(world):
         (("--dim", 32), "dim 16 and not 32"),
         (("--coded", "fused,id"), "coded"),
         (("--data", "first"), "nothing is new"),
-        (("--cut", 600 * MINUTE), "nothing is new"),
+        (("--cut", START_MS + 600 * MINUTE), "nothing is new"),
     ],
 )
 def test_what_cannot_be_gone_on_with_is_refused_with_the_remedy(world, tmp_path, words, sentence):

@@ -22,7 +22,7 @@ from models.evaluation.questions import questions
 from models.evaluation.split import temporal, validation
 from models.evaluation.told_category import ToldCategory
 from models.recommender import Recommender
-from tests.tiny_bundle import CONFIG, quickly_trained, shop
+from tests.tiny_bundle import CONFIG, START_MS, quickly_trained, shop
 
 QUICK = msgspec.structs.replace(CONFIG, epochs=1)
 
@@ -35,7 +35,7 @@ def silent(_):
 @pytest.fixture
 def log(tmp_path):
     path = tmp_path / "log.jsonl"
-    events, catalogue = shop(users=12, events=30)
+    events, catalogue = shop(start_ms=START_MS, users=12, events=30)
     path.write_bytes(b"\n".join(msgspec.json.encode(event) for event in [*catalogue, *events]))
     return path
 
@@ -78,7 +78,7 @@ def test_another_file_of_the_same_name_is_run_again(tmp_path, monkeypatch):
     trained = []
     learn = runs.learn
     monkeypatch.setattr(runs, "learn", lambda *given, **named: trained.append(given[3]) or learn(*given, **named))
-    events, catalogue = shop(users=30, events=20)
+    events, catalogue = shop(start_ms=START_MS, users=30, events=20)
     retitled = [msgspec.structs.replace(item, title=f"new {item.title}") for item in catalogue]
     for folder, items, times in (("one", catalogue, 1), ("two", retitled, 2), ("three", catalogue, 2)):
         (tmp_path / folder).mkdir()

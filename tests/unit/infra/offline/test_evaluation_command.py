@@ -19,19 +19,19 @@ from models.config import Config
 from models.evaluation import by_users, temporal
 from models.evaluation.offered import offered
 from models.train import train
-from tests.tiny_bundle import CONFIG, shop
+from tests.tiny_bundle import CONFIG, START_MS, shop
 
 QUICK = msgspec.structs.replace(CONFIG, epochs=1)
 
 
 def written(path, users=20, events=25):
-    log, catalogue = shop(users=users, events=events)
+    log, catalogue = shop(start_ms=START_MS, users=users, events=events)
     sources.write(path, [*catalogue, *log])
     return path
 
 
 def test_a_bundle_that_has_seen_the_test_is_refused():
-    events, catalogue = shop(users=12, events=20)
+    events, catalogue = shop(start_ms=START_MS, users=12, events=20)
     split = temporal(deeds(events), 0.2)
     config = msgspec.structs.replace(QUICK, holdout=0.2)
     manifest = train(events, catalogue, config, seed=0, data="log.jsonl").manifest
@@ -81,7 +81,7 @@ def test_the_command_prints_json_and_writes_its_section_again(tmp_path):
 
 def test_the_command_tests_a_given_bundle(tmp_path):
     path = written(tmp_path / "log.jsonl")
-    events, catalogue = shop(users=20, events=25)
+    events, catalogue = shop(start_ms=START_MS, users=20, events=25)
     save(train(events, catalogue, QUICK, seed=0, data="elsewhere"), tmp_path / "bundle")
     done = everlong("--data", path, "--bundle", tmp_path / "bundle", "--json", "--baselines", "seen before")
     assert done.exit_code == 0, done.output
@@ -100,7 +100,7 @@ def test_an_item_that_only_held_out_events_tell_of_cannot_be_found(tmp_path):
     """That it is in the file at all would give away that it is wanted; one that is described is found or not on its merits."""
     path = tmp_path / "log.jsonl"
     for described in (False, True):
-        log, catalogue = shop(users=10, events=10)
+        log, catalogue = shop(start_ms=START_MS, users=10, events=10)
         last = max(event.ts for event in log)
         late = Click(event_id="late", user_id="u0", item_id="late", category_id="c0", ts=last + 1)
         items = [*catalogue, Item(item_id="late", category_id="c0", title="late thing", ts=last + 1)] if described else []
@@ -115,7 +115,7 @@ def test_an_item_that_only_held_out_events_tell_of_cannot_be_found(tmp_path):
 
 @pytest.mark.parametrize("steps", [1, 9, 10, 11])
 def test_any_number_of_steps_can_be_trained(steps):
-    events, catalogue = shop(users=4, events=8)
+    events, catalogue = shop(start_ms=START_MS, users=4, events=8)
     train(events, catalogue, msgspec.structs.replace(QUICK, epochs=steps, batch=10**6), seed=0)
 
 
@@ -130,7 +130,7 @@ def test_a_file_without_events_says_what_is_needed(tmp_path):
 
 
 def test_items_of_a_table_of_products_keep_what_it_says(tmp_path):
-    log, catalogue = shop(users=10, events=10)
+    log, catalogue = shop(start_ms=START_MS, users=10, events=10)
     sources.write(tmp_path / "log.jsonl", log)
     bare = min(log, key=lambda event: event.ts).item_id  # touched from the start, and not in the table
     described = {item.item_id: item for item in catalogue if item.item_id != bare}

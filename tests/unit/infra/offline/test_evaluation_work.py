@@ -15,7 +15,7 @@ from models.evaluation.contenders import MostPopular, SeenBefore, popularity
 from models.evaluation.metrics import DEPTH
 from models.evaluation.questions import questions
 from models.evaluation.split import temporal
-from tests.tiny_bundle import quickly_trained, shop
+from tests.tiny_bundle import START_MS, quickly_trained, shop
 
 
 class Clock:
@@ -39,7 +39,7 @@ def interrupted(*_, **__):
 
 @pytest.mark.parametrize("often", [False, True])
 def test_a_contender_that_answered_answers_the_same_from_its_file(tmp_path, often):
-    events, catalogue = shop(users=20, events=40)
+    events, catalogue = shop(start_ms=START_MS, users=20, events=40)
     split = temporal(deeds(events), 0.2)
     items = [item.item_id for item in catalogue]
     asked = list(questions(split, 3, sorted(split.starts)))
@@ -81,7 +81,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("_library")
 def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
-    log, catalogue = shop(users=60, events=25)
+    log, catalogue = shop(start_ms=START_MS, users=60, events=25)
     sources.write(tmp_path / "log.jsonl", [*catalogue, *log])
     given = ("--data", tmp_path / "log.jsonl", "--epochs", 1, "--dim", 16, "--seeds", 2, "--baselines", "simple,gru4rec", "--budget", 1)
 
@@ -106,7 +106,7 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("_library")
 def test_what_follows_from_other_data_or_another_budget_is_made_again(tmp_path, monkeypatch):
-    log, catalogue = shop(users=60, events=25)
+    log, catalogue = shop(start_ms=START_MS, users=60, events=25)
     path, made = tmp_path / "log.jsonl", []
     rival, learn = evaluation.open_rival("gru4rec").__class__, evaluation.learn
     fit = rival.fit

@@ -24,7 +24,7 @@ from models.evaluation.tally import Entry
 from models.evaluation.trained import Trained, rival_history
 from models.recommender import Recommender
 from models.train import learn, train
-from tests.tiny_bundle import CONFIG, shop
+from tests.tiny_bundle import CONFIG, START_MS, shop
 
 MINUTE = 60_000
 QUICK = msgspec.structs.replace(CONFIG, epochs=1)
@@ -104,7 +104,7 @@ def test_what_a_question_shows_is_older_than_it(log, whole):
 
 
 def test_a_sample_of_tested_users_is_drawn_by_seed():
-    events, _ = shop(users=20, events=10)
+    events, _ = shop(start_ms=START_MS, users=20, events=10)
     split = temporal(deeds(events), 0.3)
     assert len(users_asked(split, 5, 0)) == 5
     assert users_asked(split, 5, 0) == users_asked(split, 5, 0) != users_asked(split, 5, 1)
@@ -140,7 +140,7 @@ def splitters():
 @splitters()
 def test_what_is_held_out_cannot_be_trained_on(make):
     """Two logs that differ in nothing but what is held out give the same weights, vocabulary, items and popularity."""
-    events, catalogue = shop(users=20, events=25)
+    events, catalogue = shop(start_ms=START_MS, users=20, events=25)
     split = make(deeds(events))
     other = make(deeds(scrambled(events, split)))
     mine, theirs = (learn(s.known, catalogue, QUICK, seed=1, cut_ms=s.cut_ms) for s in (split, other))
@@ -157,7 +157,7 @@ def test_what_is_held_out_cannot_be_trained_on(make):
 
 @splitters()
 def test_what_is_held_out_does_not_move_the_baselines(make):
-    events, _ = shop(users=20, events=25)
+    events, _ = shop(start_ms=START_MS, users=20, events=25)
     split = make(deeds(events))
     other = make(deeds(scrambled(events, split)))
     asked = list(questions(split, 2, users_asked(split, None, 0)))
@@ -169,7 +169,7 @@ def test_what_is_held_out_does_not_move_the_baselines(make):
 
 
 def test_training_for_serving_learns_nothing_from_the_cut_on():
-    events, catalogue = shop(users=20, events=25)
+    events, catalogue = shop(start_ms=START_MS, users=20, events=25)
     split = temporal(deeds(events), 0.1)
     config = msgspec.structs.replace(QUICK, cut_ms=split.cut_ms)
     mine, theirs = (train(log, catalogue, config, seed=1) for log in (events, scrambled(events, split)))
@@ -179,7 +179,7 @@ def test_training_for_serving_learns_nothing_from_the_cut_on():
 
 
 def written(path, users=20, events=25):
-    log, catalogue = shop(users=users, events=events)
+    log, catalogue = shop(start_ms=START_MS, users=users, events=events)
     sources.write(path, [*catalogue, *log])
     return path
 
@@ -198,7 +198,7 @@ def test_the_command_trains_on_what_the_split_allows(split_name, tmp_path, monke
     monkeypatch.setattr(evaluation, "learn", watched)
     evaluation.run(plan, phase)
     split = split_of(plan, load_data(plan).done)
-    log, catalogue = shop(users=20, events=25)
+    log, catalogue = shop(start_ms=START_MS, users=20, events=25)
     swapped, seen = [], sorted({event.item_id for event in log if isinstance(event, Click)})
     for n, event in enumerate(log):  # other known items: the catalogue of the file stays the same
         if isinstance(event, Click) and held_out(split, event):
@@ -257,7 +257,7 @@ class Liked:
 
 
 def test_a_rival_is_asked_for_more_so_that_new_items_are_left():
-    events, _ = shop(users=12, events=20)
+    events, _ = shop(start_ms=START_MS, users=12, events=20)
     split = temporal(deeds(events), 0.2)
     rival = Liked()
     rival.fit(rival_history(split.known, [], []), 0, None)
@@ -270,9 +270,9 @@ def test_a_rival_is_asked_for_more_so_that_new_items_are_left():
 
 
 def test_what_came_after_the_cut_is_found_by_nobody_but_who_had_it():
-    events, catalogue = shop(users=6, events=12)
+    events, catalogue = shop(start_ms=START_MS, users=6, events=12)
     split = temporal(deeds(events), 0.4)
-    own = [Item(item_id=f"own{n}", category_id="c0", title="", ts=0) for n in range(3)]
+    own = [Item(item_id=f"own{n}", category_id="c0", title="", ts=START_MS) for n in range(3)]
     user = sorted(split.starts)[0]
     had = [Click(event_id=item.item_id, user_id=user, item_id=item.item_id, category_id="c0", ts=split.cut_ms) for item in own[:2]]
     split = temporal(deeds([*events, *had]), cut_ms=split.cut_ms)
