@@ -20,8 +20,8 @@ from infra.http import intake
 from infra.http.intake import Refused
 from stream import messages
 from stream.dead_letters import _found as found_letter
-from stream.messages import DeadLetter, RefreshRequest, Skipped
-from tests.fuzz import handlers
+from stream.messages import CodesAnswer, CodesRequest, DeadLetter, DriftReport, RefreshRequest, Skipped
+from tests.fuzz import handlers, item_handlers
 from tests.fuzz.mutations import json_like, rows_like
 
 NOW = 1_700_000_000_000
@@ -46,6 +46,11 @@ EVENTS = {
     },
 }
 REQUEST = RefreshRequest(user_id="u", categories=["c"], version=(0, 1, 2, 3), event_ts=NOW, sent_ms=NOW)
+DRIFT = DriftReport(
+    bundle="b", own="o", generation="g", measured_ms=NOW, items=3, figures={"relative": 1.1}, action="none", reason="", automatic=True
+)
+ASKED = CodesRequest(id="a", what="refresh", asked_ms=NOW)
+ANSWER = CodesAnswer(id="a", state="done", detail="", at_ms=NOW)
 LETTER = DeadLetter(topic="clicks", partition=0, offset=7, reason="bad_json", detail="cut", key=b"u", value=b"{", ts=NOW)
 
 
@@ -140,6 +145,7 @@ TARGETS = [
     Target("api body", [json.dumps([event | {"topic": topic} for topic, event in EVENTS.items()]).encode()], json_like, _post),
     message_target(REQUEST),
     message_target(LETTER),
+    *(message_target(message) for message in (item_handlers.SENT, *item_handlers.CODEBOOKS[1:], DRIFT, ASKED, ANSWER)),
     row_target("user", LIVED.user, UserRow()),
     row_target("user_category", LIVED.categories["c"], CategoryRow()),
     row_target("user_interests", INTERESTS, InterestsRow()),
@@ -149,5 +155,13 @@ TARGETS = [
     Target("ingest of a record", [json.dumps(event).encode() for event in list(EVENTS.values())[:3]], json_like, handlers.ingest_record),
     Target("ingest over stored rows", ROWS, rows_like, handlers.ingest_row),
     Target("refresh of stored rows", ROWS, rows_like, handlers.refresh_row),
+    Target("catalogue of a record", [json.dumps(EVENTS[Topic.ITEMS]).encode()], json_like, item_handlers.catalogue_record),
+    Target("index of an item code", item_handlers.seeds(), json_like, item_handlers.item_code),
+    Target(
+        "registry of a codebook",
+        [msgspec.json.encode(record) for record in (*item_handlers.CODEBOOKS, DRIFT, ASKED, ANSWER)],
+        json_like,
+        item_handlers.codebook_record,
+    ),
     Target("dlq list", [msgspec.json.encode(LETTER)], json_like, lambda value: found_letter(Record(value))),
 ]
