@@ -1,5 +1,6 @@
 # The one image of every role: `docker run everlong worker ingest`, `everlong api`, ... Settings come from EVERLONG_ variables.
-FROM python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE}
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin everlong \
  && mkdir /bundle /data && chown everlong:everlong /bundle /data
 # PyTorch's package index of the CPU builds; without it torch's default wheel is taken, with several GB of CUDA on x86-64.
