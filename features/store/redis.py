@@ -72,8 +72,8 @@ end
 return refused
 """
 _SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-# All that a user of an ACL needs; of the second line only for rows that cannot be read, and `everlong quarantine`.
-COMMANDS = ("hmget", "evalsha", "script|load", "hget", "hset", "client|setname", "dump", "hlen", "hvals", "hdel")
+# All that a user of an ACL needs; from `del` on only for unreadable rows and `everlong quarantine`.
+COMMANDS = ("hmget", "evalsha", "script|load", "hget", "hset", "client|setname", "del", "dump", "hlen", "hvals", "hdel")
 CLUSTER_ONLY = (  # what only a node of a cluster answers
     redis.exceptions.ClusterCrossSlotError,
     redis.exceptions.ClusterDownError,

@@ -155,6 +155,7 @@ def test_a_user_with_the_listed_commands_is_enough(valkey: str) -> None:
         admin.execute_command("ACL", "SETUSER", "everlong", "reset", "on", ">pw", "resetchannels", "~*", "-@all", *rights)
         admin.execute_command("ACL", "SETUSER", "reader", "reset", "on", ">pw", "~*", "-@all", "+hmget", "+client|setname")
         admin.script_flush()
+        admin.set(entity_key(*KEY) + b"rights", b"of another type than rows have")
     store = RedisStore(valkey.replace("redis://", "redis://everlong:pw@"), "rights")
     assert store.write([(KEY, ROW)]) == [True]
     assert store.read([KEY]) == [ROW]
