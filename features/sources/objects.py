@@ -72,8 +72,22 @@ def scan(path: Path, detected: Detected, refusals: Refusals, pick: Pick) -> Iter
             known.update(dict.fromkeys(row))
         if len(known) > before:
             wanted = list(pick(list(known)))
+        for name in wanted:
+            rows, objects = _without_lists(name, rows, objects, refusals)
         if rows:
             yield Raw(np.array(rows), {name: _column([row.get(name) for row in objects]) for name in wanted})
+
+
+def _without_lists(name: str, rows: list[int], objects: list[dict[str, Any]], refusals: Refusals) -> tuple[list[int], list[dict[str, Any]]]:
+    """The rows and their objects, less those with a list or an object in a column that holds single values elsewhere."""
+    several = [isinstance(row.get(name), list | dict) for row in objects]
+    if 2 * sum(several) >= sum(row.get(name) is not None for row in objects):
+        return rows, objects
+    for number, wrong in zip(rows, several, strict=True):
+        if wrong:
+            refusals.add([number], Reason.WRONG_SHAPE, f"{name} is a list or an object: write one value")
+    kept = [at for at, wrong in enumerate(several) if not wrong]
+    return [rows[at] for at in kept], [objects[at] for at in kept]
 
 
 def _parse(value: bytes) -> dict[str, Any] | tuple[Reason, str]:

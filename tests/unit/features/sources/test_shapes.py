@@ -179,3 +179,15 @@ def test_delimited_text(tmp_path: Path, delimiter: str, ends: str) -> None:
     events = list(sources.read(tmp_path / "odd.txt"))
     assert [event.item_id for event in events if isinstance(event, Click)] == ['say "hi", you', "y", "x"]
     assert [event.kind for event in events if isinstance(event, Click)] == ["cart", "click", "click"]
+
+
+@pytest.mark.fault("One JSON line of many with a list or an object where others have one value", "Its row is refused; the others are read")
+@pytest.mark.parametrize("value", [["i1", "i2"], {"id": "i1"}, []])
+def test_one_list_among_values_costs_its_row_only(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "lines.json"
+    lines = [{"user_id": "u", "item_id": f"i{n}", "ts": 1_600_000_000_000 + n} for n in range(9)]
+    path.write_text("\n".join(json.dumps(line | {"item_id": value} if n == 4 else line) for n, line in enumerate(lines)))
+    reading = sources.Reading(path)
+    assert [event.item_id for event in reading.events()] == [f"i{n}" for n in range(9) if n != 4]
+    [refused] = reading.refusals.first
+    assert refused.row == 5
