@@ -82,9 +82,12 @@ def read_file(path: Path, products: Path | None, choices: Choices) -> "Reading":
         raise typer.BadParameter(f"{choices.time_unit!r} is none of {', '.join(Unit)}", param_hint="--time-unit")
     try:
         columns = parse_columns(choices.columns)
-        product_columns = parse_columns(choices.product_columns, Product)
     except BadSource as error:
         raise typer.BadParameter(str(error), param_hint="--columns") from error
+    try:
+        product_columns = parse_columns(choices.product_columns, Product)
+    except BadSource as error:
+        raise typer.BadParameter(str(error), param_hint="--product-columns") from error
     unit = None if choices.time_unit is None else Unit(choices.time_unit)
     how = How(columns, choices.kind, unit, wall_ms(), load_settings().time_rules)
     table = None if products is None else Products(products, product_columns)
@@ -97,19 +100,22 @@ def refusal(reading: "Reading", max_refused: float) -> str | None:
         if (share := refusals.total / max(1, rows)) > max_refused:
             first = refusals.first[0]
             hint = _HINTS.get(refusals.counts.most_common(1)[0][0], "correct them")
+            without = f", or go on without them by --max-refused {min(1.0, share + 0.01):.2f}" if refusals.total < rows else ""
             return (
                 f"{what}: {refusals.total:,} of {rows:,} rows ({share:.0%}) are refused, {refusals.sentence()}; first row {first.row}: "
-                f"{first.detail}; {hint}, or go on without them by --max-refused {min(1.0, share + 0.01):.2f}"
+                f"{first.detail}; {hint}{without}"
             )
     return None if reading.count else f"{reading.path.name} holds no event: give a file as docs/data.md describes"
 
 
 def told(reading: "Reading") -> Iterator[str]:
     """What was understood of a file, in a few sentences."""
+    from features.sources.columns import listed
+
     yield f"{reading.path.name}: {reading.detected}, {reading.rows:,} rows, {reading.count:,} events"
     if reading.table is not None:
         used = ", ".join(f"{role}={name}" for role, name in reading.table.columns.used.items())
-        rest = ", ".join(reading.table.columns.rest)
+        rest = listed(reading.table.columns.rest)
         yield f"  columns: {used}; times are {reading.table.times}" + (f"; not used: {rest}" if rest else "")
     yield from (f"  {note}" for note in reading.notes)
     if reading.products is not None:
@@ -126,12 +132,14 @@ def span(first_ms: int | None, last_ms: int | None) -> str:
 
 
 def _told_products(reading: "Reading", products: "Products") -> Iterator[str]:
+    from features.sources.columns import listed
+
     used = ", ".join(f"{role}={name}" for role, name in products.columns.used.items())
     attributes = ", ".join(products.attributes)
     yield (
         f"{products.path.name}: {products.detected}, {len(products):,} products; columns: {used}"
         + (f"; attributes: {attributes}" if attributes else "")
-        + (f"; not used: {', '.join(products.ignored)}" if products.ignored else "")
+        + (f"; not used: {listed(products.ignored)}" if products.ignored else "")
     )
     touched = {item.item_id for item in reading.touched()}
     both = len(touched & products.ids)

@@ -31,6 +31,8 @@ _OTHERS = {
     b"\x80\x05": "a Python pickle: write it as parquet",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook: save the sheet as CSV (UTF-8)",
     b"PARE": "an encrypted parquet file: decrypt it first",
+    b"\xff\xfe\0\0": "text in UTF-32: save it as UTF-8 (iconv -f UTF-32 -t UTF-8)",
+    b"\0\0\xfe\xff": "text in UTF-32: save it as UTF-8 (iconv -f UTF-32 -t UTF-8)",
     b"\xff\xfe": "text in UTF-16: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
     b"\xfe\xff": "text in UTF-16: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
     b"%PDF": "a PDF document: export the data as CSV",
@@ -107,7 +109,9 @@ def _refuse_others(path: Path, head: bytes) -> None:
 def _text(path: Path, head: bytes, compression: str, whole: bool) -> Detected:
     start = head.lstrip()
     if not start:
-        raise BadSource(f"{path} is empty")
+        raise BadSource(f"{path} is empty: give a file with rows")
+    if order := _utf16(head):
+        raise BadSource(f"{path} is text in UTF-16: save it as UTF-8 (iconv -f {order} -t UTF-8)")
     if b"\0" in head:
         raise BadSource(f"{path} is neither text nor parquet: give parquet, CSV with a header line, or JSON lines")
     if start.startswith(b"["):
@@ -124,6 +128,15 @@ def _text(path: Path, head: bytes, compression: str, whole: bool) -> Detected:
     if 2 * sum(_TAOBAO.fullmatch(line) is not None for line in first) >= len(first):
         return Detected(Format.TAOBAO_CSV, compression)
     return _delimited(path, first[0], compression)
+
+
+def _utf16(head: bytes) -> str:
+    """The name of the encoding where the first bytes are Latin text in UTF-16 without a byte order mark; else empty."""
+    first = head[:64]
+    for order, zeros, letters in (("UTF-16LE", first[1::2], first[::2]), ("UTF-16BE", first[::2], first[1::2])):
+        if len(zeros) > 1 and not any(zeros) and all(byte >= 32 or byte in b"\t\r\n" for byte in letters):
+            return order
+    return ""
 
 
 def _delimited(path: Path, line: bytes, compression: str) -> Detected:

@@ -73,12 +73,14 @@ def check(
 
 def text(found: "Summary") -> Iterator[str]:
     """The summary for people, a line each."""
+    from features.sources.columns import listed
+
     yield f"{found.file}: {found.format}"
     yield f"  rows        {found.rows:,}, {found.events:,} events"
     if found.columns:
         yield f"  columns     {_pairs(found.columns)}"
     if found.ignored:
-        yield f"  not used    {', '.join(found.ignored)}"
+        yield f"  not used    {listed(found.ignored)}"
     yield f"  times       {found.time}; {span(found.first_ms, found.last_ms)}"
     yield f"  kinds       {_counts(found.kinds) or 'none'}"
     yield f"  users       {found.users:,}"
@@ -94,13 +96,15 @@ def text(found: "Summary") -> Iterator[str]:
 
 
 def _products(found: "Described", items: int) -> Iterator[str]:
+    from features.sources.columns import listed
+
     yield f"{found.file}: {found.format}"
     yield f"  products    {found.products:,} in {found.rows:,} rows"
     yield f"  columns     {_pairs(found.columns)}"
     if found.attributes:
         yield f"  attributes  {', '.join(found.attributes)}"
     if found.ignored:
-        yield f"  not used    {', '.join(found.ignored)}"
+        yield f"  not used    {listed(found.ignored)}"
     yield from (f"  embeddings  {name} {_widths(widths)}" for name, widths in found.embeddings.items())
     untouched = found.products - found.touched
     yield f"  overlap     {found.touched:,} of {items:,} items of the events are described; {untouched:,} products are never touched"

@@ -67,6 +67,10 @@ def test_a_file_with_too_many_refused_rows_stops_every_command(tmp_path: Path) -
         assert "--max-refused 0.34" in str(refused.exception)
     assert everlong("check", path, "--max-refused", 0.5).exit_code == 0
     assert everlong("check", path, "--columns", "kind=note", "--max-refused", 1).exit_code == 3  # no event is left
+    none = everlong("check", path, "--columns", "time=note")
+    assert none.exit_code == 3
+    assert "150 of 150 rows (100%) are refused" in none.output
+    assert "--max-refused" not in none.output  # no event would be left
     assert everlong("check", path, "--kind", "click").exit_code == 0
     assert [everlong("check", path, *wrong).exit_code for wrong in (("--kind", "gaze"), ("--time-unit", "h"), ("--columns", "who=x"))] == [
         2,

@@ -62,11 +62,16 @@ def test_blocks_cut_neither_arrays_nor_quoted_lines(tmp_path: Path, monkeypatch:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", "is empty"),
+        (b"", "is empty: give a file with rows"),
         (b"hello", "first line names"),
         (b"PK\x03\x04rest", "zip archive"),
         (b"\x00\x01\x02", "neither text nor parquet"),
         (b"\xff\xfeu\x00", "UTF-16"),
+        ("user,item\n".encode("utf-16-le"), "-f UTF-16LE -t UTF-8"),
+        ("user,item\n".encode("utf-16-be"), "-f UTF-16BE -t UTF-8"),
+        ("user,item\n".encode("utf-32"), "-f UTF-32 -t UTF-8"),
+        (b"nothing,,here\n1,2,3\n", "its columns are nothing, '', here: name them"),
+        (",".join(f"c{n}" for n in range(10_000)).encode() + b"\n", r"c29, \.\.\. \(9,970 more\): name them"),
         (b"PAR1 and no more", "is it complete"),
         (gzip.compress(b"user,item,ts\n" * 999)[:40], "is it complete"),
         (b'[{"user": 1, "item": 2, "ts": 1700000000}, {"user"', "not closed"),
@@ -83,6 +88,14 @@ def test_what_cannot_be_read_is_named_with_its_remedy(tmp_path: Path, content: b
     with pytest.raises(sources.BadSource, match=sentence) as raised:
         sources.Reading(tmp_path / "file")
     assert str(tmp_path / "file") in str(raised.value)
+
+
+@pytest.mark.parametrize("choice", [{"time": "ts", "item": "ts"}, {"user": "TS"}, {"time": "user", "item": "User"}])
+def test_a_column_is_chosen_for_one_role(tmp_path: Path, choice: dict[str, str]) -> None:
+    (tmp_path / "file").write_text("user,item,ts\nu1,i1,1700000000\n")
+    expected = "chooses column '.*' for .* and .*: choose a column of its own for each" if len(choice) > 1 else "no column for time"
+    with pytest.raises(sources.BadSource, match=expected):
+        sources.Reading(tmp_path / "file", sources.How(choice))
 
 
 def test_a_folder_and_a_zip_of_one_file(tmp_path: Path) -> None:

@@ -200,4 +200,6 @@ def test_one_price_out_of_range_is_absent_and_large_ones_are_no_ids(tmp_path: Pa
 def test_wrong_choices_of_columns_are_named(given: str) -> None:
     with pytest.raises(sources.BadSource, match="write ROLE=COLUMN"):
         parse_columns(given)
+    with pytest.raises(sources.BadSource, match="time is chosen twice"):
+        parse_columns("time=a,user=b,ts=c")
     assert parse_columns("user=a b, ts=c") == {"user": "a b", "time": "c"}
