@@ -1,11 +1,12 @@
 """A broker that does not let us in says why at once, in one sentence, to every command; no password is in it."""
 
-import json
-
 import pytest
 from typer.testing import CliRunner
 
+from features import sources
+from features.events import Click
 from infra.cli import make_app
+from infra.clock import wall_ms
 from stream.admin import create_topics, wait_for_broker
 from stream.connection import BrokerRefused
 from tests.broker.security import PASSWORD
@@ -55,7 +56,7 @@ def test_what_is_wrong_is_named_at_once(secured, fault):
 def run(secured, tmp_path, monkeypatch):
     """The error that a command ends with, as a given user."""
     events = tmp_path / "events.jsonl"
-    events.write_text(json.dumps({"topic": "clicks", "user_id": "u", "item_id": "i", "category_id": "c", "ts": 1}) + "\n")
+    sources.write(events, [Click(event_id="e", user_id="u", item_id="i", category_id="c", ts=wall_ms())])
 
     def ended(user, password, *words):
         monkeypatch.setenv("EVERLONG_DATA_DIR", str(tmp_path))
