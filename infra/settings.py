@@ -12,6 +12,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import SettingsConfigDict
 
 from features.event_time import TimeRules
+from features.store import MOST_EPOCH
 from features.store.address import SCHEMES, parse
 from infra.api_settings import ApiSettings
 from infra.masking import STORE_SCHEMES, mask
@@ -71,7 +72,10 @@ class Settings(ApiSettings):
     replication: Count = Field(1, description="Replicas of each partition of the topics that Everlong creates; 3 in production.")
     group: str = Field("everlong", min_length=1, description="Prefix of the consumer groups' names.")
     epoch: int = Field(
-        0, ge=0, description="Raise by one after topics were recreated (their offsets start again), so that rows accept new events."
+        0,
+        ge=0,
+        le=MOST_EPOCH,
+        description="Raise by one after topics were recreated (their offsets start again), so that rows accept new events.",
     )
     rows_from_epoch: int = Field(
         0, ge=0, description="Rows of an older epoch start from nothing. Set it to EVERLONG_EPOCH when all events are sent again."

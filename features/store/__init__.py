@@ -18,6 +18,9 @@ class StoreUnavailable(Exception):
         self.retry_after_s = retry_after_s
 
 
+MOST_EPOCH = 999_999_999  # a stored version of a later epoch is damaged: no worker can be set to it
+
+
 class Version(NamedTuple):
     """How far the log is applied to a row: next offset of each source topic of its partition, after an epoch.
 

@@ -18,7 +18,7 @@ from features.table import APPLIED, PACKED, VIEWS, View
 _STRING = 2  # feast ValueType.STRING
 _BYTES_TAG, _STRING_TAG = b"\x0a", b"\x12"  # fields bytes_val and string_val of feast's Value
 _SECONDS_TAG, _NANOS_TAG = b"\x08", b"\x10"  # fields of google.protobuf.Timestamp
-_VERSION = re.compile(rb"v:(\d{1,19}):(\d{1,19}):(\d{1,19}):(\d{1,19})\Z")
+_VERSION = re.compile(rb"v:(\d{1,9}):(\d{1,19}):(\d{1,19}):(\d{1,19})\Z")  # epochs up to MOST_EPOCH
 _NOT_PACKED = b"\xc1"  # never used by MessagePack: what begins with it is no row
 _MOST_MS = 2**52
 
@@ -121,7 +121,7 @@ def version_value(version: Version) -> bytes:
 
 
 def version_of(applied: bytes | None) -> Version:
-    """The version in a serialised Value. What is no version is older than anything, like no value at all."""
+    """The version in a serialised Value. What is no version, or of an epoch beyond MOST_EPOCH, is older than anything, like no value."""
     match = _VERSION.search(applied or b"")
     version = Version(*map(int, match.groups())) if match else Version()
     return version if max(version) < 2**63 else Version()

@@ -41,6 +41,7 @@ local function less(a, b)
 end
 local function numbers(applied)
   local e, c, q, o = string.match(applied, 'v:(%d+):(%d+):(%d+):(%d+)$')
+  if e and #e > 9 then return nil end
   for _, number in ipairs({e, c, q, o}) do
     if less('9223372036854775807', number) then return nil end
   end

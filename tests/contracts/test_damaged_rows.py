@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from features.codec import LayoutError, pack, unpack
 from features.quarantine import Quarantined
 from features.rows import UserRow
-from features.store import Key, OnlineStore, Stored, Version
+from features.store import MOST_EPOCH, Key, OnlineStore, Stored, Version
 from features.store.layout import HASH_FIELDS, bytes_value, entity_key, stored_name, string_value
 from features.store.memory import MemoryStore
 from features.store.redis import RedisStore
@@ -28,6 +28,7 @@ DAMAGED = {
     "gone": (VERSION, None),
     "version is not text": (b"\xff\x00v", bytes_value(b"?")),
     "version too large": (string_value("v:9223372036854775808:1:1:1"), bytes_value(b"?")),
+    "version of an epoch that no worker has": (string_value(f"v:{MOST_EPOCH + 1}:1:1:1"), bytes_value(b"?")),
     "version of a thousand digits": (string_value(f"v:0:{'9' * 1000}:0:0"), bytes_value(b"?")),
     "all": (b"\0\xff", b"\0\xff"),
 }
