@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 import faiss
+import prometheus_client  # noqa: F401 - before Feast, whose import would switch it to metrics shared among processes
 import pytest
 import torch
 

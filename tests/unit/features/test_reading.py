@@ -5,6 +5,7 @@ import json
 import msgspec
 
 from features.codec import pack
+from features.event_time import DAY_MS
 from features.fold import Bucket
 from features.outcomes import Candidate, CandidatesRow, ItemRow
 from features.reading import FeatureReader
@@ -42,15 +43,15 @@ def test_a_user_newest_first() -> None:
 
 def test_a_category_of_a_user() -> None:
     later = Behaviour(7, 9, "k", "c", 2)
-    row = CategoryRow(1, [PAIRED, later], [Bucket(0, 2, 1, 0, 0, 0, 1), Bucket(2, 2, 0, 1, 1, 1, 3)])
+    row = CategoryRow(1, [PAIRED, later], [Bucket(0, DAY_MS, 1, 0, 0, 0, 1), Bucket(DAY_MS, DAY_MS, 0, 1, 1, 1, DAY_MS + 1)])
     read = reader(user_category=(("u", "c"), row))
     sequence = [
         {"ts": 7, "item_id": "k", "category_id": "c", "kind": "favourite", "query": None},
         {"ts": 5, "item_id": "i", "category_id": "c", "kind": "order", "query": "red shoe"},
     ]
     folded = [
-        {"start_ts": 2, "width_ms": 2, "count": 3, "clicks": 0, "carts": 1, "favourites": 1, "orders": 1, "last_ts": 3},
-        {"start_ts": 0, "width_ms": 2, "count": 1, "clicks": 1, "carts": 0, "favourites": 0, "orders": 0, "last_ts": 1},
+        {"start_ts": DAY_MS, "width_ms": DAY_MS, "count": 3, "clicks": 0, "carts": 1, "favourites": 1, "orders": 1, "last_ts": DAY_MS + 1},
+        {"start_ts": 0, "width_ms": DAY_MS, "count": 1, "clicks": 1, "carts": 0, "favourites": 0, "orders": 0, "last_ts": 1},
     ]
     assert as_json(read.user_category("u", "c")) == {"user": "u", "category": "c", "count": 6, "sequence": sequence, "folded": folded}
     assert as_json(read.user("u", "c")) == {

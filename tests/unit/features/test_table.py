@@ -7,6 +7,7 @@ import pytest
 
 from features import table
 from features.codec import LayoutError, pack
+from features.event_time import DAY_MS
 from features.events import Click, Item, Order, OrderLine, Query
 from features.fold import Bucket
 from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow, QueryRow
@@ -19,7 +20,7 @@ EVENT = Behaviour(5, 1, "i", "c", 3, 0, Pair(False, 4, 2, "red shoe"))
 BARE = Behaviour(6, 3, "j", "c", 0)
 ROWS = {
     "user": UserRow(1, [EVENT, BARE], [Search(4, 2, 0, "red shoe")], [Touched(6, "c", 2)], [EVENT]),
-    "user_category": CategoryRow(1, [EVENT, BARE], [Bucket(0, 10, 1, 2, 3, 4, 9)]),
+    "user_category": CategoryRow(1, [EVENT, BARE], [Bucket(0, DAY_MS, 1, 2, 3, 4, 9)]),
     "user_interests": InterestsRow(1, ["c", ""], pack_struct("<4f", 1, 2, 3, 0.5), 2, "g"),
     "user_candidates": CandidatesRow(1, [Candidate("i", 1.5, "c", "short"), Candidate("j", 1, "c", "popular")], "full", "g", 5, 6),
     "item": ItemRow(1, "c", "Red shoe", 3, pack_struct("<2f", 1, 0.5), bytes([7, 255]), "g", 5, True),
@@ -71,7 +72,7 @@ def test_unpacking_gives_the_declared_types(view: table.View, empty: bool) -> No
 def test_values_of_the_unpacked_rows() -> None:
     assert fields("user_category", pack(ROWS["user_category"])) == {
         "ts": [5, 6], "item": ["i", "j"], "kind": ["order", "click"], "query": ["red shoe", ""],
-        "folded_start_ts": [0], "folded_width": [10], "folded_count": [10], "count": 12,
+        "folded_start_ts": [0], "folded_width": [DAY_MS], "folded_count": [10], "count": 12,
     }  # fmt: skip
     assert fields("user_interests", pack(ROWS["user_interests"]))["interest_vector"] == [1, 2, 3, 0.5]
     assert fields("item", pack(ROWS["item"]))["item_code"] == [7, 255]

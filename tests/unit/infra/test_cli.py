@@ -116,7 +116,7 @@ def test_features_and_candidates_of_an_unknown_user_are_json(tmp_path: Path, mon
     expected = {"user": "nobody", "recent": [], "queries": [], "categories": [], "category": "c", "sequence": [], "folded": []}
     assert json.loads(features.stdout) == expected
     shown = CliRunner().invoke(make_app(), ["features", "nobody"])
-    assert (shown.stdout, shown.stderr) == ("", "nothing is known of user nobody\n")
+    assert (shown.stdout, shown.stderr) == ("", "no events are known of user nobody\n")
 
 
 def test_an_unknown_user_gets_what_is_popular_as_from_the_api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
