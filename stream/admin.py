@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, MemberToRemove
 from kafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
 from stream.access import NotAuthorized, authorized, described, greet
@@ -133,6 +133,20 @@ def count_partitions(connection: Connection, name: str) -> int:
     """
     with _admin(connection, 30) as admin:
         return _partitions(connection, admin, [name])[name]
+
+
+def remove_members(connection: Connection, group: str, timeout_s: float = 10.0) -> int:
+    """Remove all members of a consumer group, whose processes must have ended; returns how many there were.
+
+    For a broker that does not expire a member that went silent, as the embedded one: those who join later would wait for it for ever.
+
+    Raises:
+        KafkaError: the broker did not answer.
+    """
+    with _admin(connection, timeout_s) as admin:
+        members = admin.describe_groups([group])[group]["members"]
+        admin.remove_group_members(group, [MemberToRemove(member_id=member["member_id"]) for member in members])
+        return len(members)
 
 
 @contextmanager

@@ -36,6 +36,17 @@ BOUNDS = Bounds(
 COMPACTED = (ITEMS, ITEM_CODES, CODEBOOKS)
 
 
+def bounded(bounds: Bounds, partitions: Mapping[TopicSpec, int]) -> dict[TopicSpec, dict[str, str]]:
+    """The settings that keep each topic small, by Kafka's names. `partitions` counts those of the topics retained by size."""
+    early = {"segment.bytes": str(bounds.segment), "min.cleanable.dirty.ratio": str(DIRTY_SHARE)}
+    wanted = dict.fromkeys((*bounds.applied, *COMPACTED), early)
+    for spec, kept in bounds.retained.items():
+        share = max(1, kept // partitions[spec])
+        policy = {"cleanup.policy": "compact,delete", "retention.ms": "-1"} if spec.compacted else {}
+        wanted[spec] = {**early, **policy, "segment.bytes": str(min(bounds.segment, share)), "retention.bytes": str(share)}
+    return wanted
+
+
 class BoundedLog:
     """The log of an embedded broker with our topics. `group` is the start of the groups' names. Belongs to one thread; blocking.
 
@@ -52,13 +63,8 @@ class BoundedLog:
 
     def configure(self) -> None:
         """Give the topics, which exist, short segments, early compaction and a retention by size where no worker reads them."""
-        early = {"segment.bytes": str(self._bounds.segment), "min.cleanable.dirty.ratio": str(DIRTY_SHARE)}
-        wanted = dict.fromkeys((*self._bounds.applied, *COMPACTED), early)
         counts = self._partitions(self._bounds.retained)
-        for spec, kept in self._bounds.retained.items():
-            share = max(1, kept // counts[prefixed(self._prefix, spec)])
-            policy = {"cleanup.policy": "compact,delete"} if spec.compacted else {}
-            wanted[spec] = {**early, **policy, "segment.bytes": str(min(self._bounds.segment, share)), "retention.bytes": str(share)}
+        wanted = bounded(self._bounds, {spec: counts[prefixed(self._prefix, spec)] for spec in self._bounds.retained})
         self._admin.alter_configs(
             [ConfigResource(ConfigResourceType.TOPIC, prefixed(self._prefix, spec), configs) for spec, configs in wanted.items()]
         )

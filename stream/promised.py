@@ -1,6 +1,7 @@
 """What a topic must be for the promise to hold, compared with what it is on the broker. Pure."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from stream.topics import TopicSpec
@@ -38,8 +39,13 @@ def settings(topic: TopicSpec, replication: int) -> dict[str, str]:
     return made | {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)}
 
 
-def differences(topic: TopicSpec, found: Standing, partitions: int, replication: int) -> list[Difference]:
-    """Where a topic falls short of what `settings` would make. More of it (longer retention, larger messages) is no difference."""
+def differences(
+    topic: TopicSpec, found: Standing, partitions: int, replication: int, bounded: Mapping[str, str] = MappingProxyType({})
+) -> list[Difference]:
+    """Where a topic falls short of what `settings` would make. More of it (longer retention, larger messages) is no difference.
+
+    `bounded` are the settings with which the embedded broker keeps the topic small; they replace those of `settings`.
+    """
     wrong = []
     if found.partitions != (wanted := topic.partitions or partitions):
         wrong.append(Difference("partitions", str(found.partitions), str(wanted), False))
@@ -47,7 +53,8 @@ def differences(topic: TopicSpec, found: Standing, partitions: int, replication:
         wrong.append(Difference("replication factor", str(found.replication), str(replication), False))
     if not found.settings:
         return [*wrong, Difference("settings", "hidden", "visible: the ACL DescribeConfigs", False)]
-    for name, needed in settings(topic, replication).items():
+    for name, made in settings(topic, replication).items():
+        needed = bounded.get(name, made)
         if not _enough(name, found.settings.get(name), needed):
             wrong.append(Difference(name, found.settings.get(name, "unknown"), needed, True))
     return wrong

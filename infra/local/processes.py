@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,7 +43,10 @@ class Companion(Protocol):
 
 @dataclass
 class Child:
-    """A child process. `restart` says whether its death is repaired or is the parent's failure; `companion` is stopped before it."""
+    """A child process. `restart` says whether its death is repaired or is the parent's failure; `companion` is stopped before it.
+
+    `before_restart` clears what a child that was killed left behind.
+    """
 
     name: str
     command: Sequence[str]
@@ -55,6 +58,7 @@ class Child:
     backoff_s: float = 0.0
     restarts: int = 0
     companion: Companion | None = None
+    before_restart: Callable[[], object] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -100,6 +104,8 @@ class Supervisor:
             if now - child.started >= child.backoff_s:
                 child.backoff_s = min(LONGEST_BACKOFF_S, max(FIRST_BACKOFF_S, child.backoff_s * 2))
                 child.restarts += 1
+                if child.before_restart is not None:
+                    child.before_restart()
                 _spawn(child)
 
     def pids(self) -> list[int]:

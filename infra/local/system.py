@@ -1,12 +1,15 @@
 """The whole system on one machine: embedded parts where none are named, topics, Feast, workers, as child processes."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import prometheus_client  # noqa: F401 - before Feast, whose import would switch it to metrics shared among processes
+from kafka.errors import KafkaError
 from pydantic import SecretStr
 
 from features import definitions
@@ -16,8 +19,10 @@ from infra.local.processes import Supervisor, everlong, stop_on_signals, tail
 from infra.scraping import ready
 from infra.settings import Settings, child_environment
 from infra.wiring import connection
-from stream.admin import create_topics
+from stream.admin import create_topics, remove_members
 from stream.bounded_log import BOUNDS, BoundedLog, Bounds
+
+log = logging.getLogger(__name__)
 
 WORKERS = ("catalogue", "ingest", "refresh")
 REGISTRY = "registry.db"
@@ -114,8 +119,18 @@ def start_role(supervisor: Supervisor, role: str, settings: Settings, restart: b
         **({"http_port": port} if role == "api" else {"metrics_port": port, "http_host": embedded.HOST}),
     )
     command = everlong("api") if role == "api" else everlong("worker", role)
-    supervisor.start(role, command, environment, restart)
+    child = supervisor.start(role, command, environment, restart)
+    if role in WORKERS and embedded.BROKER in supervisor.children:
+        child.before_restart = partial(_leave_group, settings, role)
     return port
+
+
+def _leave_group(settings: Settings, role: str) -> None:
+    """Take the worker of a role that has ended out of its group: the embedded broker would keep its partitions for it."""
+    try:
+        remove_members(connection(settings), f"{settings.topic_prefix}{settings.group}-{role}")
+    except KafkaError as error:
+        log.warning("the group of %s still has its killed member: %r", role, error)
 
 
 def start_workers(supervisor: Supervisor, settings: Settings, restart: bool) -> dict[str, int]:

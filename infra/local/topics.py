@@ -1,9 +1,12 @@
 """Our topics as the broker keeps them, beside what our promises need."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from infra.local.running import on_embedded_broker
 from infra.settings import Settings
 from stream.admin import alter_topic, standings
+from stream.bounded_log import BOUNDS, bounded
 from stream.connection import Connection
 from stream.promised import SHOWN, Difference, Standing, differences
 from stream.topics import ALL, TopicSpec, prefixed
@@ -60,15 +63,22 @@ class Kept(NamedTuple):
 
 
 def kept(connection: Connection, settings: Settings) -> list[Kept]:
-    """Every topic of ours.
+    """Every topic of ours. On the embedded broker of `everlong up` a log of bounded size is as it must be.
 
     Raises:
         BrokerUnavailable, BrokerRefused: the broker cannot be asked.
     """
     names = {prefixed(settings.topic_prefix, topic): topic for topic in ALL}
     found = {standing.name: standing for standing in standings(connection, list(names))}
+    small: Mapping[TopicSpec, Mapping[str, str]] = {}
+    if on_embedded_broker(settings):
+        small = bounded(BOUNDS, {topic: found[name].partitions if name in found else 1 for name, topic in names.items()})
+
+    def differing(topic: TopicSpec, standing: Standing) -> list[Difference]:
+        return differences(topic, standing, settings.partitions, settings.replication, small.get(topic, {}))
+
     return [
-        Kept(topic, name, standing, differences(topic, standing, settings.partitions, settings.replication) if standing else [])
+        Kept(topic, name, standing, differing(topic, standing) if standing else [])
         for name, topic in names.items()
         for standing in [found.get(name)]
     ]

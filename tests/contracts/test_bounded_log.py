@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.structs import OffsetAndMetadata
+from typer.testing import CliRunner
 
+from infra.cli import make_app
 from infra.http import server
-from infra.local import embedded, trimming
+from infra.local import embedded, running, trimming
 from infra.local.feed import Feed
 from infra.local.processes import Supervisor
-from stream.admin import create_topics
+from stream.admin import alter_topic, create_topics
 from stream.bounded_log import BoundedLog, Bounds
 from stream.connection import Connection
 from stream.outbound import Outbound, Outgoing
@@ -199,3 +201,22 @@ def test_the_recent_users_are_found_without_reading_every_candidate_set(broker: 
     wait_until(lambda: len(recent.newest()) == server.SHOWN_USERS and last.issuperset(recent.newest()))
     recent.stop()
     assert len(noted) < 1000
+
+
+def test_topics_takes_bounds_of_the_embedded_broker_as_they_must_be(
+    broker: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVERLONG_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("EVERLONG_PARTITIONS", "2")
+    with closing(BoundedLog(broker, "", GROUP)) as log:
+        log.configure()
+    up = running.Running(
+        pid=running.own_pid(), began=running.began(), bootstrap=broker.bootstrap, store_url="", epoch=1, bundle="", own_broker=True
+    )
+    running.note(tmp_path, up)
+    right = CliRunner().invoke(make_app(), ["topics", "--check"])
+    assert (right.exit_code, right.stderr) == (0, "")
+    alter_topic(broker, "candidates", {"cleanup.policy": "delete"})
+    wrong = CliRunner().invoke(make_app(), ["topics", "--check"])
+    assert (wrong.exit_code, wrong.stderr.count("must be")) == (3, 1)
+    assert "candidates: cleanup.policy is delete, and must be compact,delete" in wrong.stderr
