@@ -56,7 +56,7 @@ def _candidates(row: CandidatesRow) -> str | None:
 def _item(row: ItemRow) -> str | None:
     for packed in (row.vector, row.image, row.text):
         if len(packed) % 4:
-            return f"{len(packed)} bytes are no vector"
+            return f"{len(packed)} bytes are not a vector"
         if (fault := _finite(packed)) is not None:
             return fault
     return None if isfinite(row.price) else "its price is not finite"

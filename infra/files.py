@@ -143,7 +143,7 @@ def _told_products(reading: "Reading", products: "Products") -> Iterator[str]:
     )
     touched = {item.item_id for item in reading.touched()}
     both = len(touched & products.ids)
-    yield f"  {both:,} of {len(touched):,} items of the events are described; {len(products) - both:,} products are never touched"
+    yield f"  {both:,} of {len(touched):,} items of the events are described; {len(products) - both:,} products have no events"
     yield from (f"  {note}" for note in products.notes)
 
 

@@ -142,7 +142,7 @@ def _sasl_reason(connection: Connection, error: Exception) -> str:
         return _SASL.format(connection.security_protocol.removeprefix("SASL_"))
     mechanism = connection.sasl_mechanism or "PLAIN"
     if isinstance(error, aio.UnsupportedSaslMechanismError):
-        return f"the broker does not offer the mechanism {mechanism}: set EVERLONG_KAFKA_SASL_MECHANISM to one that it does"
+        return f"the broker does not offer the mechanism {mechanism}: set EVERLONG_KAFKA_SASL_MECHANISM to one that it offers"
     return (
         f"the broker refused user {connection.sasl_username} ({mechanism}): check EVERLONG_KAFKA_SASL_USERNAME, "
         "EVERLONG_KAFKA_SASL_PASSWORD and EVERLONG_KAFKA_SASL_MECHANISM"

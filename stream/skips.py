@@ -28,7 +28,7 @@ class Skips:
         if kind not in self._logged:
             self._logged.add(kind)
             log.error(
-                "%s/%d offset %d is no message of ours (%s: %s) and is skipped; more of this kind are only counted",
+                "%s/%d offset %d is not a valid Everlong message (%s: %s) and is skipped; further ones of this kind are only counted",
                 record.topic,
                 record.partition,
                 record.offset,

@@ -123,7 +123,7 @@ def parse_columns(given: str, roles: type[StrEnum] = Role) -> dict[str, str]:
         role, equals, column = (piece.strip() for piece in part.partition("="))
         role = {"ts": "time"}.get(role, role)
         if not equals or not column or role not in known:
-            raise BadSource(f"{part.strip()!r} chooses no column: write ROLE=COLUMN, as in user=customer_no; roles are {', '.join(known)}")
+            raise BadSource(f"{part.strip()!r} chooses nothing: write ROLE=COLUMN, as in user=customer_no; roles are {', '.join(known)}")
         if role in chosen:
             raise BadSource(f"{role} is chosen twice ({chosen[role]}, {column}): choose one column")
         chosen[role] = column
@@ -148,7 +148,7 @@ def assign(what: str, names: Sequence[str], synonyms: Synonyms, chosen: Mapping[
             wanted = [squash(name) for name in group]
             found = [name for name in free if squash(name) in wanted]
             if len(found) > 1:
-                raise BadSource(f"{what} has several columns for {role} ({', '.join(found)}): say which, as in {option} {role}={found[0]}")
+                raise BadSource(f"{what} has several columns for {role} ({', '.join(found)}): choose one, as in {option} {role}={found[0]}")
             if found:
                 used[role] = found[0]
                 break
@@ -168,7 +168,7 @@ def missing(what: str, needed: Iterable[StrEnum], names: Sequence[str], synonyms
     lacking = list(needed)
     example = {role: _near(names, synonyms[role]) for role in lacking}
     hint = ",".join(f"{role}={example[role] or 'COLUMN'}" for role in lacking)
-    return BadSource(f"{what} has no column for {', '.join(lacking)}; its columns are {listed(names)}: name them, as in {option} {hint}")
+    return BadSource(f"{what} has no column for {', '.join(lacking)}; its columns are {listed(names)}: choose them, as in {option} {hint}")
 
 
 def _near(names: Sequence[str], groups: Sequence[Sequence[str]]) -> str:

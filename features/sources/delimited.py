@@ -45,7 +45,7 @@ def scan(path: Path, detected: Detected, refusals: Refusals, pick: Pick) -> Iter
             raw, rest = blocks.parse(head + newline, last=False) if newline else (None, b"")
             rest += tail
             if len(rest) > MOST_LINE_BYTES:
-                raise BadSource(f"{path}: line {blocks.line} is longer than {MOST_LINE_BYTES >> 20} MiB: write one row a line")
+                raise BadSource(f"{path}: line {blocks.line} is longer than {MOST_LINE_BYTES >> 20} MiB: write one row per line")
             if raw is not None:
                 yield raw
         if rest and (raw := blocks.parse(rest, last=True)[0]) is not None:

@@ -123,7 +123,7 @@ def _text(path: Path, head: bytes, compression: str, whole: bool) -> Detected:
             raise BadSource(f"{path} is one JSON document over several lines: write one object a line (jq -c '.[]'), or a JSON array")
         return Detected(Format.JSON_LINES, compression)
     if not lines or (b"\r" in head and b"\n" not in head):
-        raise BadSource(f"{path} has no line ends (\\n) in its first {HEAD_BYTES:,} bytes: write one row a line")
+        raise BadSource(f"{path} has no line ends (\\n) in its first {HEAD_BYTES:,} bytes: write one row per line")
     first = [line for line in lines if line.strip()][:_TAOBAO_LINES]
     if 2 * sum(_TAOBAO.fullmatch(line) is not None for line in first) >= len(first):
         return Detected(Format.TAOBAO_CSV, compression)

@@ -39,7 +39,7 @@ def words(name: str, column: pa.Array) -> Words:
     if pa.types.is_null(type_):
         return Words(pa.nulls(len(column), pa.string()), nothing)
     if pa.types.is_nested(type_):
-        raise BadSource(f"column {name} holds lists or objects ({type_}), not one value a row: write one row for each of them")
+        raise BadSource(f"column {name} holds lists or objects ({type_}), not one value per row: write one row for each of them")
     if pa.types.is_floating(type_):
         return Words(_whole(name, column), nothing)
     if pa.types.is_decimal(type_):
@@ -75,7 +75,11 @@ def unfit(name: str, text: pa.Array) -> list[tuple[np.ndarray, Reason, str]]:
     """Which ids (rows,) of a column no event can carry, why, and a sentence."""
     checks = (
         (pc.greater(pc.utf8_length(text), LONGEST_ID), Reason.LONG_ID, f"column {name} is longer than {LONGEST_ID} characters"),
-        (pc.match_substring_regex(text, _CONTROL), Reason.CONTROL_CHARACTER, f"column {name} holds a control character, which no id may"),
+        (
+            pc.match_substring_regex(text, _CONTROL),
+            Reason.CONTROL_CHARACTER,
+            f"column {name} holds a control character, invalid in ids",
+        ),
     )
     return [(pc.fill_null(bad, False).to_numpy(zero_copy_only=False), reason, sentence) for bad, reason, sentence in checks]
 
@@ -86,7 +90,7 @@ def _whole(name: str, column: pa.Array) -> pa.Array:
     limit = _EXACT[column.type]
     if (large := values[there & (np.abs(values) >= limit)]).size:
         raise BadSource(
-            f"column {name} holds {large[0]:.0f} as {column.type}, which is exact below {limit:,} only, so ids are mixed up: "
+            f"column {name} holds {large[0]:.0f} as {column.type}, which is exact only below {limit:,}, so different ids may be merged: "
             "write the column as whole numbers or text"
         )
     whole = there & (values == np.floor(values))

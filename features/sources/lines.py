@@ -96,7 +96,7 @@ def _unit(line: bytes) -> str:
         return ""
     for name, per_second in _OTHER_UNITS:
         if _PLAUSIBLE_S[0] * per_second <= ts < _PLAUSIBLE_S[1] * per_second:
-            return f"; it looks like {name}, and events carry milliseconds"
+            return f"; it looks like {name}, but events use milliseconds"
     return ""
 
 

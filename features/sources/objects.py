@@ -160,7 +160,7 @@ def _array(path: Path, stream: BinaryIO) -> Iterator[Numbered]:
             f"{path}: the array is not closed after value {number}: is the file complete? (JSON lines would lose one line only)"
         )
     if rest := (splitter.rest + stream.read(1024)).strip():
-        raise BadSource(f"{path}: {rest[:40]!r} stands after the array: write one array, or one object a line")
+        raise BadSource(f"{path}: {rest[:40]!r} follows after the array: write one array, or one object a line")
 
 
 class _Splitter:

@@ -76,9 +76,9 @@ class Products:
             (self.bad_prices, "prices that are unreadable or negative count as absent"),
             (
                 self.bad_vectors,
-                f"embeddings that are no list of at most {MOST_WIDTH} numbers, or make an item larger than 64 KiB, count as absent",
+                f"embeddings that are not lists of at most {MOST_WIDTH} numbers, or make an item larger than 64 KiB, count as absent",
             ),
-            (self.twice, "rows of a product that another row describes differently: one of them counts"),
+            (self.twice, "rows of a product that another row describes differently: only one of them is used"),
         )
         return [f"{sentence}: {count:,}" for count, sentence in counted if count]
 
@@ -97,7 +97,7 @@ class Products:
         flat = {squash(name) for name in names}
         if {"property", "value"} <= flat:
             raise BadSource(
-                f"{what} has a row for each property of an item (columns property, value): write one row an item, a column each property"
+                f"{what} has a row for each property of an item (columns property, value): write one row per item, one column per property"
             )
         self.columns = assign(what, names, PRODUCTS, self._chosen, _OPTION)
         if Product.ITEM not in self.columns.used:

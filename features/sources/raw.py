@@ -31,7 +31,7 @@ def parquet_names(path: Path) -> list[str]:
     try:
         names = pyarrow.parquet.read_schema(path).names
     except (pa.ArrowException, OSError) as error:
-        raise BadSource(f"{path} begins like parquet and cannot be read as such ({error}): is it complete?") from error
+        raise BadSource(f"{path} starts like parquet but cannot be read ({error}): is it complete?") from error
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise BadSource(f"{path} has several columns called {', '.join(twice)}: rename all but one of them")
     return names

@@ -217,4 +217,4 @@ def _widths(items: Iterable[Item]) -> dict[str, dict[int, int]]:
 def _suspicious(user: str, times: int, users: int, rows: int) -> list[str]:
     if times <= DOMINANT * rows or times * users <= TIMES_MEAN * rows:
         return []
-    return [f"user {user!r} has {times / rows:.0%} of the rows: a robot, or a placeholder for people who are not logged in?"]
+    return [f"user {user!r} has {times / rows:.0%} of the rows: is it a bot, or a placeholder for anonymous visitors?"]

@@ -127,7 +127,7 @@ class Table:
         checks = [
             *((words_.broken, Reason.NOT_UTF8, f"column {batch.name(role)} is not UTF-8") for role, words_ in batch.read.items()),
             (~_there(user), Reason.MISSING_USER, f"column {batch.name(Role.USER)} has no user"),
-            (kind == kinds.UNKNOWN, Reason.UNKNOWN_KIND, f"column {batch.name(Role.KIND)} names none of {', '.join(kinds.NAMES)}"),
+            (kind == kinds.UNKNOWN, Reason.UNKNOWN_KIND, f"column {batch.name(Role.KIND)} is not one of {', '.join(kinds.NAMES)}"),
             (~searched & ~_there(item), Reason.MISSING_ITEM, f"column {batch.name(Role.ITEM)} has no item"),
             (searched & ~_there(text), Reason.MISSING_TEXT, "a search without text"),
             (searched & _long(text), Reason.WRONG_SHAPE, f"a search of more than {LONGEST_TEXT} characters"),
@@ -207,7 +207,7 @@ class Table:
                 (
                     wrong,
                     Reason.BAD_QUANTITY,
-                    f"column {batch.name(Role.QUANTITY)} is not between 1 and {MOST_PIECES:,}: a return is no order",
+                    f"column {batch.name(Role.QUANTITY)} is not between 1 and {MOST_PIECES:,}: remove returns",
                 )
             )
         columns["quantity"] = np.clip(quantity, 1, MOST_PIECES).astype(np.int32)

@@ -84,7 +84,7 @@ class Times:
             return self._finish(self._numbers(np.where(there, values, 0.0), there, rows), there, column)
         if pa.types.is_floating(type_):
             raise BadSource(
-                f"column {self.column} holds times as {type_}, which has too few digits for them, so they are off by minutes: "
+                f"column {self.column} holds times as {type_}, which has too few digits for times, so they are off by minutes: "
                 "write them as whole numbers, float64 or ISO 8601 text"
             )
         if pa.types.is_nested(type_) or pa.types.is_time(type_) or pa.types.is_duration(type_) or pa.types.is_boolean(type_):
@@ -98,8 +98,7 @@ class Times:
         if len(self._rows) > 1 and self._fixed is None:
             parts = [f"{_NAMES[unit]} ({count:,} rows, first row {row})" for unit, (count, row) in sorted(self._rows.items())]
             raise BadSource(
-                f"column {self.column} mixes units of time: {' and '.join(parts)}: write one unit, "
-                "or say which one counts, as in --time-unit ms"
+                f"column {self.column} mixes units of time: {' and '.join(parts)}: write one unit, or choose one, as in --time-unit ms"
             )
 
     def sentence(self, reason: Reason) -> str:
@@ -107,13 +106,11 @@ class Times:
         if reason is Reason.MISSING_TIME:
             return f"column {self.column} has no time"
         if reason is Reason.BAD_TIME:
-            return f"column {self.column}: {self._odd} is no time: write ISO 8601 (2026-09-21T14:20:00Z) or a number since the epoch"
+            return f"column {self.column}: {self._odd} is not a time: write ISO 8601 (2026-09-21T14:20:00Z) or a number since the epoch"
         if self._typed:
-            return (
-                f"column {self.column} ({self._typed}): {self._odd} is not between 1990 and 2100: was it made of numbers in another unit?"
-            )
+            return f"column {self.column} ({self._typed}): {self._odd} is not between 1990 and 2100: were its numbers in another unit?"
         units = f"as {_NAMES[self._fixed]}" if self._fixed else "in any unit"
-        return f"column {self.column}: {self._odd} is not between 1990 and 2100 {units}; --time-unit names the unit"
+        return f"column {self.column}: {self._odd} is not between 1990 and 2100 {units}; set the unit with --time-unit"
 
     def __str__(self) -> str:
         found = self._typed or " and ".join(_NAMES[unit] for unit in self._rows) or "no times"

@@ -107,7 +107,7 @@ def _products(found: "Described", items: int) -> Iterator[str]:
         yield f"  not used    {listed(found.ignored)}"
     yield from (f"  embeddings  {name} {_widths(widths)}" for name, widths in found.embeddings.items())
     untouched = found.products - found.touched
-    yield f"  overlap     {found.touched:,} of {items:,} items of the events are described; {untouched:,} products are never touched"
+    yield f"  overlap     {found.touched:,} of {items:,} items of the events are described; {untouched:,} products have no events"
     yield from (f"  note        {note}" for note in found.notes)
     yield from _refused(found.refused)
 
@@ -132,4 +132,4 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _widths(widths: Mapping[int, int]) -> str:
     found = ", ".join(f"{count:,} of {width} numbers" for width, count in widths.items())
-    return found if len(widths) < 2 else f"{found}: one width counts, the others are left out"
+    return found if len(widths) < 2 else f"{found}: only one width is used, the others are ignored"

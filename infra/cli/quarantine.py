@@ -24,7 +24,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def list_rows(as_json: AsJson = False) -> None:
-    """List the rows that are kept apart, newest first."""
+    """List the quarantined rows, newest first."""
     with closing(_store()) as store:
         rows = store.quarantined()[::-1]
     if as_json:
@@ -40,7 +40,7 @@ def show(id_: Id, as_json: AsJson = False) -> None:
     with closing(_store()) as store:
         row = next((row for row in store.quarantined() if row.id == id_), None)
     if row is None:
-        raise LookupError(f"no row {id_} is kept apart; `everlong quarantine list` shows those there are")
+        raise LookupError(f"no row {id_} is in quarantine; `everlong quarantine list` shows the quarantined rows")
     if as_json:
         print_json(_described(row) | {"packed": row.packed})
         return
@@ -48,7 +48,7 @@ def show(id_: Id, as_json: AsJson = False) -> None:
 
 
 def clear(as_json: AsJson = False) -> None:
-    """Forget all rows that are kept apart."""
+    """Delete all quarantined rows."""
     with closing(_store()) as store:
         ids = [row.id for row in store.quarantined()]
         store.release(ids)

@@ -50,7 +50,7 @@ class Access:
         digest = _digest(given.credentials)
         found = {scope for token, scope in self._tokens if compare_digest(token, digest)}  # all are compared: the time tells nothing
         if not found:
-            raise Refused(401, "wrong_token", "the token of the header Authorization is none of the API's tokens")
+            raise Refused(401, "wrong_token", "the token in the Authorization header is not one of the API's tokens")
         return ALL if Scope.ADMIN in found else frozenset(found)
 
     def needs(self, *scopes: Scope) -> Callable[[Given], Awaitable[Scopes]]:
@@ -74,7 +74,7 @@ def require(held: Scopes, *scopes: Scope) -> Scopes:
     """
     if held.isdisjoint(scopes):
         names = " or ".join(f"EVERLONG_API_{scope.upper()}_TOKENS" for scope in dict.fromkeys([*scopes, Scope.ADMIN]))
-        raise Refused(403, "insufficient_scope", f"this token does not allow it; use one of {names}")
+        raise Refused(403, "insufficient_scope", f"this token does not allow the request; use one of {names}")
     return held
 
 

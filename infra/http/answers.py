@@ -126,12 +126,12 @@ def _because(candidate: Candidate, count: int) -> str:
     if candidate.path == "short":
         return "Near what this user did last, drawn from the newest events of all categories."
     if candidate.path == "repeat":
-        return "This user had it before: ranked by how often, how lately and in what way."
+        return "This user had it before: ranked by frequency, recency and kind of event."
     if candidate.path == "query":
-        return "Near the words that this user searched for last and has not clicked after."
+        return "Near the words that this user searched for last, without a click since."
     if candidate.path == "category_popular":
-        return f"Popular in category {candidate.category}, where this user has {_events(count)}; no model took part."
-    return "Popular with everybody; nothing about this user took part."
+        return f"Popular in category {candidate.category}, where this user has {_events(count)}; no model was used."
+    return "Popular with everybody; not based on this user."
 
 
 def _events(count: int) -> str:

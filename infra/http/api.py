@@ -230,15 +230,13 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(PublishFailed)
     async def publish_failed(_: Request, error: PublishFailed) -> Response:
         log.warning("the broker does not answer: %s", error)
-        return _error(503, "broker_unavailable", f"{away('broker')}; the events may be sent again", _retry_after(error.retry_after_s))
+        return _error(503, "broker_unavailable", f"{away('broker')}; send the events again later", _retry_after(error.retry_after_s))
 
     @app.exception_handler(KafkaError)
     async def broker_refused(_: Request, error: KafkaError) -> Response:
-        log.warning("the broker refuses an event: %r", error)
+        log.warning("the broker rejected an event: %r", error)
         name = type(error).__name__
-        return _error(
-            502, "broker_refused", f"the broker refuses the event ({name}), and sending it again does not help; the log says more"
-        )
+        return _error(502, "broker_refused", f"the broker rejected the event ({name}), and resending it will not help; see the log")
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:

@@ -22,7 +22,7 @@ def _closing(status: str, reason: str, detail: str) -> bytes:
 
 
 FULL = _closing("503 Service Unavailable", "too_many_connections", "all connections are in use; try again shortly")
-SLOW = _closing("408 Request Timeout", "slow_request", "the headers of a request did not come in time")
+SLOW = _closing("408 Request Timeout", "slow_request", "the headers of a request did not arrive in time")
 LONG = _closing("431 Request Header Fields Too Large", "headers_too_large", f"the headers are longer than {HEAD_BYTES} bytes")
 
 
@@ -103,7 +103,7 @@ class Limited(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         kind = type(self)
         if monotonic() - kind.said_s >= SAY_EVERY_S:
             kind.said_s = monotonic()
-            log.warning("all %d connections of EVERLONG_API_CONNECTIONS are in use: more are refused", self.limits.connections)
+            log.warning("all %d connections of EVERLONG_API_CONNECTIONS are in use: further ones are refused", self.limits.connections)
 
 
 def limited_protocol(limits: Limits) -> type[asyncio.Protocol]:

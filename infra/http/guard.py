@@ -42,7 +42,7 @@ class Hosts:
         if scope["type"] != "http" or scope["path"] in PROBED or self._answers(given := Headers(scope=scope).get("host", "")):
             await self._app(scope, receive, send)
             return
-        detail = f"the API does not answer to the host {given!r}: EVERLONG_API_ALLOWED_HOSTS names those that it answers to"
+        detail = f"the API does not accept the host {given!r}: EVERLONG_API_ALLOWED_HOSTS lists the accepted hosts"
         await JSONResponse({"reason": "unknown_host", "detail": detail}, 400)(scope, receive, send)
 
     def _answers(self, given: str) -> bool:

@@ -67,7 +67,7 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
                 if len(body) > limit:
                     raise Refused(413, "body_too_large", f"the body is longer than {limit} bytes; send fewer events at once")
     except TimeoutError:
-        raise Refused(408, "slow_body", f"the body did not come within {timeout_s:g} s") from None
+        raise Refused(408, "slow_body", f"the body did not arrive within {timeout_s:g} s") from None
     return bytes(body)
 
 
@@ -81,9 +81,9 @@ def parse(body: bytes, topic: Topic | None, now_ms: int, rules: TimeRules, most:
     try:
         payloads = _split.decode(body) if body.lstrip()[:1] == b"[" else [msgspec.json.decode(body, type=msgspec.Raw)]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(400, "bad_json", f"the body is no JSON object or list of them: {error}") from error
+        raise Refused(400, "bad_json", f"the body is not a JSON object or a list of objects: {error}") from error
     if not payloads:
-        raise Refused(400, "empty", "the list holds no event")
+        raise Refused(400, "empty", "the list contains no event")
     if len(payloads) > most:
         raise Refused(413, "too_many_events", f"{len(payloads)} events, more than {most}; send fewer at once")
     good: list[Sent] = []
@@ -95,7 +95,7 @@ def parse(body: bytes, topic: Topic | None, now_ms: int, rules: TimeRules, most:
             errors.append({"position": position, "reason": wrong.reason, "detail": wrong.detail})
     if errors:
         first = errors[0]
-        raise Refused(422, "refused", f"event {first['position']}: {first['detail']}; no event of this request was taken", errors)
+        raise Refused(422, "refused", f"event {first['position']}: {first['detail']}; no event of this request was accepted", errors)
     return good
 
 

@@ -29,5 +29,5 @@ class Popularity:
                 self._items = [Candidate(item, score, category, "popular") for item, score, category in popular.overall]
                 self._generation = generation
         except (BundleMismatch, OSError, msgspec.MsgspecError) as error:
-            log.warning("users without a candidate set get what was popular before: %s", error)
+            log.warning("users without a candidate set get the earlier popular items: %s", error)
         return self._items[:k]

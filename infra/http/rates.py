@@ -57,7 +57,7 @@ class RateLimit:
         if not wait_s:
             await self._app(scope, receive, send)
             return
-        detail = "too many requests from this address; EVERLONG_API_RATE is how many a second are answered"
+        detail = "too many requests from this address; EVERLONG_API_RATE sets the limit per second"
         headers = {"Retry-After": str(math.ceil(wait_s))}
         await JSONResponse({"reason": "too_many_requests", "detail": detail}, 429, headers)(scope, receive, send)
 

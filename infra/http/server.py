@@ -147,7 +147,7 @@ class RecentUsers:
                         _skip(consumer)
                         self._stopping.wait(CHECK_S / 4)
             except KafkaError as error:
-                log.warning("the tail of %s lost the broker, will try again: %r", self._topic, error)
+                log.warning("the reader of %s lost the broker and will retry: %r", self._topic, error)
                 self._stopping.wait(1.0)
 
     def _note(self, key: bytes | None, published_ms: int) -> None:

@@ -92,7 +92,7 @@ def test_a_table_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
     [
         (
             [{"label": "a", "colour": "b"}],
-            r"no column for item; its columns are label, colour: name them, as in --product-columns item=COLUMN",
+            r"no column for item; its columns are label, colour: choose them, as in --product-columns item=COLUMN",
         ),
         ([{"itemid": "1", "property": "790", "value": "n1"}], "a row for each property"),
         ([{"item_id": "1", "product_id": "2"}], r"several columns for item \(item_id, product_id\)"),
