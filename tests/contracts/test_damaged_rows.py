@@ -11,7 +11,6 @@ from features.quarantine import Quarantined
 from features.rows import UserRow
 from features.store import MOST_EPOCH, Key, OnlineStore, Stored, Version
 from features.store.layout import HASH_FIELDS, bytes_value, entity_key, stored_name, string_value
-from features.store.memory import MemoryStore
 from features.store.redis import RedisStore
 from features.store.sqlite import SqliteStore
 from infra.cli import make_app
@@ -52,10 +51,9 @@ def damage(store: OnlineStore, applied: bytes | None, packed: bytes | None) -> N
     connection.close()
 
 
+@pytest.mark.parametrize("store", ["sqlite", "redis", "cluster"], indirect=True)
 @pytest.mark.parametrize("found", DAMAGED.values(), ids=DAMAGED)
 def test_a_damaged_row_is_read_as_one_and_gives_way_and_the_others_are_not_touched(store: OnlineStore, found: tuple[bytes, bytes]) -> None:
-    if isinstance(store, MemoryStore):
-        pytest.skip("no other program reaches it")
     assert store.write([(KEY, ROW), (SOUND, ROW)]) == [True, True]
     damage(store, *found)
     stored, sound = store.read([KEY, SOUND])
@@ -69,9 +67,8 @@ def test_a_damaged_row_is_read_as_one_and_gives_way_and_the_others_are_not_touch
     assert store.read([KEY, SOUND]) == [ROW, ROW]
 
 
-def test_a_key_of_another_type_is_a_damaged_row(store: OnlineStore) -> None:
-    if not isinstance(store, RedisStore):
-        pytest.skip("only Redis has types")
+@pytest.mark.parametrize("store", ["redis", "cluster"], indirect=True)
+def test_a_key_of_another_type_is_a_damaged_row(store: RedisStore) -> None:
     store.write([(SOUND, ROW)])
     store._client.set(store._hash(KEY), b"something else")
     stored, sound = store.read([KEY, SOUND])

@@ -35,6 +35,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("broker")
     with Supervisor(folder / "logs") as supervisor:
         bootstrap = embedded.start_broker(supervisor, folder).bootstrap
+        create_topics(Connection(bootstrap=bootstrap), "", partitions=1, replication=1)  # a topic made otherwise drops old records
         producer = KafkaProducer(bootstrap_servers=bootstrap)
         for value in (b"not one of ours", b'{"topic":"\xff"}', b'{"more":' + b"[" * 5000, b"", None, b'{"offset":1' + b"0" * 5000):
             producer.send("events.dlq", value, key=b"k").get(10)
