@@ -227,7 +227,7 @@ def decode(topic: Topic, payloads: Sequence[bytes | None], now_ms: int, rules: T
             try:
                 event = parse(topic, payload)
             except Exception as error:  # of msgspec, of UTF-8, of depth, or whatever else bytes can do to a decoder
-                bad.append(Refusal(position, _reason(payload, error), str(error)))
+                bad.append(Refusal(position, _reason(payload, error), str(error) + _framing(payload)))
                 continue
             if _may_hold_controls(payload) and (field := _controlled(event)) is not None:
                 bad.append(Refusal(position, Reason.CONTROL_CHARACTER, f"{field} holds a control character, which no id may"))
@@ -261,3 +261,12 @@ def _reason(payload: bytes, error: Exception) -> Reason:
     except UnicodeDecodeError:
         return Reason.NOT_UTF8
     return Reason.WRONG_SHAPE if isinstance(error, msgspec.ValidationError) else Reason.BAD_JSON
+
+
+def _framing(payload: bytes) -> str:
+    """What a producer wrapped the event in, where the bytes show it, and the remedy; else empty."""
+    if payload[0] == 0:
+        return ": it begins with byte 0, as records of a schema registry do; produce plain JSON"
+    if payload.startswith(b'{"schema":') or (b'"payload":' in payload[:4096] and b'"op":' in payload):
+        return ": it looks like an envelope of Kafka Connect or Debezium; set schemas.enable=false and unwrap it (ExtractNewRecordState)"
+    return ""

@@ -189,3 +189,20 @@ def test_an_item_that_would_be_wrong_is_refused_and_the_field_named(changed, nam
     [refusal] = decode(Topic.ITEMS, [json.dumps(GOOD[Topic.ITEMS] | changed).encode()], NOW, TimeRules()).bad
     assert refusal.reason is Reason.WRONG_SHAPE
     assert named in refusal.detail
+
+
+@pytest.mark.fault(
+    "An event in the framing of a schema registry, Kafka Connect or Debezium",
+    "It becomes a dead letter whose detail names the framing and the remedy",
+)
+@pytest.mark.parametrize(
+    ("payload", "said"),
+    [
+        (b"\x00\x00\x00\x00\x07" + json.dumps(GOOD[Topic.CLICKS]).encode(), "schema registry"),
+        (json.dumps({"schema": {"type": "struct"}, "payload": GOOD[Topic.CLICKS]}).encode(), "schemas.enable=false"),
+        (json.dumps({"payload": {"before": None, "after": GOOD[Topic.CLICKS], "op": "c"}}).encode(), "ExtractNewRecordState"),
+    ],
+)
+def test_the_framing_of_other_producers_is_named(payload: bytes, said: str) -> None:
+    [refusal] = decode(Topic.CLICKS, [payload], NOW, TimeRules()).bad
+    assert said in refusal.detail
