@@ -4,7 +4,7 @@ import asyncio
 from contextlib import closing
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from features.events import Click, Order, OrderLine, encode
@@ -51,9 +51,16 @@ def test_large_records_null_headers_and_wrong_partitions_end_no_worker(kafka, pr
 
 
 def received(kafka, topic):
-    """The values that a topic holds now."""
-    with closing(KafkaConsumer(topic, **kafka.for_kafka_python(), auto_offset_reset="earliest", consumer_timeout_ms=2000)) as consumer:
-        return [record.value for record in consumer]
+    """The values that a topic holds now, in the order of each partition."""
+    values = []
+    with closing(kafka.consumer()) as consumer:
+        places = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+        ends = consumer.end_offsets(places)
+        consumer.assign(places)
+        consumer.seek_to_beginning(*places)
+        while any(consumer.position(place) < ends[place] for place in places):
+            values += [record.value for found in consumer.poll(timeout_ms=200).values() for record in found]
+    return values
 
 
 @pytest.mark.fault(
@@ -84,7 +91,9 @@ def test_a_large_batch_of_one_user_and_a_damaged_row_stop_nobody(kafka, prefix, 
         assert {request.user_id for request in requests} == {"u1", *users}
         assert max(len(request.categories) for request in requests) == MOST_CATEGORIES
         assert len({category for request in requests for category in request.categories}) == 20_000
-        for row, part in ((Key("user", (users[0],)), "packed"), (Key("user_category", ("u1", lines[7][7].category_id)), "applied")):
+        damaged = [(Key("user", (user,)), "packed") for user in users[:2]]  # of two: the cache may hold one of them, which is then not read
+        damaged.append((Key("user_category", ("u1", lines[7][7].category_id)), "applied"))
+        for row, part in damaged:
             system.store._client.hset(system.store._hash(row), getattr(HASH_FIELDS[row.view], part), b"\xff" * 200)
         again = [Click(event_id="again", user_id="u1", item_id="i", category_id=lines[7][7].category_id, ts=now)]
         system.send(clicks + again)
@@ -92,7 +101,7 @@ def test_a_large_batch_of_one_user_and_a_damaged_row_stop_nobody(kafka, prefix, 
         assert differing(system.store, [*orders, *behind, *clicks, *again])[1] == []
         apart = system.store.quarantined()
         assert {(row.view, row.rebuilt) for row in apart} == {("user", "complete"), ("user_category", "complete")}
-        assert system.samples().total("everlong_rows_quarantined_total") == 2
+        assert system.samples().total("everlong_rows_quarantined_total") == len(apart)
 
 
 @pytest.mark.fault(
