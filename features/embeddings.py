@@ -19,7 +19,7 @@ def given_embeddings(item: Item) -> dict[Modality, Sequence[float]]:
 
 
 def packed_embedding(vector: Sequence[float] | None) -> bytes:
-    """A given embedding as little-endian float32; empty where there is none, or none that float32 can keep, or only zeros."""
+    """An embedding as little-endian float32; empty if it is absent, all zeros, or beyond float32."""
     if not vector:
         return b""
     with np.errstate(over="ignore"):
@@ -42,7 +42,7 @@ def embedding_widths(items: Iterable[Item]) -> dict[Modality, Counter[int]]:
 
 
 def commonest_width(widths: Counter[int]) -> int:
-    """The width that most usable embeddings have, of equally common ones the greatest; 1 where there are none."""
+    """The most common width of the usable embeddings, the greatest on a tie; 1 without embeddings."""
     return max((count, width) for width, count in [(1, 0), *widths.items()] if width != UNUSABLE)[1]
 
 
