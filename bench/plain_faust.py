@@ -14,10 +14,10 @@ import msgspec
 import pandas as pd
 
 from bench.parts import Way, report
-from features import definitions
 from features.apply import apply
 from features.codec import pack
 from features.events import Click, Order, Query
+from features.feast import definitions
 from features.rows import CategoryRow, UserRow, behaviours, search
 from features.store.layout import stored_name
 from features.table import APPLIED, PACKED, USER, USER_CATEGORY

@@ -15,8 +15,8 @@ from features.apply import reached
 from features.event_time import TimeRules
 from features.events import MAX_EVENT_BYTES, Click, Item, Order, Query, Reason, Refusal, Topic, decode
 from features.quarantine import Quarantined
-from features.queries import query_rows
 from features.store import OnlineStore
+from features.store.queries import query_rows
 from stream.mending import Mended, NoPast, Past, mend
 from stream.merging import Arrived, arrived, merge
 from stream.messages import DeadLetter, RefreshRequest

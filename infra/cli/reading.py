@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from features.outcomes import Candidate
-    from features.reading import Event
     from features.store import OnlineStore
+    from features.store.reader import Event
     from infra.settings import Settings
 
 User = Annotated[str, typer.Argument(help="User id; one that begins with - goes behind `--`.")]
@@ -29,7 +29,7 @@ def features(
     as_json: AsJson = False,
 ) -> None:
     """Print a user's features: newest events, queries, categories, and with --category all kept events of that category."""
-    from features.reading import FeatureReader
+    from features.store.reader import FeatureReader
 
     reader = FeatureReader(_store()[1])
     found = reader.user(user, category)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from features.events import Click, Event, Item, Topic, encode, key_of
 from features.outcomes import CandidatesRow
-from features.reading import FeatureReader
+from features.store.reader import FeatureReader
 from infra.clock import wall_ms
 from infra.demo.latency import Latency
 from infra.demo.table import LiveTable, Picture, Shown

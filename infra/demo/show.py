@@ -14,8 +14,8 @@ from typing import NamedTuple
 from rich.console import Console
 
 from features.events import Item
-from features.reading import FeatureReader
 from features.store import OnlineStore
+from features.store.reader import FeatureReader
 from infra.clock import wall_ms
 from infra.demo.latency import Latency
 from infra.demo.live import Followed, LiveStream, broken

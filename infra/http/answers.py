@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from features.outcomes import Candidate, CandidatesRow, ItemRow
-from features.reading import Event, FeatureReader, Searched, UserFeatures
 from features.store import OnlineStore
+from features.store.reader import Event, FeatureReader, Searched, UserFeatures
 
 EVIDENCE = 10  # newest events shown as the reason of a candidate
 MOST = 1000  # items asked of a fallback

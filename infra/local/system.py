@@ -12,7 +12,7 @@ import prometheus_client  # noqa: F401 - before Feast, whose import would switch
 from kafka.errors import KafkaError
 from pydantic import SecretStr
 
-from features import definitions
+from features.feast import definitions
 from infra.local import embedded, running, trimming
 from infra.local.private import private_files
 from infra.local.processes import Supervisor, everlong, stop_on_signals, tail

@@ -13,7 +13,7 @@ from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.transformation.udf_rehydrate import rehydrate_udf_from_source
 
 from features.codec import pack
-from features.definitions import apply, arrays_name, feast_objects, online_store_config, repo_config
+from features.feast.definitions import apply, arrays_name, feast_objects, online_store_config, repo_config
 from features.rows import Behaviour, CategoryRow, Pair, UserRow
 from features.store import Key, Stored, Version
 from features.store.layout import stored_name, version_text

@@ -13,9 +13,9 @@ from features.apply import Applied, apply
 from features.codec import LayoutError, pack, unpack
 from features.event_time import TimeRules
 from features.events import CONTROLS, Click, Order, OrderLine, Query, Topic, decode
+from features.feast.unpacking import columns
 from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow, QueryRow
 from features.rows import CategoryRow, UserRow, behaviours, search
-from features.unpacking import columns
 from infra.http import intake
 from infra.http.intake import Refused
 from stream import messages

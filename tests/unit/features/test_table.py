@@ -9,10 +9,10 @@ from features import table
 from features.codec import LayoutError, pack
 from features.event_time import DAY_MS
 from features.events import Click, Item, Order, OrderLine, Query
+from features.feast.unpacking import columns, fields
 from features.fold import Bucket
 from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow, QueryRow
 from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
-from features.unpacking import columns, fields
 from tests.beside import ROOT
 
 TYPES = {"int64": int, "float32": float, "string": str}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from features.queries import keywords
+from features.store.queries import keywords
 from features.text import normalise, says_something, words
 
 TEXTS = st.text(max_size=30) | st.text("aAİißÅå\u0301\u0345\u0300ﬁ½9 \u00ad\u200b\u200d\u3000´’-–手กิ가\u1100\u1161ー\ufe0fΣς", max_size=12)

@@ -10,7 +10,7 @@ from hypothesis import settings as bounds
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from features.definitions import repo_config
+from features.feast.definitions import repo_config
 from features.store import Key, StoreUnavailable
 from features.store.opening import open_store
 from infra.cli import make_app

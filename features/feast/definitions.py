@@ -22,16 +22,16 @@ from feast.types import Array, Bytes, Float32, Int64, String
 from feast.value_type import ValueType
 from redis.connection import SSLConnection, parse_url
 
+from features.feast.unpacking import columns
 from features.store.address import SCHEMES
 from features.store.layout import stored_name
 from features.table import APPLIED, PACKED, VIEWS, Field, View
-from features.unpacking import columns
 
 PROJECT = "everlong"
 ARRAYS = "arrays"
 _TYPES = {"int64": Int64, "float32": Float32, "string": String}
 _UDF_SOURCE = """def {name}(inputs):
-    from features.unpacking import columns
+    from features.feast.unpacking import columns
 
     return columns({view!r}, inputs[{row!r}])
 """

@@ -8,10 +8,10 @@ from features.codec import pack
 from features.event_time import DAY_MS
 from features.fold import Bucket
 from features.outcomes import Candidate, CandidatesRow, ItemRow
-from features.reading import FeatureReader
 from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
 from features.store import Key, Stored, Version
 from features.store.memory import MemoryStore
+from features.store.reader import FeatureReader
 
 PAIRED = Behaviour(5, 1, "i", "c", 3, 0, Pair(False, 4, 2, "red shoe"))
 BARE = Behaviour(6, 3, "j", "d", 0)

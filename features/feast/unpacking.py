@@ -1,6 +1,6 @@
 """From the packed row of a view to the fields that features.table declares for it: plain lists, strings and numbers.
 
-What a Feast client gets through the on-demand views (features.definitions), which call `columns`.
+What a Feast client gets through the on-demand views (features.feast.definitions), which call `columns`.
 """
 
 from array import array
