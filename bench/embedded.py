@@ -17,9 +17,9 @@ from infra.local.processes import ChildFailed, Supervisor, everlong, tail
 from infra.offline.training import ShopPlan, shop_history, train_bundle
 from infra.settings import child_environment
 from models.config import Config
-from stream.connection import Connection
-from stream.tail import ranges
-from stream.topics import BEHAVIOUR, CANDIDATES
+from stream.kafka.connection import Connection
+from stream.kafka.topic_reader import ranges
+from stream.kafka.topics import BEHAVIOUR, CANDIDATES
 
 DAY_EVENTS = 10 * 86_400  # at the default rate of `everlong up`
 CONFIG = Config(epochs=1, per_user=10)

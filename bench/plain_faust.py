@@ -21,7 +21,7 @@ from features.feast import definitions
 from features.rows import CategoryRow, UserRow, behaviours, search
 from features.store.layout import stored_name
 from features.table import APPLIED, PACKED, USER, USER_CATEGORY
-from stream.topics import BEHAVIOUR
+from stream.kafka.topics import BEHAVIOUR
 
 
 class Features:

@@ -21,9 +21,9 @@ from features.store import Key, Stored
 from features.store.layout import HASH_FIELDS, bytes_value, entity_key, timestamp, version_value
 from features.store.memory import MemoryStore
 from infra.clock import wall_ms
-from stream.in_step import InStep
-from stream.ingest import Ingest
-from stream.topics import BEHAVIOUR
+from stream.kafka.timestamp_merge import InStep
+from stream.kafka.topics import BEHAVIOUR
+from stream.pipelines.ingest import Ingest
 
 COMMIT_S = 2.8
 NAMES = [spec.name for spec in BEHAVIOUR]

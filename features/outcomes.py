@@ -59,7 +59,7 @@ class Candidate(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class CandidatesRow(msgspec.Struct, array_like=True, frozen=True):
-    """View `user_candidates`; the topic `candidates` says the same as JSON (stream.messages.CandidateSet).
+    """View `user_candidates`; the topic `candidates` says the same as JSON (stream.kafka.messages.CandidateSet).
 
     `level`: full, short, category_popular or popular. `event_ts` (ms) is the newest event answered, `published_ts` the
     wall clock (ms) of publication.

@@ -1,1 +1,1 @@
-"""x"""
+"""What runs it: settings, wiring, metrics, health, the command `everlong`, the HTTP API, and the embedded broker and store."""

@@ -1,7 +1,7 @@
 """docs/access.md: the rights that each role needs at the broker and at the store."""
 
 from features.store.redis import COMMANDS
-from stream.grants import GRANTS, rights
+from stream.kafka.grants import GRANTS, rights
 
 ROLES = {"operator": "`everlong topics`, `dlq`, `codes`, `shop`, `replay`"}
 PAGE = """# Access rights

@@ -25,7 +25,7 @@ from features.events import Reason, Topic
 from features.table import QUERY, USER, USER_CATEGORY, USER_INTERESTS
 from infra.build import build
 from infra.health import Health
-from stream.messages import LEVELS
+from stream.kafka.messages import LEVELS
 
 PATH_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30, 60)
 STEP_BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
@@ -182,7 +182,7 @@ class CatalogueMetrics(WorkerMetrics):
         _only(self.codes_generation, generation)
 
     def drift(self, generation: str, figures: Mapping[str, float], wanted: str) -> None:
-        """The codes in use were measured: `figures` of stream.codes.keeper, and the action that the policy asks for."""
+        """The codes in use were measured: `figures` of stream.codes.code_manager, and the action that the policy asks for."""
         self.no_drift()
         for gauge, name in (
             (self.codes_distortion, "relative"),

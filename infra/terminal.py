@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on stdout.")]
 
-CHATTY = ("aiokafka", "faiss", "faust", "kafka", "mode", "stream.transport", "stream.app")  # Faust logs its services under our names too
+CHATTY = ("aiokafka", "faiss", "faust", "kafka", "mode", "stream.kafka.transport", "stream.kafka.app")  # Faust logs under our names
 SLOW_STEP = "kafka.net.selector", "blocking the event loop"  # kafka-python's note that the machine was busy for 0.1 s
 
 

@@ -7,8 +7,8 @@ from features.store import Key, OnlineStore, StoreUnavailable
 from features.store.opening import open_store
 from features.table import USER
 from infra.settings import Settings
-from stream.admin import wait_for_broker
-from stream.connection import Connection
+from stream.kafka.admin import wait_for_broker
+from stream.kafka.connection import Connection
 
 log = logging.getLogger(__name__)
 

@@ -1,1 +1,1 @@
-"""x"""
+"""From topics to rows and candidates: Kafka, the pipelines, generations of item codes, what serves, and the workers."""

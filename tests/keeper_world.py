@@ -8,14 +8,14 @@ import numpy as np
 
 from models.codes.codebook import Codebook
 from models.codes.drift import Policy, Reservoir
-from stream.codes.book import Book, key_of
-from stream.codes.keeper import Keeper
-from stream.codes.ledger import Ledger
-from stream.codes.tail import Word, words
-from stream.codes.voice import Dismissed, Pace, Topics
-from stream.messages import CodesRequest, ItemCode, Recode
-from stream.outbound import PublishFailed
-from stream.skips import Skips
+from stream.codes.catalogue_snapshot import Ledger
+from stream.codes.code_manager import Keeper
+from stream.codes.code_reader import Word, words
+from stream.codes.codebook_publisher import Dismissed, Pace, Topics
+from stream.codes.codebook_registry import Book, key_of
+from stream.kafka.messages import CodesRequest, ItemCode, Recode
+from stream.kafka.producer import PublishFailed
+from stream.kafka.skips import Skips
 
 BUNDLE, DIM, P, N = "b", 8, 4, 600
 TOPICS = Topics("codebooks", "item-codes")

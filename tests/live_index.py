@@ -8,10 +8,10 @@ import numpy as np
 from features.events import Item
 from models.codes.codebook import Codebook
 from models.recommender import Recommender
-from stream.codes.book import key_of
-from stream.codes.tail import Word
-from stream.connection import Connection
-from stream.messages import CurrentCodes, Generation, ItemCode, Recode, digest
+from stream.codes.code_reader import Word
+from stream.codes.codebook_registry import key_of
+from stream.kafka.connection import Connection
+from stream.kafka.messages import CurrentCodes, Generation, ItemCode, Recode, digest
 from stream.serving.watcher import Watcher
 from tests.tiny_bundle import quickly_trained
 

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from features.store import StoreUnavailable
 from models.codes.drift import Action
-from stream.outbound import PublishFailed
+from stream.kafka.producer import PublishFailed
 from tests.beside import ROOT
 
 PAGE = ROOT / "docs" / "metrics.md"

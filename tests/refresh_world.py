@@ -10,9 +10,9 @@ from features.outcomes import InterestsRow
 from features.store import Key, StoreUnavailable
 from features.store.memory import MemoryStore
 from models.recommender import Recommender
-from stream.ingest import Ingest
-from stream.messages import RefreshRequest
-from stream.refresh import Limits, Refresh, Serving
+from stream.kafka.messages import RefreshRequest
+from stream.pipelines.ingest import Ingest
+from stream.pipelines.refresh import Limits, Refresh, Serving
 from tests.tiny_bundle import quickly_trained
 
 NOW = 1_700_000_000_000

@@ -9,9 +9,9 @@ import typer
 from infra.terminal import AsJson, print_json, print_table, print_text, progress, say
 
 if TYPE_CHECKING:
-    from stream.codes.book import Book
-    from stream.codes.desk import Desk
-    from stream.messages import CodesAnswer, CodesRequest
+    from stream.codes.codebook_registry import Book
+    from stream.codes.codes_client import Desk
+    from stream.kafka.messages import CodesAnswer, CodesRequest
 
 EXIT = {"done": 0, "refused": 3, "failed": 4}
 NO_ANSWER = 5
@@ -138,7 +138,7 @@ def _age(seconds: object) -> str:
 
 
 def _ask(what: str, how: str, to: str, wait_s: float, as_json: bool) -> None:
-    from stream.codes.desk import NoAnswer
+    from stream.codes.codes_client import NoAnswer
 
     with _desk() as desk, progress("codes") as tell:
         request = desk.ask(what, how, to, int(time.time() * 1000))
@@ -171,7 +171,7 @@ def _desk() -> "Desk":
 
     settings = connected(load_settings(), store=False)
     from infra.wiring import reached
-    from stream.codes.desk import Desk
-    from stream.topics import CODEBOOKS, prefixed
+    from stream.codes.codes_client import Desk
+    from stream.kafka.topics import CODEBOOKS, prefixed
 
     return Desk(reached(settings), prefixed(settings.topic_prefix, CODEBOOKS))

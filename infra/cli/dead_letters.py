@@ -8,8 +8,8 @@ import typer
 from infra.terminal import AsJson, print_json, print_table, say, when
 
 if TYPE_CHECKING:
-    from stream.connection import Connection
-    from stream.dead_letters import Found, Wanted
+    from stream.kafka.connection import Connection
+    from stream.pipelines.dead_letters import Found, Wanted
 
 Topic = Annotated[str | None, typer.Option("--topic", help="Only those of this topic.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Only those refused for this reason.")]
@@ -34,7 +34,7 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, newest first."""
-    from stream.dead_letters import read
+    from stream.pipelines.dead_letters import read
 
     connection, name, prefix = _topic()
     letters = sorted(read(connection, name, _wanted(prefix, topic, reason, since)), key=_age, reverse=True)
@@ -49,7 +49,7 @@ def list_letters(
 
 def show(place: AtPlace, as_json: AsJson = False) -> None:
     """Show one dead letter with its original bytes."""
-    from stream.dead_letters import Place, find
+    from stream.pipelines.dead_letters import Place, find
 
     connection, name, _ = _topic()
     found = find(connection, name, Place.parse(place))
@@ -74,7 +74,7 @@ def replay(
 
     Only the beginning of an oversized record is kept, so it cannot be sent: naming one is an error, otherwise it is skipped.
     """
-    from stream import dead_letters
+    from stream.pipelines import dead_letters
 
     if place is None and not (every or topic or reason or since):
         raise typer.BadParameter("name a PARTITION:OFFSET, select with --topic, --reason or --since, or give --all")
@@ -100,13 +100,13 @@ def _topic() -> "tuple[Connection, str, str]":
 
     settings = connected(load_settings(), store=False)
     from infra.wiring import reached
-    from stream.topics import DEAD_LETTERS, prefixed
+    from stream.kafka.topics import DEAD_LETTERS, prefixed
 
     return reached(settings), prefixed(settings.topic_prefix, DEAD_LETTERS), settings.topic_prefix
 
 
 def _wanted(prefix: str, topic: str | None, reason: str | None, since: float | None) -> "Wanted":
-    from stream.dead_letters import Wanted
+    from stream.pipelines.dead_letters import Wanted
 
     since_ms = int(time.time() * 1000 - since * 60_000) if since is not None else 0
     return Wanted(None if topic is None else prefix + topic, reason, since_ms)

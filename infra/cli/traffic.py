@@ -11,8 +11,8 @@ from infra.terminal import AsJson, print_json, print_table, progress, say
 
 if TYPE_CHECKING:
     from infra.settings import Settings
-    from stream.connection import Connection
-    from stream.shop import Shop
+    from infra.shop import Shop
+    from stream.kafka.connection import Connection
 
 Users = Annotated[int, typer.Option(min=1, help="Users of the shop.")]
 Items = Annotated[int, typer.Option(min=1, help="Items of the shop.")]
@@ -45,7 +45,7 @@ def shop(
 ) -> None:
     """Publish the catalogue, the history and then live events of a simulated shop."""
     from infra.clock import wall_ms
-    from stream.shop import Shop
+    from infra.shop import Shop
 
     simulated = Shop(seed, users, items, categories, per_day)
     end_ms = until or wall_ms()
@@ -89,7 +89,7 @@ async def _publish(
 
 
 def _print_profiles(simulated: "Shop", start_ms: int, end_ms: int, beside: Path | None, as_json: bool) -> None:
-    from stream.shop import profile
+    from infra.shop import profile
 
     profiles = {"simulated shop": profile(simulated.history(start_ms, end_ms))}
     if beside is not None:

@@ -10,9 +10,9 @@ import msgspec
 
 from features.events import Event, Item
 from infra.clock import wall_ms
-from stream.connection import Connection
-from stream.pacing import pace
-from stream.topics import CANDIDATES, prefixed
+from stream.kafka.connection import Connection
+from stream.kafka.pacing import pace
+from stream.kafka.topics import CANDIDATES, prefixed
 
 NEWEST = 20_000
 

@@ -15,8 +15,8 @@ from infra.demo.table import LiveTable, Picture, Shown
 from infra.local.accounts import Accounts
 from infra.local.feed import Feed
 from infra.local.processes import Supervisor
-from stream.outbound import Outgoing
-from stream.replay import record
+from stream.kafka.producer import Outgoing
+from stream.pipelines.replay import record
 
 CLICK_AFTER = 0.3  # of the live seconds
 TWICE = 50  # every so manyth event is sent twice, as a producer does that missed a confirmation

@@ -49,7 +49,7 @@ from infra.http.rates import RateLimit, Rates
 from infra.metrics import ApiMetrics
 from infra.probes import liveness, readiness
 from infra.settings import Settings
-from stream.outbound import PublishFailed
+from stream.kafka.producer import PublishFailed
 
 Id = Annotated[str, Path(min_length=1, max_length=128)]
 MOST_ITEMS = 200  # in one answer

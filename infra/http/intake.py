@@ -10,11 +10,11 @@ from starlette.requests import Request
 
 from features.event_time import TimeRules
 from features.events import Event, Topic, decode
-from stream.replay import Record, record
+from stream.pipelines.replay import Record, record
 
 
 class Publisher(Protocol):
-    """Whoever brings records to the broker (stream.outbound)."""
+    """Whoever brings records to the broker (stream.kafka.producer)."""
 
     async def publish(self, records: Sequence[Record]) -> object:
         """Send the records and await the broker's word for all of them.

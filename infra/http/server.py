@@ -19,10 +19,10 @@ from infra.http.popularity import Popularity
 from infra.metrics import ApiMetrics
 from infra.settings import Settings
 from infra.wiring import PROBE, connection, open_online_store
-from stream.access import greet
-from stream.connection import Connection
-from stream.outbound import Outbound, PublishFailed
-from stream.topics import CANDIDATES, prefixed
+from stream.kafka.access import greet
+from stream.kafka.connection import Connection
+from stream.kafka.producer import Outbound, PublishFailed
+from stream.kafka.topics import CANDIDATES, prefixed
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from features.outcomes import CandidatesRow
 from features.store import Key, OnlineStore
 from features.table import USER, USER_CANDIDATES
 from infra.scraping import Samples, scrape
-from stream.connection import Connection
-from stream.dead_letters import Wanted, read
-from stream.messages import DeadLetter
-from stream.topics import DEAD_LETTERS, prefixed
+from stream.kafka.connection import Connection
+from stream.kafka.messages import DeadLetter
+from stream.kafka.topics import DEAD_LETTERS, prefixed
+from stream.pipelines.dead_letters import Wanted, read
 
 
 class Standing(NamedTuple):

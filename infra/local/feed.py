@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from features.events import Event, Item
 from infra.clock import wall_ms
 from infra.local.trimming import Room
-from stream.connection import Connection
-from stream.outbound import Outbound, PublishFailed
-from stream.replay import Record, record
+from stream.kafka.connection import Connection
+from stream.kafka.producer import Outbound, PublishFailed
+from stream.pipelines.replay import Record, record
 
 BATCH_EVENTS = 1_000
 STEP_S = 0.05

@@ -17,10 +17,10 @@ from infra.settings import Settings
 from infra.terminal import print_json, print_table, progress, say
 from infra.wiring import choose_device, connection, open_online_store
 from models.bundle import MANIFEST
-from stream.bounded_log import BOUNDS
-from stream.connection import Connection
-from stream.replay import replay
-from stream.topics import DEAD_LETTERS
+from stream.kafka.bounded_log import BOUNDS
+from stream.kafka.connection import Connection
+from stream.kafka.topics import DEAD_LETTERS
+from stream.pipelines.replay import replay
 
 APPLY_S = 1800.0
 ALL_DEAD_LETTERS = BOUNDS._replace(retained={**BOUNDS.retained, DEAD_LETTERS: 1 << 40})  # the accounts count them

@@ -19,8 +19,8 @@ from infra.local.processes import Supervisor, everlong, stop_on_signals, tail
 from infra.scraping import ready
 from infra.settings import Settings, child_environment
 from infra.wiring import connection
-from stream.admin import create_topics, remove_members
-from stream.bounded_log import BOUNDS, BoundedLog, Bounds
+from stream.kafka.admin import create_topics, remove_members
+from stream.kafka.bounded_log import BOUNDS, BoundedLog, Bounds
 
 log = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 from infra.local.running import on_embedded_broker
 from infra.settings import Settings
-from stream.admin import alter_topic, standings
-from stream.bounded_log import BOUNDS, bounded
-from stream.connection import Connection
-from stream.promised import SHOWN, Difference, Standing, differences
-from stream.topics import ALL, TopicSpec, prefixed
+from stream.kafka.admin import alter_topic, standings
+from stream.kafka.bounded_log import BOUNDS, bounded
+from stream.kafka.connection import Connection
+from stream.kafka.promised import SHOWN, Difference, Standing, differences
+from stream.kafka.topics import ALL, TopicSpec, prefixed
 
 COLUMNS = ("name", "key", "partitions", "copies", *SHOWN)
 REMEDIES = {

@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 from kafka.errors import KafkaError
 
-from stream.bounded_log import MB, BoundedLog
+from stream.kafka.bounded_log import MB, BoundedLog
 
 log = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ from features.events import Event, Item
 from features.sources import Reading
 from infra.clock import wall_ms
 from infra.offline.training_log import TrainingLog
+from infra.shop import Shop
 from models.bundle import Bundle, Manifest, save
 from models.codes.modalities import choose
 from models.config import Config
 from models.fitting import Checkpoints, Ranks, Run
 from models.train import Progress, train
-from stream.shop import Shop
 
 DAY_MS = 86_400_000
 

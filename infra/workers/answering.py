@@ -15,14 +15,14 @@ from infra.health import Health
 from infra.metrics import RefreshMetrics
 from infra.settings import Settings
 from infra.workers.frame import count
-from stream.messages import RefreshRequest, Skipped, decode, split
-from stream.outbound import Outgoing, PublishFailed
-from stream.owed import Owed
-from stream.progress import Progress
-from stream.refresh import RefreshOutcome, coalesce
-from stream.skips import Skips
-from stream.steps import Steps, untimed
-from stream.topics import CANDIDATES, REFRESH, prefixed
+from stream.kafka.messages import RefreshRequest, Skipped, decode, split
+from stream.kafka.producer import Outgoing, PublishFailed
+from stream.kafka.progress import Progress
+from stream.kafka.skips import Skips
+from stream.kafka.topics import CANDIDATES, REFRESH, prefixed
+from stream.pipelines.pending_full import Owed
+from stream.pipelines.refresh import RefreshOutcome, coalesce
+from stream.pipelines.steps import Steps, untimed
 
 log = logging.getLogger(__name__)
 

@@ -19,17 +19,17 @@ from infra.workers.codes import CodesKeeper
 from infra.workers.frame import Frame, count
 from models.bundle import load
 from models.recommender import Recommender
-from stream.access import partitions_of
-from stream.catalogue import Catalogue
-from stream.codes.book_tail import Codebooks
-from stream.dead_letters import outgoing
-from stream.messages import DeadLetter, ItemCode
-from stream.outbound import Outgoing
-from stream.sent import AGAIN_HEADER
+from stream.codes.codebook_reader import Codebooks
+from stream.kafka.access import partitions_of
+from stream.kafka.headers import AGAIN_HEADER
+from stream.kafka.messages import DeadLetter, ItemCode
+from stream.kafka.producer import Outgoing
+from stream.kafka.skips import Skips
+from stream.kafka.topics import CODEBOOKS, ITEM_CODES, ITEMS
+from stream.pipelines.catalogue import Catalogue
+from stream.pipelines.dead_letters import outgoing
+from stream.pipelines.steps import Steps
 from stream.serving.swapper import Swapper
-from stream.skips import Skips
-from stream.steps import Steps
-from stream.topics import CODEBOOKS, ITEM_CODES, ITEMS
 
 log = logging.getLogger(__name__)
 

@@ -9,12 +9,12 @@ from infra.metrics import CatalogueMetrics
 from infra.workers.frame import Frame
 from models.bundle import Bundle
 from models.codes.drift import Decision, Drift, Policy
-from stream.codes.book import Book
-from stream.codes.keeping import Duty, Keeping, Observer, Plan
-from stream.codes.voice import Dismissed, Pace, Topics, figures
-from stream.outbound import Outgoing
-from stream.steps import Steps
-from stream.topics import CODEBOOKS, ITEM_CODES, ITEMS
+from stream.codes.code_manager_thread import Duty, Keeping, Observer, Plan
+from stream.codes.codebook_publisher import Dismissed, Pace, Topics, figures
+from stream.codes.codebook_registry import Book
+from stream.kafka.producer import Outgoing
+from stream.kafka.topics import CODEBOOKS, ITEM_CODES, ITEMS
+from stream.pipelines.steps import Steps
 
 
 class CodesKeeper:

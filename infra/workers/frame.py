@@ -19,14 +19,14 @@ from infra.probes import serve_metrics
 from infra.settings import Settings
 from infra.wiring import connection, open_online_store
 from infra.workers.stopwatch import Stopwatch
-from stream.admin import count_partitions, create_topics, wait_for_broker
-from stream.agents import Backoff, batch_agent
-from stream.app import make_app, run
-from stream.grants import GRANTS
-from stream.outbound import Outbound, Outgoing, PublishFailed, Unsendable
-from stream.steps import Steps
-from stream.topics import TopicSpec, prefixed
-from stream.transport import Transport
+from stream.kafka.admin import count_partitions, create_topics, wait_for_broker
+from stream.kafka.app import make_app, run
+from stream.kafka.grants import GRANTS
+from stream.kafka.producer import Outbound, Outgoing, PublishFailed, Unsendable
+from stream.kafka.topics import TopicSpec, prefixed
+from stream.kafka.transport import Transport
+from stream.pipelines.steps import Steps
+from stream.workers.agents import Backoff, batch_agent
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Frame(Generic[M]):
                 time.sleep(TICK_S)
 
     def topic(self, spec: TopicSpec) -> str:
-        """The broker's name of a topic; the role must have a right to it (stream.grants)."""
+        """The broker's name of a topic; the role must have a right to it (stream.kafka.grants)."""
         assert spec in GRANTS[self.role].topics, (self.role, spec)
         return prefixed(self.settings.topic_prefix, spec)
 

@@ -14,14 +14,14 @@ from infra.clock import wall_ms
 from infra.metrics import IngestMetrics
 from infra.settings import Settings
 from infra.workers.frame import Frame, count
-from stream.dead_letters import outgoing
-from stream.ingest import Ingest, Outcome
-from stream.messages import split
-from stream.outbound import Outgoing
-from stream.past import KafkaPast
-from stream.sent import sent_header
-from stream.steps import Steps, untimed
-from stream.topics import BEHAVIOUR, CLICKS, REFRESH, prefixed
+from stream.kafka.headers import sent_header
+from stream.kafka.messages import split
+from stream.kafka.producer import Outgoing
+from stream.kafka.topics import BEHAVIOUR, CLICKS, REFRESH, prefixed
+from stream.pipelines.dead_letters import outgoing
+from stream.pipelines.ingest import Ingest, Outcome
+from stream.pipelines.steps import Steps, untimed
+from stream.workers.past import KafkaPast
 
 log = logging.getLogger(__name__)
 

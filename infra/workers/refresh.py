@@ -11,16 +11,16 @@ from infra.settings import Settings
 from infra.wiring import choose_device
 from infra.workers.answering import Answering
 from infra.workers.frame import Frame
-from stream.codes.book_tail import Codebooks
-from stream.messages import RefreshRequest
-from stream.refresh import Limits, Refresh, RefreshOutcome
-from stream.serving.live import LiveServing
+from stream.codes.codebook_reader import Codebooks
+from stream.kafka.messages import RefreshRequest
+from stream.kafka.skips import Skips
+from stream.kafka.topics import CODEBOOKS, ITEM_CODES, REFRESH
+from stream.pipelines.refresh import Limits, Refresh, RefreshOutcome
+from stream.pipelines.steps import Steps
+from stream.serving.live_index import LiveServing
 from stream.serving.snapshot import Snapshots
 from stream.serving.swapper import Swapper
 from stream.serving.watcher import Watcher
-from stream.skips import Skips
-from stream.steps import Steps
-from stream.topics import CODEBOOKS, ITEM_CODES, REFRESH
 
 TOGETHER = 16  # lists of requests, of all partitions, that are answered as one
 

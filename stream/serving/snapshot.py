@@ -11,8 +11,8 @@ from typing import NamedTuple
 import msgspec
 
 from models.index import ItemIndex
-from stream.connection import Connection
-from stream.tail import Places, ranges
+from stream.kafka.connection import Connection
+from stream.kafka.topic_reader import Places, ranges
 
 log = logging.getLogger(__name__)
 

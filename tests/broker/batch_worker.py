@@ -9,9 +9,9 @@ import sys
 
 from features.store import StoreUnavailable
 from infra.terminal import show_logs
-from stream.agents import Backoff, batch_agent
-from stream.app import make_app, run
-from stream.connection import Connection
+from stream.kafka.app import make_app, run
+from stream.kafka.connection import Connection
+from stream.workers.agents import Backoff, batch_agent
 
 
 def main():

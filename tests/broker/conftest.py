@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.admin import wait_for_broker
-from stream.connection import Connection
+from stream.kafka.admin import wait_for_broker
+from stream.kafka.connection import Connection
 from tests.beside import SHARED, lacking
 from tests.broker.security import Secured, certificates, security
 

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 
 from kafka.admin import KafkaAdminClient
 
-from stream.agents import BACKOFF, batch_agent
-from stream.app import make_app
-from stream.outbound import Outbound
+from stream.kafka.app import make_app
+from stream.kafka.producer import Outbound
+from stream.workers.agents import BACKOFF, batch_agent
 
 
 class Reader:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stream.connection import Connection
+from stream.kafka.connection import Connection
 
 USERS = ("ingest", "catalogue", "refresh", "api", "nobody")
 PASSWORD = "right-CANARY"

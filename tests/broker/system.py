@@ -24,11 +24,11 @@ from infra.local import embedded
 from infra.local.accounts import Accounts, Standing, unanswered
 from infra.local.processes import Supervisor
 from infra.scraping import Samples, scrape
-from stream.admin import create_topics
-from stream.connection import Connection
-from stream.outbound import Outbound, Outgoing
-from stream.replay import Publish, record
-from stream.topics import BEHAVIOUR, prefixed
+from stream.kafka.admin import create_topics
+from stream.kafka.connection import Connection
+from stream.kafka.producer import Outbound, Outgoing
+from stream.kafka.topics import BEHAVIOUR, prefixed
+from stream.pipelines.replay import Publish, record
 
 
 class Worker:

@@ -12,14 +12,14 @@ from features.events import Click
 from features.store import Key
 from features.store.opening import open_store
 from infra.clock import wall_ms
-from stream.access import NotAuthorized
-from stream.admin import create_topics
-from stream.dead_letters import read
-from stream.grants import GRANTS, rights
-from stream.outbound import Outbound
-from stream.replay import record
-from stream.tail import Tail
-from stream.topics import CANDIDATES, CLICKS, DEAD_LETTERS, prefixed
+from stream.kafka.access import NotAuthorized
+from stream.kafka.admin import create_topics
+from stream.kafka.grants import GRANTS, rights
+from stream.kafka.producer import Outbound
+from stream.kafka.topic_reader import Tail
+from stream.kafka.topics import CANDIDATES, CLICKS, DEAD_LETTERS, prefixed
+from stream.pipelines.dead_letters import read
+from stream.pipelines.replay import record
 from tests.broker.reader import reading
 from tests.broker.security import PASSWORD
 from tests.broker.system import Worker, wait_for

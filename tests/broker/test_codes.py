@@ -16,15 +16,15 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from features.events import Click
 from infra.clock import wall_ms
 from infra.local.feed import users_of
+from infra.shop import Shop
 from models.bundle import save
 from models.config import Config
 from models.train import train
-from stream.codes.book_tail import Codebooks
-from stream.codes.desk import Desk
-from stream.messages import CandidateSet
-from stream.replay import record
-from stream.shop import Shop
-from stream.topics import CANDIDATES, CODEBOOKS
+from stream.codes.codebook_reader import Codebooks
+from stream.codes.codes_client import Desk
+from stream.kafka.messages import CandidateSet
+from stream.kafka.topics import CANDIDATES, CODEBOOKS
+from stream.pipelines.replay import record
 from tests.broker.system import running, wait_for
 
 DAY_MS = 86_400_000

@@ -12,10 +12,10 @@ from kafka.admin import KafkaAdminClient
 
 from infra.http.server import RecentUsers
 from infra.workers.catalogue import CatalogueWorker
-from stream.dead_letters import outgoing, read
-from stream.messages import DeadLetter
-from stream.tail import Tail, ranges
-from stream.topics import CANDIDATES, CLICKS, DEAD_LETTERS, ITEM_CODES, ITEMS, prefixed
+from stream.kafka.messages import DeadLetter
+from stream.kafka.topic_reader import Tail, ranges
+from stream.kafka.topics import CANDIDATES, CLICKS, DEAD_LETTERS, ITEM_CODES, ITEMS, prefixed
+from stream.pipelines.dead_letters import outgoing, read
 from tests.broker.reader import committed, reading
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]

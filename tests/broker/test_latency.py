@@ -8,11 +8,11 @@ import pytest
 from features.events import Click
 from infra.clock import wall_ms
 from infra.demo.latency import Latency
-from stream.admin import create_topics
-from stream.connection import Connection
-from stream.messages import CandidateSet
-from stream.outbound import Outbound, Outgoing
-from stream.topics import CANDIDATES, prefixed
+from stream.kafka.admin import create_topics
+from stream.kafka.connection import Connection
+from stream.kafka.messages import CandidateSet
+from stream.kafka.producer import Outbound, Outgoing
+from stream.kafka.topics import CANDIDATES, prefixed
 
 pytestmark = pytest.mark.broker
 

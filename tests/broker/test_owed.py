@@ -9,10 +9,10 @@ from features.outcomes import CandidatesRow
 from features.store import Key
 from infra.clock import wall_ms
 from infra.local.feed import users_of
+from infra.shop import Shop
 from models.bundle import save
 from models.config import Config
 from models.train import train
-from stream.shop import Shop
 from tests.broker.system import differing, running, wait_for
 
 DAY_MS = 86_400_000

@@ -17,11 +17,11 @@ from features.store import Key
 from infra.clock import wall_ms
 from infra.local.accounts import close
 from infra.local.feed import users_of
+from infra.shop import Shop
 from models.bundle import save
 from models.config import Config
 from models.train import train
-from stream.replay import replay
-from stream.shop import Shop
+from stream.pipelines.replay import replay
 from tests.beside import data_file
 from tests.broker.system import differing, running, wait_for
 

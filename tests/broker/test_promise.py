@@ -9,10 +9,10 @@ import pytest
 
 from features.store.opening import open_store
 from infra.local.embedded import free_port
-from stream.admin import create_topics
-from stream.outbound import Outbound
-from stream.replay import record
-from stream.shop import Shop
+from infra.shop import Shop
+from stream.kafka.admin import create_topics
+from stream.kafka.producer import Outbound
+from stream.pipelines.replay import record
 from tests.broker.system import Worker, differing, ends, lag, ready, valkey, wait_for
 
 KILLS = 10

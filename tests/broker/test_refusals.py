@@ -7,8 +7,8 @@ from features import sources
 from features.events import Click
 from infra.cli import make_app
 from infra.clock import wall_ms
-from stream.admin import create_topics, wait_for_broker
-from stream.connection import BrokerRefused
+from stream.kafka.admin import create_topics, wait_for_broker
+from stream.kafka.connection import BrokerRefused
 from tests.broker.security import PASSWORD
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]

@@ -16,14 +16,14 @@ from features.outcomes import CandidatesRow, ItemRow
 from features.store import Key
 from infra.clock import wall_ms
 from infra.local.feed import users_of
+from infra.shop import Shop
 from models.bundle import save
 from models.config import Config
 from models.train import train
-from stream.messages import RECODE, ItemCode
-from stream.replay import record, replay
-from stream.shop import Shop
-from stream.topics import ITEM_CODES
-from stream.topics import ITEMS as ITEMS_SPEC
+from stream.kafka.messages import RECODE, ItemCode
+from stream.kafka.topics import ITEM_CODES
+from stream.kafka.topics import ITEMS as ITEMS_SPEC
+from stream.pipelines.replay import record, replay
 from tests.broker.system import ready, running, wait_for
 
 DAY_MS = 86_400_000

@@ -8,11 +8,11 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from features.store import StoreUnavailable
-from stream.agents import Backoff
-from stream.in_step import Limits
-from stream.outbound import Outbound, PublishFailed
-from stream.sent import sent_header, sent_ms
-from stream.watchdog import Stalled
+from stream.kafka.headers import sent_header, sent_ms
+from stream.kafka.producer import Outbound, PublishFailed
+from stream.kafka.timestamp_merge import Limits
+from stream.kafka.watchdog import Stalled
+from stream.workers.agents import Backoff
 from tests.broker.reader import committed, create, publish, reading
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]

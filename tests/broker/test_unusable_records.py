@@ -11,12 +11,12 @@ from features.events import Click, Order, OrderLine, encode
 from features.store import Key
 from features.store.layout import HASH_FIELDS
 from infra.clock import wall_ms
-from stream.dead_letters import Wanted, read, replay
-from stream.messages import MOST_CATEGORIES, RefreshRequest, decode
-from stream.outbound import Outbound, Outgoing
-from stream.partitioning import partition_of
-from stream.replay import record
-from stream.topics import CLICKS, DEAD_LETTERS, ORDERS, REFRESH, prefixed
+from stream.kafka.messages import MOST_CATEGORIES, RefreshRequest, decode
+from stream.kafka.partitioning import partition_of
+from stream.kafka.producer import Outbound, Outgoing
+from stream.kafka.topics import CLICKS, DEAD_LETTERS, ORDERS, REFRESH, prefixed
+from stream.pipelines.dead_letters import Wanted, read, replay
+from stream.pipelines.replay import record
 from tests.broker.system import differing, running, wait_for
 
 PARTITIONS = 4

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from stream.outbound import Outbound, PublishFailed
+from stream.kafka.producer import Outbound, PublishFailed
 from tests.broker.reader import committed, create, publish
 
 SCRIPT = Path(__file__).with_name("batch_worker.py")

@@ -21,8 +21,8 @@ from infra.health import Health
 from infra.http.api import make_api
 from infra.metrics import ApiMetrics
 from infra.settings import Settings
-from stream.connection import Connection
-from stream.outbound import Outbound
+from stream.kafka.connection import Connection
+from stream.kafka.producer import Outbound
 from tests.beside import lacking
 
 MARKUP = '<img src=x onerror="document.title=1"><b>Bold</b> boots'

@@ -9,7 +9,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 
 from features.events import Topic
-from stream.ingest import Ingest
+from stream.pipelines.ingest import Ingest
 from tests.browser.page_world import (
     MARKUP,
     complaints,

@@ -19,8 +19,8 @@ from features.rows import UserRow, behaviours, search
 from features.store import Key, OnlineStore, Stored, Version
 from features.store.opening import open_store
 from features.table import USER, USER_CATEGORY
-from stream.connection import Connection
-from stream.outbound import Outbound, Outgoing
+from stream.kafka.connection import Connection
+from stream.kafka.producer import Outbound, Outgoing
 from tests.containers.conftest import free_port
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]

@@ -17,11 +17,11 @@ from infra.http import server
 from infra.local import embedded, running, trimming
 from infra.local.feed import Feed
 from infra.local.processes import Supervisor
-from stream.admin import alter_topic, create_topics
-from stream.bounded_log import BoundedLog, Bounds
-from stream.connection import Connection
-from stream.outbound import Outbound, Outgoing
-from stream.topics import CANDIDATES, CLICKS, DEAD_LETTERS, ITEMS, ORDERS, QUERIES, REFRESH
+from stream.kafka.admin import alter_topic, create_topics
+from stream.kafka.bounded_log import BoundedLog, Bounds
+from stream.kafka.connection import Connection
+from stream.kafka.producer import Outbound, Outgoing
+from stream.kafka.topics import CANDIDATES, CLICKS, DEAD_LETTERS, ITEMS, ORDERS, QUERIES, REFRESH
 
 KB = 1 << 10
 GROUP = "everlong"

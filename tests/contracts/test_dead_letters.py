@@ -16,11 +16,11 @@ from typer.testing import CliRunner
 from infra.cli import make_app
 from infra.local import embedded
 from infra.local.processes import Supervisor
-from stream.admin import count_partitions, create_topics
-from stream.connection import Connection
-from stream.dead_letters import CutDeadLetter, NoSuchDeadLetter, Place, Wanted, find, read, replay
-from stream.messages import DeadLetter
-from stream.partitioning import partition_of
+from stream.kafka.admin import count_partitions, create_topics
+from stream.kafka.connection import Connection
+from stream.kafka.messages import DeadLetter
+from stream.kafka.partitioning import partition_of
+from stream.pipelines.dead_letters import CutDeadLetter, NoSuchDeadLetter, Place, Wanted, find, read, replay
 
 LETTERS = [
     DeadLetter(topic="clicks", partition=0, offset=7, reason="bad_json", detail="cut short", key=b"u1", value=b"\xff{", ts=1000),

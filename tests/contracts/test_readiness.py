@@ -17,10 +17,10 @@ from infra.local.processes import Supervisor
 from infra.metrics import IngestMetrics
 from infra.settings import Settings
 from infra.workers import frame as frames
-from stream.connection import Connection
-from stream.outbound import Outbound, PublishFailed
-from stream.progress import Progress
-from stream.steps import untimed
+from stream.kafka.connection import Connection
+from stream.kafka.producer import Outbound, PublishFailed
+from stream.kafka.progress import Progress
+from stream.pipelines.steps import untimed
 
 
 @pytest.fixture

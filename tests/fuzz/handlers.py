@@ -8,7 +8,7 @@ from features.outcomes import InterestsRow
 from features.rows import CategoryRow, UserRow
 from features.store import Key, Stored, Version
 from features.store.memory import MemoryStore
-from stream.ingest import Ingest
+from stream.pipelines.ingest import Ingest
 from tests.refresh_world import NOW, Record, System, click, request
 
 VIEWS = (Key("user", ("u",)), Key("user_category", ("u", "c1")), Key("user_interests", ("u",)))

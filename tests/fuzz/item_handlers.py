@@ -16,14 +16,14 @@ from features.store import Key
 from features.store.memory import MemoryStore
 from models.bundle import save
 from models.recommender import Recommender
-from stream.catalogue import Catalogue
-from stream.codes.book import Book, key_of, next_step
-from stream.codes.ledger import Ledger
-from stream.codes.tail import words
-from stream.messages import RECODE, Skipped
-from stream.serving.live import LiveServing
+from stream.codes.catalogue_snapshot import Ledger
+from stream.codes.code_reader import words
+from stream.codes.codebook_registry import Book, key_of, next_step
+from stream.kafka.messages import RECODE, Skipped
+from stream.kafka.skips import Skips
+from stream.pipelines.catalogue import Catalogue
+from stream.serving.live_index import LiveServing
 from stream.serving.watcher import Watcher
-from stream.skips import Skips
 from tests.live_index import NOBODY, PLACES, announced, check, code, codebook, follow, learn, named, recodes, say
 from tests.tiny_bundle import quickly_trained
 

@@ -18,9 +18,9 @@ from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow, Q
 from features.rows import CategoryRow, UserRow, behaviours, search
 from infra.http import intake
 from infra.http.intake import Refused
-from stream import messages
-from stream.dead_letters import _found as found_letter
-from stream.messages import CodesAnswer, CodesRequest, DeadLetter, DriftReport, RefreshRequest, Skipped
+from stream.kafka import messages
+from stream.kafka.messages import CodesAnswer, CodesRequest, DeadLetter, DriftReport, RefreshRequest, Skipped
+from stream.pipelines.dead_letters import _found as found_letter
 from tests.fuzz import handlers, item_handlers
 from tests.fuzz.mutations import json_like, rows_like
 

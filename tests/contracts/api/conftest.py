@@ -19,8 +19,8 @@ from infra.local import embedded
 from infra.local.processes import Supervisor
 from infra.metrics import ApiMetrics
 from infra.settings import Settings
-from stream.connection import Connection
-from stream.outbound import Outbound
+from stream.kafka.connection import Connection
+from stream.kafka.producer import Outbound
 
 NOW = 1_760_000_000_000
 MARKUP = "<script>alert(1)</script><img src=x onerror=alert(2)>"

@@ -20,8 +20,8 @@ from infra.http.server import make_server
 from infra.metrics import ApiMetrics, IngestMetrics
 from infra.probes import serve_metrics
 from infra.settings import Settings
-from stream.connection import Connection
-from stream.outbound import Outbound
+from stream.kafka.connection import Connection
+from stream.kafka.producer import Outbound
 
 SLOW = 50
 ENDED_S = 20.0  # far more than the time-outs below: a connection that is never closed fails the test

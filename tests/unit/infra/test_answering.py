@@ -12,11 +12,11 @@ from infra.health import Health
 from infra.metrics import RefreshMetrics
 from infra.settings import Settings
 from infra.workers.answering import Answering
-from stream.messages import CandidateSet, RefreshRequest
-from stream.outbound import PublishFailed
-from stream.owed import Owed
-from stream.progress import Progress
-from stream.refresh import RefreshOutcome
+from stream.kafka.messages import CandidateSet, RefreshRequest
+from stream.kafka.producer import PublishFailed
+from stream.kafka.progress import Progress
+from stream.pipelines.pending_full import Owed
+from stream.pipelines.refresh import RefreshOutcome
 
 PLACES = [("p.refresh", number) for number in range(4)]
 BATCH, BUDGET, STALL_S = 2, 5, 60

@@ -8,11 +8,11 @@ from typer.testing import CliRunner
 
 from infra.cli import codes as command
 from infra.cli import make_app
-from stream.codes import desk as codes_desk
-from stream.codes.book import Book, key_of
-from stream.codes.desk import Desk, NoAnswer
-from stream.messages import CodesAnswer, CodesRequest, DriftReport
-from tests.unit.stream.codes.test_book import BUNDLE, OWN, codebook, current, generation, told
+from stream.codes import codes_client as codes_desk
+from stream.codes.codebook_registry import Book, key_of
+from stream.codes.codes_client import Desk, NoAnswer
+from stream.kafka.messages import CodesAnswer, CodesRequest, DriftReport
+from tests.unit.stream.codes.test_codebook_registry import BUNDLE, OWN, codebook, current, generation, told
 
 NEW = codebook(1).generation
 

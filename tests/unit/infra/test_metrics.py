@@ -16,7 +16,7 @@ from infra.build import build
 from infra.health import Health
 from infra.metrics import ROLES, CatalogueMetrics, IngestMetrics, Metrics, RefreshMetrics
 from infra.probes import serve_metrics
-from stream.outbound import PublishFailed
+from stream.kafka.producer import PublishFailed
 from tests.monitoring import documented
 
 ABOUT = {"role": "ingest", "version": build().version}

@@ -9,8 +9,8 @@ import pytest
 TALK = """
 import logging, sys
 from infra.terminal import show_logs
-from stream.admin import BrokerUnavailable, wait_for_broker
-from stream.connection import Connection
+from stream.kafka.admin import BrokerUnavailable, wait_for_broker
+from stream.kafka.connection import Connection
 show_logs(sys.argv[2])
 logging.getLogger("infra.some").debug("ours")
 connection = Connection(

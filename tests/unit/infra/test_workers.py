@@ -15,11 +15,11 @@ from features.store.memory import MemoryStore
 from infra.metrics import IngestMetrics, RefreshMetrics
 from infra.workers.answering import read_requests
 from infra.workers.ingest import IngestWorker
-from stream.ingest import Ingest
-from stream.messages import MOST_BYTES, DeadLetter, RefreshRequest, decode
-from stream.outbound import PublishFailed
-from stream.refresh import coalesce
-from stream.skips import Skips
+from stream.kafka.messages import MOST_BYTES, DeadLetter, RefreshRequest, decode
+from stream.kafka.producer import PublishFailed
+from stream.kafka.skips import Skips
+from stream.pipelines.ingest import Ingest
+from stream.pipelines.refresh import coalesce
 
 NOW = 1_700_000_000_000
 MESSAGE_BYTES = 1 << 20  # what a broker takes by default

@@ -6,9 +6,9 @@ import torch
 
 from features import sources
 from features.event_time import DAY_MS
+from infra.shop import Shop
 from models.config import Config
 from models.train import train
-from stream.shop import Shop
 from tests.beside import data_file
 from tests.tiny_bundle import CONFIG, shop
 

@@ -11,12 +11,12 @@ from models.codes.codebook import Codebook
 from models.codes.drift import Policy, Reservoir
 from models.recommender import Recommender
 from models.train import train
-from stream.catalogue import Catalogue
-from stream.codes.book import Book
-from stream.codes.keeper import Keeper
-from stream.codes.ledger import Ledger
-from stream.codes.tail import Word
-from stream.serving.live import LiveServing
+from stream.codes.catalogue_snapshot import Ledger
+from stream.codes.code_manager import Keeper
+from stream.codes.code_reader import Word
+from stream.codes.codebook_registry import Book
+from stream.pipelines.catalogue import Catalogue
+from stream.serving.live_index import LiveServing
 from tests.keeper_world import PACE, TOPICS, World
 from tests.live_index import NOBODY, Told
 from tests.tiny_bundle import CONFIG, shop

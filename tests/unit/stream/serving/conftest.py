@@ -3,8 +3,8 @@
 import pytest
 
 from models.bundle import save
-from stream.codes.book import Book
-from stream.serving.live import LiveServing
+from stream.codes.codebook_registry import Book
+from stream.serving.live_index import LiveServing
 from tests.live_index import NOBODY, Told
 from tests.tiny_bundle import quickly_trained
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.bundle import save
-from stream.codes.book import Book
-from stream.serving.live import LiveServing
+from stream.codes.codebook_registry import Book
+from stream.serving.live_index import LiveServing
 from tests.live_index import NOBODY, Told, announced, check, code, codebook, follow, learn, named, recodes, say, vectors_of
 from tests.tiny_bundle import quickly_trained
 

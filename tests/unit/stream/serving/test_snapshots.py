@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.bundle import save
-from stream.serving.live import LiveServing
+from stream.serving.live_index import LiveServing
 from stream.serving.snapshot import Snapshots
 from tests.live_index import NOBODY, Told, announced, check, code, follow, learn, named, say, vectors_of
 from tests.tiny_bundle import quickly_trained

@@ -1,0 +1,125 @@
+"""A thread that follows all partitions of a compacted topic, from the start or from given offsets, and keeps following."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from threading import Event, Thread
+from time import monotonic
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from stream.kafka.access import partitions_of
+from stream.kafka.connection import Connection
+
+log = logging.getLogger(__name__)
+
+IDLE_S = 0.05  # between looks while there is nothing: a broker that does not hold fetches is not asked without end
+MOST_RECORDS = 2000
+Places = dict[int, int]  # partition and the offset of its next record
+Apply = Callable[[Sequence[Any], Places], None]  # records, each partition's in order, and the places after them
+
+
+class Tail:
+    """Hands every record on and says when it has reached what was there at the start.
+
+    `apply` is called in the thread, once before any record, then with each batch. A broker that does not answer is asked again;
+    what `apply` raises ends the thread.
+    """
+
+    def __init__(self, connection: Connection, topic: str, apply: Apply, start: Mapping[int, int] | None = None) -> None:
+        self._connection, self._topic, self._apply = connection, topic, apply
+        self._places: Places = dict(start or {})
+        self._stopping, self._caught_up = Event(), Event()
+        self._failure: BaseException | None = None
+        self._thread = Thread(target=self._run, name=f"tail of {topic}", daemon=True)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=10)
+
+    def catch_up(self, stopping: Event, seconds: float) -> None:
+        """Wait until all that the topic held when the tail began has been applied, or `stopping` is set.
+
+        Raises:
+            TimeoutError: it was not within `seconds`. What ended the thread, where it ended.
+        """
+        end = monotonic() + seconds
+        while not self.caught_up and not stopping.wait(0.02):
+            if self._failure is not None:
+                raise self._failure
+            if monotonic() > end:
+                raise TimeoutError(f"{self._topic} was not read within {seconds:.0f} s: is the broker up?")
+
+    @property
+    def failure(self) -> BaseException | None:
+        """What ended the thread, None while it runs."""
+        return self._failure
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether all that the topic held when the tail began has been applied."""
+        return self._caught_up.is_set()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                try:
+                    self._read()
+                except KafkaError as error:
+                    log.warning("the tail of %s lost the broker, will try again: %r", self._topic, error)
+                    self._stopping.wait(1.0)
+        except Exception as error:
+            self._failure = error
+            log.exception("the tail of %s ended", self._topic)
+
+    def _read(self) -> None:
+        """Read on from the places until stopped."""
+        with closing(self._connection.consumer()) as consumer:
+            partitions = _partitions(self._connection, consumer, self._topic, self._stopping)
+            consumer.assign(partitions)
+            first = consumer.beginning_offsets(partitions)
+            for partition in partitions:
+                consumer.seek(partition, self._places.setdefault(partition.partition, first[partition]))
+            ends = consumer.end_offsets(partitions)
+            self._apply([], dict(self._places))
+            while not self._stopping.is_set():
+                found = consumer.poll(timeout_ms=0, max_records=MOST_RECORDS)
+                places = {partition.partition: consumer.position(partition) for partition in partitions}
+                if found or places != self._places:
+                    self._apply([record for records in found.values() for record in records], places)
+                    self._places = places
+                if not found:
+                    self._stopping.wait(IDLE_S)
+                if not self._caught_up.is_set() and all(places[partition.partition] >= end for partition, end in ends.items()):
+                    self._caught_up.set()
+
+
+def _partitions(connection: Connection, consumer: KafkaConsumer, topic: str, stopping: Event) -> list[TopicPartition]:
+    while not stopping.is_set():
+        if found := partitions_of(connection, consumer, topic):
+            return found
+        stopping.wait(0.2)
+    return []
+
+
+def ranges(connection: Connection, topic: str) -> dict[int, tuple[int, int]]:
+    """First offset and end of each partition of a topic now; empty where it is not there.
+
+    Raises:
+        KafkaError: no broker answers.
+        NotAuthorized: we may not read it.
+    """
+    with closing(connection.consumer()) as consumer:
+        partitions = partitions_of(connection, consumer, topic)
+        if not partitions:
+            return {}
+        first, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        return {partition.partition: (first[partition], ends[partition]) for partition in partitions}

@@ -1,0 +1,73 @@
+"""Notices a consumer that died without an exception: asks the broker, by a connection of its own, what there is to read."""
+
+import asyncio
+import logging
+from time import monotonic
+
+import faust
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from stream.kafka.connection import Connection
+from stream.kafka.progress import Partition, Progress
+from stream.kafka.transport import Consumer
+
+log = logging.getLogger(__name__)
+
+
+class Stalled(Exception):
+    """Partitions did not move although there is something to do: the process must end, so that another takes them over."""
+
+    def __init__(self, partitions: list[Partition]) -> None:
+        named = ", ".join(f"{topic}/{number}" for topic, number in partitions)
+        super().__init__(f"no progress on {named}: the worker ends, so that a restart or another worker reads them from the last commit")
+        self.partitions = partitions
+
+
+async def watch(app: faust.App, progress: Progress, connection: Connection, check_every_s: float) -> None:
+    """Keep `progress` informed of the ends of the log until the app stops; crash the app when partitions stand still.
+
+    A log ends where its oldest open transaction begins. While the broker does not answer, nothing is held against the consumer: it
+    could not move either.
+    """
+    probe: AIOKafkaConsumer | None = None
+    try:
+        while not app.should_stop:
+            await app.sleep(check_every_s)
+            try:
+                probe = probe or await _connect(connection)
+                await _observe(app, progress, probe)
+            except (KafkaError, TimeoutError, OSError) as error:
+                log.warning("the watchdog could not ask the broker: %r", error)
+                progress.alive(monotonic())
+            if not app.should_stop and (stalled := progress.stalled(monotonic())):
+                await app.crash(Stalled(stalled))
+                return
+    finally:
+        if probe is not None:
+            await probe.stop()
+
+
+async def _connect(connection: Connection) -> AIOKafkaConsumer:
+    probe = connection.async_consumer(request_timeout_ms=5_000)
+    try:
+        await probe.start()
+    except BaseException:
+        await probe.stop()
+        raise
+    return probe
+
+
+async def _observe(app: faust.App, progress: Progress, probe: AIOKafkaConsumer) -> None:
+    if not (partitions := progress.partitions()):
+        return
+    # The client's place is read first: what is written in between is not held against it before the next look.
+    consumer: Consumer = app.consumer  # type: ignore[assignment]
+    fetched = {partition: consumer.fetched(partition) for partition in partitions}
+    ends = await asyncio.wait_for(probe.end_offsets([TopicPartition(*partition) for partition in partitions]), timeout=10)
+    starts = await asyncio.wait_for(probe.beginning_offsets([TopicPartition(*partition) for partition in partitions]), timeout=10)
+    now = monotonic()
+    for tp, end in ends.items():
+        partition = (tp.topic, tp.partition)
+        committed = max(consumer.committed(partition) or 0, starts[tp])
+        progress.observed(partition, end=end, fetched=fetched[partition], committed=committed, now=now)

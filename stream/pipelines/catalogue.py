@@ -1,0 +1,275 @@
+"""The catalogue pipeline: item events become vectors and PQ codes, item rows, and messages for every refresh worker's index.
+
+It knows no Kafka. Steps: 1 decode, 2 read the rows, 3 choose the state of each item that counts (features.item_states), 4 vectors of
+one bundle's generation and their codes, 5 one versioned write of the item rows, then the agent: 6 publish codes, dead letters and
+states once more, 7 acknowledge. All steps may be repeated.
+
+Event time decides what a row holds, offsets decide who may write it: the row at an offset holds the state that counts among all
+records up to there, so a write that lags behind the row is refused, and one that does not never brings back an older state.
+The topic `items` is compacted: where an outdated state arrived last, the one that counts is published again, or it would be lost there.
+
+A row keeps the code under the bundle's own codebook, so that row and bundle say all there is to know; what is published is
+the code under the codebook in use.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import reduce
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from features.availability import is_available
+from features.codec import Unreadable, pack, unpack
+from features.embeddings import Modality, given_embeddings, width_of
+from features.event_time import TimeRules
+from features.events import Id, Item, Reason, Refusal, Topic, decode
+from features.item_states import bare, item_of, same, state_of, winner
+from features.outcomes import ItemRow
+from features.quarantine import Quarantined
+from features.store import Key, OnlineStore, Stored, Version
+from features.table import ITEM
+from models.codes.codebook import Codebook
+from models.recommender import Recommender
+from stream.kafka.headers import AGAIN_HEADER, sent_ms
+from stream.kafka.messages import DeadLetter, ItemCode
+from stream.kafka.partitioning import misplaced
+from stream.pipelines.ingest import dead_letter
+from stream.pipelines.record import Record
+from stream.pipelines.steps import Steps, untimed
+
+log = logging.getLogger(__name__)
+
+
+class CatalogueOutcome(NamedTuple):
+    """What a batch came to: codes by item (None: the item is gone), dead letters, states to publish to `items` again, and counts.
+
+    The counts add up to the records: applied, dead, and `again` for those with AGAIN_HEADER. `outdated`: records that say what no
+    longer counts. `ignored`: given embeddings that the bundle cannot use.
+    """
+
+    codes: list[tuple[str, ItemCode | None]]
+    dead: list[DeadLetter]
+    again: list[Item]
+    counts: Counter[str]
+    outdated: int
+    ignored: Counter[Modality]
+
+
+class Arrived(NamedTuple):
+    """A good record: its offset, when it was sent (0: not said), and the state it describes."""
+
+    offset: int
+    sent_ms: int
+    state: ItemRow
+
+
+class Known(NamedTuple):
+    """A row of the store and its version."""
+
+    row: ItemRow
+    version: Version
+
+
+class Chosen(NamedTuple):
+    """The state of an item that counts, the version of its row, when it was sent, and whether it has to be published again."""
+
+    state: ItemRow
+    version: Version
+    sent_ms: int
+    again: bool
+
+
+class Catalogue:
+    """Applies item events under the recommender that `current` gives at the time, and the codebook that `codebook` gives
+    for a bundle's generation and its own codebook. `partitions`: how many the topic `items` has."""
+
+    def __init__(
+        self,
+        store: OnlineStore,
+        current: Callable[[], Recommender],
+        clock_ms: Callable[[], int],
+        rules: TimeRules | None = None,
+        epoch: int = 0,
+        codebook: Callable[[str, Codebook], Codebook] = lambda bundle, own: own,
+        partitions: int = 1,
+    ) -> None:
+        self._store, self._current, self._clock_ms, self._codebook = store, current, clock_ms, codebook
+        self._rules, self._epoch, self._partitions = rules or TimeRules(), epoch, partitions
+        self._logged: set[tuple[str, str]] = set()  # bundle and modality of embeddings that are ignored
+
+    def process(self, records: Sequence[Record], steps: Steps = untimed) -> CatalogueOutcome:
+        """Apply records of one partition of the topic `items`, in the order of their offsets.
+
+        A record without a value (a tombstone of the compacted topic) deletes the item of its key, at the record's time stamp.
+
+        Raises:
+            StoreUnavailable: process the same records again.
+        """
+        recommender = self._current()
+        with steps("decode"):
+            arrived, dead, ignored = self._decode(records, recommender)  # 1
+        with steps("read"):
+            rows = self._read(arrived)  # 2
+        chosen, outdated = self._choose(arrived, rows, recommender.generation)  # 3
+        with steps("encode"):
+            written, codes = self._encode(chosen, recommender, steps)  # 4
+        with steps("write"):
+            accepted = self._store.write(written) if written else []  # 5
+        refused = {key.entities[0] for (key, _), ok in zip(written, accepted, strict=True) if not ok}
+        again = [item_of(item, state) for item, (state, _, _, say) in chosen.items() if say and item not in refused]
+        counts = _counts(records, dead)
+        return CatalogueOutcome([(item, code) for item, code in codes if item not in refused], dead, again, counts, outdated, ignored)
+
+    def _decode(
+        self, records: Sequence[Record], recommender: Recommender
+    ) -> tuple[dict[str, list[Arrived]], list[DeadLetter], Counter[Modality]]:
+        """The good records of each item, ascending by offset; dead letters; given embeddings that are of no use."""
+        now = self._clock_ms()
+        tombstones = {n for n, record in enumerate(records) if record.value is None and record.key}
+        valued = [n for n in range(len(records)) if n not in tombstones]
+        decoded = decode(Topic.ITEMS, [records[n].value for n in valued], now, self._rules)
+        bad = [refusal._replace(position=valued[refusal.position]) for refusal in decoded.bad]
+        events = {valued[position]: event for position, event in decoded.good}
+        arrived: dict[str, list[Arrived]] = {}
+        ignored: Counter[Modality] = Counter()
+        for n in sorted(events.keys() | tombstones):
+            record, item = records[n], events.get(n)
+            assert item is None or isinstance(item, Item)
+            name = item.item_id if item else _item_id(record.key)
+            if record.key != name.encode():
+                bad.append(Refusal(n, Reason.WRONG_KEY, "the record's key is not the item's id: set it when producing"))
+            elif (wrong := misplaced(record.key, record.partition, self._partitions)) is not None:
+                bad.append(Refusal(n, Reason.WRONG_PARTITION, wrong))
+            elif item is not None:
+                ignored.update(self._ignored(item, recommender))
+                arrived.setdefault(name, []).append(Arrived(record.offset, sent_ms(record.headers, 0), state_of(item)))
+            elif (late := self._rules.refuse(record.timestamp, now)) is not None:
+                bad.append(Refusal(n, Reason(late[0]), f"a deletion without a value takes place at its record's {late[1]}"))
+            else:
+                arrived.setdefault(name, []).append(Arrived(record.offset, 0, ItemRow(deleted=True, ts=record.timestamp)))
+        return arrived, [dead_letter(records[refusal.position], refusal) for refusal in sorted(bad)], ignored
+
+    def _ignored(self, item: Item, recommender: Recommender) -> list[Modality]:
+        """The modalities of which the bundle cannot use the embedding that an item brings; the first of a bundle is logged."""
+        widths = recommender.bundle.manifest.widths._asdict()
+        found = [(modality, width_of(vector)) for modality, vector in given_embeddings(item).items()]
+        wrong = [(modality, width) for modality, width in found if width != widths[modality]]
+        for modality, width in wrong:
+            if (recommender.generation, modality) not in self._logged:
+                self._logged.add((recommender.generation, modality))
+                log.warning(
+                    "the %s embedding of item %r is ignored: %s, bundle %s uses %d; more of them are only counted",
+                    modality,
+                    item.item_id,
+                    f"it has {width} numbers" if width else "it is empty, all zeros, or beyond float32",
+                    recommender.generation,
+                    widths[modality],
+                )
+        return [modality for modality, _ in wrong]
+
+    def _read(self, items: Collection[str]) -> list[Known | None]:
+        """What the store holds of items. A damaged row is kept apart and counts as none: the records make it again.
+
+        Raises:
+            features.codec.OtherLayout: another version of Everlong wrote a row.
+        """
+        known: list[Known | None] = []
+        for item, found in zip(items, self._store.read([_key(item) for item in items]) if items else [], strict=True):
+            try:
+                known.append(None if found is None else Known(unpack(ItemRow, found.packed), found.version))
+            except Unreadable as error:
+                assert found is not None
+                log.error("the row of item %r is kept apart and made again from the topic: %s", item, error)
+                version, why = (*found.version,), str(error)
+                kept = Quarantined(ITEM.name, (item,), why, self._clock_ms(), "partial", version, found.ts_ms, found.packed)
+                self._store.quarantine([kept])
+                known.append(None)
+        return known
+
+    def _choose(self, arrived: Mapping[str, list[Arrived]], rows: Sequence[Known | None], generation: str) -> tuple[dict[str, Chosen], int]:
+        """What to write of each item, nothing where its row is ahead and of this generation; how many records are outdated."""
+        chosen: dict[str, Chosen] = {}
+        outdated = 0
+        for (item, mine), known in zip(arrived.items(), rows, strict=True):
+            best = reduce(lambda one, other: one if winner(one.state, other.state) is one.state else other, mine)
+            state, sent = best.state, best.sent_ms
+            if known is not None and winner(state, bare(known.row)) is not state:
+                state, sent = bare(known.row), 0
+            outdated += sum(not same(record.state, state) for record in mine)
+            last = mine[-1]
+            at = known.version if known is not None and known.version.epoch == self._epoch else Version(self._epoch)
+            version = at.raised("clicks", last.offset + 1)
+            if version.clicks == last.offset + 1:
+                chosen[item] = Chosen(state, version, sent, again=not same(last.state, state))
+            elif known is not None and not known.row.deleted and known.row.generation != generation:
+                chosen[item] = Chosen(state, version, 0, again=False)
+        return chosen, outdated
+
+    def _encode(
+        self, chosen: Mapping[str, Chosen], recommender: Recommender, steps: Steps
+    ) -> tuple[list[tuple[Key, Stored]], list[tuple[str, ItemCode | None]]]:
+        alive = {name: item_of(name, found.state) for name, found in chosen.items() if not found.state.deleted}
+        items = list(alive.values())
+        with steps("model"):
+            vectors = recommender.item_vectors(items)  # (n, d) float32
+            parts = vectors if recommender.fused else recommender.item_parts(items)  # (n, D) float32: what codes stand for
+        own = recommender.bundle.codebook
+        used = self._codebook(recommender.generation, own)
+        kept = own.encode(parts)  # (n, P) uint8
+        published = kept if used is own else used.encode(parts)
+        rows: list[tuple[Key, Stored]] = []
+        codes: list[tuple[str, ItemCode | None]] = []
+        for n, (name, item) in enumerate(alive.items()):
+            state = chosen[name].state
+            row = msgspec.structs.replace(state, vector=_bytes(vectors[n]), code=kept[n].tobytes(), generation=recommender.generation)
+            rows.append(_stored(name, row, chosen[name].version))
+            message = ItemCode(
+                item_id=name,
+                category_id=row.category,
+                vector=row.vector,
+                code=published[n].tobytes(),
+                generation=row.generation,
+                ts=row.ts,
+                sent_ms=chosen[name].sent_ms,
+                codebook=used.generation,
+                price=row.price,
+                available=is_available(item),
+                parts=b"" if recommender.fused else _bytes(parts[n]),
+            )
+            codes.append((name, message))
+        for name, found in chosen.items():
+            if name not in alive:
+                rows.append(_stored(name, found.state, found.version))
+                codes.append((name, None))
+        return rows, codes
+
+
+def _counts(records: Sequence[Record], dead: Sequence[DeadLetter]) -> Counter[str]:
+    refused = {letter.offset for letter in dead}
+    good = [record for record in records if record.offset not in refused]
+    again = sum(AGAIN_HEADER in (record.headers or ()) for record in good)
+    return Counter({"applied": len(good) - again, "dead": len(dead)} | ({"again": again} if again else {}))
+
+
+def _key(item_id: str) -> Key:
+    return Key(ITEM.name, (item_id,))
+
+
+def _stored(item_id: str, row: ItemRow, version: Version) -> tuple[Key, Stored]:
+    """The row; its version counts offsets of the topic `items`."""
+    return _key(item_id), Stored(pack(row), version, row.ts)
+
+
+def _item_id(key: bytes | None) -> str:
+    """The item that a key names; empty where it can be none's."""
+    try:
+        return msgspec.convert((key or b"").decode(), Id)
+    except (UnicodeDecodeError, msgspec.ValidationError):
+        return ""
+
+
+def _bytes(vector: np.ndarray) -> bytes:
+    return vector.astype("<f4").tobytes()

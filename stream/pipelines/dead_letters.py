@@ -1,0 +1,149 @@
+"""Dead letters written, and read back: listed, shown, and sent again to the topic they came from.
+
+Sending one again is harmless: its event, if it is taken this time, is known by its id.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import NamedTuple
+
+import msgspec
+from kafka import KafkaProducer, TopicPartition
+
+from stream.kafka.access import authorized, partitions_of
+from stream.kafka.connection import Connection
+from stream.kafka.messages import DeadLetter, Skipped, decode
+from stream.kafka.producer import Outgoing
+from stream.kafka.topics import DEAD_LETTERS, prefixed
+
+SILENCE_MS = 1000
+
+
+def outgoing(letter: DeadLetter, prefix: str) -> Outgoing:
+    """The record of a dead letter; its key names where the event came from."""
+    return Outgoing(prefixed(prefix, DEAD_LETTERS), f"{letter.topic}/{letter.partition}".encode(), msgspec.json.encode(letter))
+
+
+class NoSuchDeadLetter(LookupError):
+    """The topic holds no dead letter at that place."""
+
+
+class CutDeadLetter(ValueError):
+    """A dead letter keeps only the beginning of its record: there is no event to send again."""
+
+    def __init__(self, letter: DeadLetter) -> None:
+        super().__init__(
+            f"the record of {letter.topic} {letter.partition}:{letter.offset} was too long to be kept, {letter.cut_bytes} bytes of it are "
+            "missing: send the event anew from where it came"
+        )
+
+
+class Place(NamedTuple):
+    """Where a dead letter lies in the topic of dead letters; written `partition:offset`."""
+
+    partition: int
+    offset: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Place":
+        """The place that `partition:offset` names.
+
+        Raises:
+            ValueError: `text` is of another form.
+        """
+        partition, colon, offset = text.partition(":")
+        if not (colon and partition.isdecimal() and offset.isdecimal()):
+            raise ValueError(f"{text!r} is no partition:offset, as 0:17; `everlong dlq list` shows them")
+        return cls(int(partition), int(offset))
+
+    def __str__(self) -> str:
+        return f"{self.partition}:{self.offset}"
+
+
+class Found(NamedTuple):
+    """A dead letter, where it lies, and when it was written (wall clock, ms)."""
+
+    place: Place
+    written_ms: int
+    letter: DeadLetter
+
+
+class Wanted(NamedTuple):
+    """Which dead letters: of a source topic (the broker's name for it), a reason, and written since (wall clock, ms)."""
+
+    topic: str | None = None
+    reason: str | None = None
+    since_ms: int = 0
+
+    def accepts(self, found: Found) -> bool:
+        """Whether this dead letter is one of them."""
+        return self.topic in (None, found.letter.topic) and self.reason in (None, found.letter.reason) and found.written_ms >= self.since_ms
+
+
+def read(connection: Connection, topic: str, wanted: Wanted | None = None) -> Iterator[Found]:
+    """The dead letters that `topic` holds now, partition by partition, oldest first. Records that are none are left out.
+
+    Raises:
+        NotAuthorized: we may not read the topic.
+    """
+    wanted = wanted or Wanted()
+    with closing(connection.consumer()) as consumer, authorized(connection, f"read topic {topic}"):
+        places = partitions_of(connection, consumer, topic)
+        ends = consumer.end_offsets(places) if places else {}
+        for place in places:
+            consumer.assign([place])
+            consumer.seek_to_beginning(place)
+            while consumer.position(place) < ends[place]:
+                records = consumer.poll(timeout_ms=SILENCE_MS).get(place, ())
+                for record in records:
+                    found = _found(record)
+                    if record.offset < ends[place] and found is not None and wanted.accepts(found):
+                        yield found
+
+
+def find(connection: Connection, topic: str, place: Place) -> Found:
+    """The dead letter at a place.
+
+    Raises:
+        NoSuchDeadLetter: there is none.
+    """
+    with closing(connection.consumer()) as consumer:
+        partition = TopicPartition(topic, place.partition)
+        if partition in partitions_of(connection, consumer, topic):
+            consumer.assign([partition])
+            first, end = consumer.beginning_offsets([partition])[partition], consumer.end_offsets([partition])[partition]
+            if first <= place.offset < end:
+                consumer.seek(partition, place.offset)
+                for record in consumer.poll(timeout_ms=10 * SILENCE_MS, max_records=1).get(partition, ()):
+                    found = _found(record)
+                    if record.offset == place.offset and found is not None:
+                        return found
+    raise NoSuchDeadLetter(f"no dead letter at {place}; `everlong dlq list` shows those there are")
+
+
+def replay(connection: Connection, letters: Sequence[DeadLetter], sent_ms: int) -> int:
+    """Send the original bytes, key and time stamp again to the original topics; how many. Returns once the broker has them.
+
+    Raises:
+        CutDeadLetter: one of them is not whole; none was sent.
+    """
+    for letter in letters:
+        if letter.cut_bytes:
+            raise CutDeadLetter(letter)
+    headers = [("sent_ms", str(sent_ms).encode())]
+    with closing(KafkaProducer(**connection.for_kafka_python(), acks="all")) as producer:
+        sent = []
+        for letter in letters:
+            value = b"" if letter.key is None and letter.value is None else letter.value  # the client sends no wholly empty record
+            ts = letter.ts if letter.ts >= 0 else None
+            sent.append(producer.send(letter.topic, value, key=letter.key, headers=headers, timestamp_ms=ts))
+        for future in sent:
+            future.get(30)
+    return len(sent)
+
+
+def _found(record: object) -> Found | None:
+    letter = decode(DeadLetter, record.value)  # type: ignore[attr-defined]
+    if isinstance(letter, Skipped):
+        return None
+    return Found(Place(record.partition, record.offset), record.timestamp, letter)  # type: ignore[attr-defined]

@@ -1,0 +1,103 @@
+"""Unreadable rows made readable: rebuilt from the log where it reaches back, their bytes kept apart.
+
+A damaged row is taken as empty, and all that the log holds of its user is merged once more: what the user's other rows hold already
+changes nothing, so the result is the row of the events. Everything below the batch in hand is read, and all of the other two topics of
+the partition, so the versions of the new rows say exactly which events they hold.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from features.codec import pack
+from features.events import Topic
+from features.quarantine import Quarantined, Rebuilt
+from features.store import Key, Stored
+from features.table import USER
+from stream.pipelines.merging import Arrived, Step, merge, newest, raised
+from stream.pipelines.record import Record
+from stream.pipelines.row_cache import CachedUser, Damaged
+
+SOURCES = (Topic.CLICKS, Topic.QUERIES, Topic.ORDERS)
+
+
+class LogUnavailable(Exception):
+    """The past could not be read from the log now. Nothing is lost: process the same records again."""
+
+    def __init__(self, what: str, retry_after_s: float = 0.5) -> None:
+        super().__init__(f"the log could not be read to rebuild rows: {what}; check EVERLONG_KAFKA_BOOTSTRAP and that the brokers are up")
+        self.retry_after_s = retry_after_s
+
+
+class History(NamedTuple):
+    """Records of some keys in one partition of each topic: all that the log holds of them from `begins` to below `ends`."""
+
+    records: Mapping[Topic, Sequence[Record]]
+    begins: Mapping[Topic, int]
+    ends: Mapping[Topic, int]
+
+    def rebuilt(self, found: Sequence[Arrived]) -> Rebuilt:
+        """How much of a row this history gives."""
+        if self.begins and not any(self.begins.values()):
+            return "complete"
+        return "partial" if found else "none"
+
+
+class Past(Protocol):
+    """Whoever can read the log again."""
+
+    def read(self, partition: int, keys: Collection[bytes], upto: Mapping[Topic, int]) -> History:
+        """The records with these keys in a partition of clicks, queries and orders; of a topic in `upto` those below that offset.
+
+        Raises:
+            LogUnavailable: the broker did not answer.
+        """
+        ...
+
+
+class NoPast:
+    """There is no log: rows begin again."""
+
+    def read(self, partition: int, keys: Collection[bytes], upto: Mapping[Topic, int]) -> History:
+        """See `Past.read`."""
+        return History({}, {}, {})
+
+
+class Mended(NamedTuple):
+    """What a user's rows came to: the step of the batch in hand, all rows to write, and what is kept apart."""
+
+    step: Step
+    rows: dict[Key, Stored]
+    apart: list[Quarantined]
+
+
+def mend(
+    user: str,
+    cached: CachedUser,
+    damaged: Sequence[Damaged],
+    past: Sequence[Arrived],
+    found: Sequence[Arrived],
+    history: History,
+    now_ms: int,
+) -> Mended:
+    """The rows of a user after the past and the batch in hand. `cached` holds the damaged rows as empty ones."""
+    steps = [merge(user, cached, past)] if past else []
+    steps.append(merge(user, steps[-1].state if steps else cached, found))
+    rows = {key: stored for step in steps for key, stored in step.rows}
+    state = steps[-1].state
+    for key, *_ in damaged:  # also one that no event touches: it must become readable
+        if key.view == USER.name:
+            user_row, version = state.user
+            rows[key] = Stored(pack(user_row), raised(version, history.ends), newest(user_row))
+        else:
+            row, version = state.categories[key.entities[1]]
+            rows[key] = Stored(pack(row), raised(version, history.ends), row.events[-1].ts if row.events else 0)
+    rebuilt = history.rebuilt(past)
+    apart = [
+        Quarantined(key.view, key.entities, reason, now_ms, rebuilt, (*stored.version,), stored.ts_ms, stored.packed)
+        for key, stored, reason in damaged
+    ]
+    step = steps[-1]
+    categories = sorted({category for one in steps for category in one.request.categories})
+    return Mended(step._replace(request=msgspec.structs.replace(step.request, categories=categories)), rows, apart)

@@ -1,0 +1,113 @@
+"""One user's step of the ingest pipeline: what arrived, merged into their rows, with the rows to write and what to tell."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from features.apply import Applied, apply, reached
+from features.codec import pack
+from features.events import Click, Order, Query, Topic
+from features.rows import Behaviour, Search, UserRow, behaviours, search
+from features.store import Key, Stored, Version
+from features.table import USER, USER_CATEGORY
+from stream.kafka.headers import sent_ms
+from stream.kafka.messages import RefreshRequest
+from stream.pipelines.record import Record
+from stream.pipelines.row_cache import CachedUser, CategoryState, UserState
+
+
+class Arrived(NamedTuple):
+    """A good event: its topic and offset, when it was sent (wall clock, ms), event time (ms) and what it says."""
+
+    topic: Topic
+    offset: int
+    sent_ms: int
+    ts: int
+    behaviours: list[Behaviour]
+    search: Search | None
+
+
+class Step(NamedTuple):
+    """A user's rows after a merge, those to write, and what to tell."""
+
+    state: CachedUser
+    rows: list[tuple[Key, Stored]]
+    counts: Counter[str]
+    request: RefreshRequest
+
+
+def arrived(topic: Topic, record: Record, event: Click | Query | Order) -> Arrived:
+    """The event of a record."""
+    sent = sent_ms(record.headers, record.timestamp)
+    if isinstance(event, Query):
+        return Arrived(topic, record.offset, sent, event.ts, [], search(event))
+    return Arrived(topic, record.offset, sent, event.ts, behaviours(event), None)
+
+
+def merge(user: str, cached: CachedUser, found: Sequence[Arrived]) -> Step:
+    """Merge what arrived for a user, of one partition. An event is fresh for a category row that does not hold its offset yet.
+
+    Of each topic the offsets ascend.
+    """
+    states = cached.categories
+    fresh: list[Behaviour] = []
+    again: list[Behaviour] = []
+    for one in found:
+        for event in one.behaviours:
+            (again if _holds(states[event.category].version, one) else fresh).append(event)
+    searches = [one.search for one in found if one.search is not None]
+    needed = reached(cached.user.row, (*fresh, *again), searches)
+    applied = apply(cached.user.row, {category: states[category].row for category in needed}, fresh, searches, again)
+    ends = {one.topic: one.offset + 1 for one in found}
+    version = raised(cached.user.version, ends)
+    changed = {c: CategoryState(row, raised(states[c].version, ends)) for c, row in applied.categories.items()}
+    to_write = [
+        (Key(USER_CATEGORY.name, (user, c)), Stored(pack(s.row), s.version, s.row.events[-1].ts)) for c, s in sorted(changed.items())
+    ]
+    if applied.user != cached.user.row or version != cached.user.version:
+        to_write.append((Key(USER.name, (user,)), Stored(pack(applied.user), version, newest(applied.user))))
+    written_before = {c for c in needed if _holds(states[c].version, found[0])}  # by a try that may have told nobody
+    categories = sorted({b.category for b in (*fresh, *again)} | changed.keys() | written_before)
+    counts = _counts(cached, found, applied, not again and all(one.behaviours for one in found))
+    ts, sent = max(one.ts for one in found), max(one.sent_ms for one in found)
+    request = RefreshRequest(user_id=user, categories=categories, version=version, event_ts=ts, sent_ms=sent)
+    return Step(CachedUser(UserState(applied.user, version), states | changed), to_write, counts, request)
+
+
+def _counts(cached: CachedUser, found: Sequence[Arrived], applied: Applied, all_fresh: bool) -> Counter[str]:
+    """How many events were applied, duplicates or redelivered. An order is what the best of its lines is.
+
+    `all_fresh`: none is a query, and no behaviour was counted before.
+    """
+    if all_fresh and not applied.duplicates:
+        return Counter(applied=len(found))
+    dropped = Counter((b.ts, b.id) for b in applied.duplicates)
+    dropped.update((q.ts, q.id) for q in applied.duplicate_queries)
+    counts: Counter[str] = Counter()
+    for one in found:
+        holders = [cached.categories[b.category].version for b in one.behaviours] or [cached.user.version]
+        identities = [(b.ts, b.id) for b in one.behaviours] + [(q.ts, q.id) for q in [one.search] if q is not None]
+        if all(_holds(version, one) for version in holders):
+            counts["redelivered"] += 1
+        elif identities and all(dropped[identity] for identity in identities):
+            counts["duplicate"] += 1
+            dropped.subtract(identities)
+        else:
+            counts["applied"] += 1
+    return counts
+
+
+def raised(version: Version, ends: Mapping[Topic, int]) -> Version:
+    """The version of a row that holds all events of these topics below these offsets too."""
+    for topic, end in ends.items():
+        version = version.raised(topic, end)
+    return version
+
+
+def _holds(version: Version, one: Arrived) -> bool:
+    return one.offset < getattr(version, one.topic.value)
+
+
+def newest(row: UserRow) -> int:
+    """Time (ms) of the newest event of a user row."""
+    return max([event.ts for event in row.recent[-1:]] + [query.ts for query in row.queries[-1:]], default=0)

@@ -1,0 +1,172 @@
+"""Rows as their only writer knows them: a bounded cache in front of the store, read in one round trip."""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from features.codec import Row, Unreadable, unpack
+from features.rows import CategoryRow, UserRow
+from features.store import Key, OnlineStore, Stored, Version
+from features.table import USER, USER_CATEGORY
+from stream.pipelines.steps import Steps, untimed
+
+
+class Superseded(Exception):
+    """Another writer holds a newer epoch, or goes on writing the same rows: this worker must stop and join again."""
+
+
+class UserState(NamedTuple):
+    """A user row and the version under which the store holds it."""
+
+    row: UserRow
+    version: Version
+
+
+class CategoryState(NamedTuple):
+    """A category row and the version under which the store holds it."""
+
+    row: CategoryRow
+    version: Version
+
+
+class CachedUser(NamedTuple):
+    """All that is cached of a user."""
+
+    user: UserState
+    categories: dict[str, CategoryState]
+
+    @property
+    def size(self) -> int:
+        """Its rows and the elements of all their lists: what the cache's bound counts."""
+        row = self.user.row
+        elements = len(row.recent) + len(row.queries) + len(row.categories) + len(row.bought)
+        return 1 + elements + sum(1 + len(state.row.events) + len(state.row.folded) for state in self.categories.values())
+
+
+class Damaged(NamedTuple):
+    """A row that cannot be read, as the store holds it, and why."""
+
+    key: Key
+    stored: Stored
+    reason: str
+
+
+class RowCache:
+    """Least recently used users of all partitions of a worker, bounded by the sum of their sizes.
+
+    A row of an epoch before `rows_from_epoch` is taken for none, and so is replaced by the first write. Users of a partition that another
+    worker has taken over are used no more, so they are the next to go.
+    """
+
+    def __init__(self, store: OnlineStore, epoch: int, bound: int, rows_from_epoch: int = 0) -> None:
+        self._store, self._epoch, self._bound, self._rows_from_epoch = store, epoch, bound, rows_from_epoch
+        self._users: OrderedDict[tuple[int, str], CachedUser] = OrderedDict()
+        self._sizes: dict[tuple[int, str], int] = {}
+        self._size = 0
+
+    def load(self, partition: int, wanted: Mapping[str, set[str]], steps: Steps = untimed) -> dict[str, CachedUser]:
+        """The users of a partition with at least these categories; whatever is not cached comes in one read.
+
+        A user of whom a row cannot be read is not among them: see `mended`.
+
+        Raises:
+            StoreUnavailable: the store did not answer.
+            Superseded: the store holds a row of a newer epoch.
+            features.codec.OtherLayout: another version of Everlong wrote a row.
+        """
+        cached = {user: self._users.get((partition, user)) for user in wanted}
+        missing: list[Key] = []
+        for user, categories in wanted.items():
+            held = cached[user]
+            missing += [Key(USER.name, (user,))] if held is None else []
+            missing += [Key(USER_CATEGORY.name, (user, c)) for c in sorted(categories) if held is None or c not in held.categories]
+        found: dict[Key, Stored | None] = {}
+        if missing:
+            with steps("read"):
+                found = dict(zip(missing, self._store.read(missing), strict=True))
+        loaded = {}
+        for user, categories in wanted.items():
+            held = cached[user]
+            if held is not None and self.holds(partition, user) and categories <= held.categories.keys():
+                self._users.move_to_end((partition, user))
+                loaded[user] = held
+                continue
+            damaged: list[Damaged] = []
+            held = held or CachedUser(self._user_state(user, found, damaged), {})
+            new = self._category_states(user, categories - held.categories.keys(), found, damaged)
+            if damaged:
+                self.drop(partition, user)
+            else:
+                loaded[user] = self.put(partition, user, CachedUser(held.user, held.categories | new))
+        return loaded
+
+    def mended(self, user: str, categories: Iterable[str]) -> tuple[CachedUser, list[Damaged]]:
+        """A user as the store holds them, with these categories and all that the user row names, unreadable rows as empty ones; and those.
+
+        Raises:
+            StoreUnavailable, Superseded, features.codec.OtherLayout: as `load`.
+        """
+        damaged: list[Damaged] = []
+        key = Key(USER.name, (user,))
+        state = self._user_state(user, {key: self._store.read([key])[0]}, damaged)
+        row = state.row
+        wanted = {*categories, *(touched.category for touched in row.categories), *(event.category for event in row.recent)}
+        keys = [Key(USER_CATEGORY.name, (user, category)) for category in sorted(wanted)]
+        found = dict(zip(keys, self._store.read(keys), strict=True))
+        return CachedUser(state, self._category_states(user, wanted, found, damaged)), damaged
+
+    def holds(self, partition: int, user: str) -> bool:
+        """Whether this user is cached for this partition."""
+        return (partition, user) in self._users
+
+    def put(self, partition: int, user: str, state: CachedUser) -> CachedUser:
+        """Keep what is now true of a user, and let the least recently used go where the bound is passed."""
+        self.drop(partition, user)
+        self._users[partition, user] = state
+        self._sizes[partition, user] = state.size
+        self._size += self._sizes[partition, user]
+        while self._size > self._bound and len(self._users) > 1:
+            self.drop(*next(iter(self._users)))
+        return state
+
+    def drop(self, partition: int, user: str) -> None:
+        """Forget a user, if cached: the next load reads the store."""
+        if self._users.pop((partition, user), None) is not None:
+            self._size -= self._sizes.pop((partition, user))
+
+    def leave(self, partition: int) -> None:
+        """Forget all users of a partition."""
+        for place in [place for place in self._users if place[0] == partition]:
+            self.drop(*place)
+
+    def _user_state(self, user: str, found: Mapping[Key, Stored | None], damaged: list[Damaged]) -> UserState:
+        return UserState(*self._state(UserRow, Key(USER.name, (user,)), found, damaged))
+
+    def _category_states(
+        self, user: str, categories: Iterable[str], found: Mapping[Key, Stored | None], damaged: list[Damaged]
+    ) -> dict[str, CategoryState]:
+        keys = {category: Key(USER_CATEGORY.name, (user, category)) for category in categories}
+        return {category: CategoryState(*self._state(CategoryRow, key, found, damaged)) for category, key in keys.items()}
+
+    def _state(self, kind: type[Row], key: Key, found: Mapping[Key, Stored | None], damaged: list[Damaged]) -> tuple[Row, Version]:
+        """A row and its version; the empty row where there is none, or where it cannot be read: then it is `damaged`."""
+        stored = found[key]
+        if stored is None or stored.version.epoch < self._rows_from_epoch:
+            return kind(), Version(self._epoch)
+        version = self._version(stored)
+        try:
+            row = unpack(kind, stored.packed)
+            if isinstance(row, CategoryRow) and row.events and row.events[0].category != key.entities[1]:
+                raise Unreadable("its events are of another category")
+            if not any(stored.version[1:]):
+                raise Unreadable("its version cannot be read")
+        except Unreadable as error:
+            damaged.append(Damaged(key, stored, str(error)))
+            return kind(), Version(self._epoch)
+        return row, version
+
+    def _version(self, stored: Stored) -> Version:
+        epoch = stored.version.epoch
+        if epoch > self._epoch:
+            raise Superseded(f"the store holds rows of epoch {epoch}, this worker writes {self._epoch}: set EVERLONG_EPOCH={epoch}")
+        return stored.version if epoch == self._epoch else Version(self._epoch)

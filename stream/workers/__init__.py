@@ -1,0 +1,1 @@
+"""The workers: what connects a pipeline to its topics."""
