@@ -9,7 +9,8 @@ WORKDIR /opt/source
 COPY constraints.txt pyproject.toml ./
 # Dependencies first, beside empty packages: a change of our code makes one small layer anew.
 RUN python -m venv /opt/everlong \
- && mkdir features models stream infra && touch README.md features/__init__.py models/__init__.py stream/__init__.py infra/__init__.py \
+ && mkdir features models stream infra research \
+ && touch README.md features/__init__.py models/__init__.py stream/__init__.py infra/__init__.py research/__init__.py \
  && /opt/everlong/bin/python -m pip install -qq --no-cache-dir --disable-pip-version-check --progress-bar off \
       ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt .
 COPY README.md LICENSE ./
@@ -17,6 +18,7 @@ COPY features features
 COPY models models
 COPY stream stream
 COPY infra infra
+COPY research research
 RUN /opt/everlong/bin/python -m pip install -qq --no-cache-dir --disable-pip-version-check --no-deps --force-reinstall .
 ENV PATH=/opt/everlong/bin:$PATH \
     PYTHONUNBUFFERED=1 \

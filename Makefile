@@ -47,7 +47,7 @@ secrets:  ## make the passwords and tokens of docker-compose.yml, in ./secrets; 
 
 clean:  ## remove .venv, caches, and the data of demo, up and train
 	rm -rf $(VENV) .everlong .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build dist *.egg-info
-	find features models stream infra tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	find features models stream infra research tests bench examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found; install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }

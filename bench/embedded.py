@@ -14,8 +14,8 @@ import numpy as np
 from bench import table
 from infra.local import running
 from infra.local.processes import ChildFailed, Supervisor, everlong, tail
-from infra.offline.training import ShopPlan, shop_history, train_bundle
 from infra.settings import child_environment
+from infra.training.from_files import ShopPlan, shop_history, train_bundle
 from models.config import Config
 from stream.kafka.connection import Connection
 from stream.kafka.topic_reader import ranges

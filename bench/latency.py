@@ -15,8 +15,8 @@ from infra.local import system
 from infra.local.accounts import Accounts, unanswered
 from infra.local.feed import Feed, users_of
 from infra.local.processes import Supervisor
-from infra.offline.training import History, ShopPlan, shop_history, train_bundle
 from infra.settings import Settings
+from infra.training.from_files import History, ShopPlan, shop_history, train_bundle
 from infra.wiring import choose_device, connection, open_online_store
 from models.config import Config
 

@@ -15,8 +15,8 @@ from bench.index import one_core, tell
 from bench.items import CATEGORIES, draw, unit
 from models.codes.codebook import Codebook
 from models.codes.lifelong import FIRST, KEPT, Found, Histories, LifelongSearch, Table, best
-from models.codes.lifelong_torch import DeviceSearch
 from models.index import ItemIndex
+from research.codes.lifelong_torch import DeviceSearch
 
 LENGTH, USERS, ROUNDS = 10_000, 32, 7
 SUBSPACES, DIM, MODALITIES = 16, 64, 4

@@ -16,8 +16,8 @@ from features.sources import Reading
 from infra.local import embedded, system
 from infra.local.feed import Feed
 from infra.local.processes import ChildFailed, Supervisor, tail
-from infra.offline.training import ShopPlan, shop_history
 from infra.settings import Settings, load_settings
+from infra.training.from_files import ShopPlan, shop_history
 from infra.wiring import connection
 
 TAOBAO = Path(__file__).resolve().parents[2] / "shared/data/taobao_users.parquet"

@@ -12,8 +12,8 @@ import torch
 from bench import table
 from bench.items import Items, draw, unit, users
 from models.codes.codebook import Codebook, Codes, Floats
-from models.codes.codebook_torch import TorchCodebook
 from models.codes.drift import refresh
+from research.codes.codebook_torch import TorchCodebook
 
 SUBSPACES, HITS, FETCHED, ASKED = 16, 100, 200, 256  # P, hits wanted, best codes that exact scores choose them from, queries
 NEW, NEW_GROUPS, ANGLE = 0.1, 100, 0.05  # of the items; radians in the plane that turns most

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.offline.sections import commit, machine, now, write_section
+from research.sections import commit, machine, now, write_section
 
 PAGE = Path(__file__).parent / "README.md"
 HEAD = """# Benchmarks

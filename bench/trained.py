@@ -10,7 +10,7 @@ from bench import parts
 from features.events import Click, Order
 from models import bundle
 from models.config import Config
-from models.train import train
+from models.training.train import train
 
 CONFIG = Config(dim=64, epochs=1, per_user=10, subspaces=16, holdout=0.0)
 EVENTS = 100_000

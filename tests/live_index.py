@@ -7,7 +7,7 @@ import numpy as np
 
 from features.events import Item
 from models.codes.codebook import Codebook
-from models.recommender import Recommender
+from models.serving.recommender import Recommender
 from stream.codes.code_reader import Word
 from stream.codes.codebook_registry import key_of
 from stream.kafka.connection import Connection

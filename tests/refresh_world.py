@@ -9,7 +9,7 @@ from features.events import Click, Order, OrderLine, Query, Topic, encode
 from features.outcomes import InterestsRow
 from features.store import Key, StoreUnavailable
 from features.store.memory import MemoryStore
-from models.recommender import Recommender
+from models.serving.recommender import Recommender
 from stream.kafka.messages import RefreshRequest
 from stream.pipelines.ingest import Ingest
 from stream.pipelines.refresh import Limits, Refresh, Serving

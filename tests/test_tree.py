@@ -12,7 +12,7 @@ import pytest
 
 from tests.beside import ROOT
 
-PACKAGES = ("features", "models", "stream", "infra")
+PACKAGES = ("features", "models", "stream", "infra", "research")
 CODE = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 EVERY = CODE + sorted(path for folder in ("tests", "bench", "examples") for path in (ROOT / folder).rglob("*.py"))
 LINES = 350

@@ -7,8 +7,8 @@ import numpy as np
 
 from features.events import Click, Item, Order, OrderLine, Query
 from models.config import Config
-from models.seminar.config import SeminarConfig
-from models.train import train
+from models.config.seminar import SeminarConfig
+from models.training.train import train
 
 MINUTE = 60_000
 START_MS = 1_700_000_000_000  # for files that commands read: they refuse times before 1990 or beyond the retention

@@ -6,30 +6,18 @@ needs them, so that `--help` answers at once.
 
 import logging
 import sys
-from importlib.metadata import version
+from importlib.metadata import entry_points, version
 from io import TextIOWrapper
 from typing import Annotated
 
 import typer
 
-from infra.cli import (
-    ablation,
-    administration,
-    checking,
-    codes,
-    dead_letters,
-    evaluation,
-    machines,
-    quarantine,
-    reading,
-    relevance,
-    traffic,
-    training,
-)
+from infra.cli import administration, checking, codes, dead_letters, machines, quarantine, reading, traffic, training
 from infra.terminal import LineFormatter, complain, print_text, say
 
 __all__ = ["main", "make_app"]
 
+STUDIES = "everlong.studies"  # entry points: functions that add a command to the app
 INTERRUPTED = 130
 REFUSED = 3
 
@@ -51,15 +39,14 @@ def make_app() -> typer.Typer:
         traffic,
         administration,
         training,
-        evaluation,
-        ablation,
         reading,
-        relevance,
         codes,
         dead_letters,
         quarantine,
     ):
         group.add_to(app)
+    for study in entry_points(group=STUDIES):
+        study.load()(app)
     return app
 
 

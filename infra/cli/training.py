@@ -70,14 +70,14 @@ def train(
     reading = None if data == "shop" else open_file(Path(data), products, Choices(columns, product_columns, kind, time_unit, max_refused))
     import msgspec
 
-    from infra.offline.training import ShopPlan, file_history, shop_history, train_bundle
-    from infra.offline.training_plot import write_plot
     from infra.settings import load_settings
+    from infra.training.from_files import ShopPlan, file_history, shop_history, train_bundle
+    from infra.training.plot import write_plot
     from infra.wiring import choose_device
     from models.codes.modalities import UnknownModality, choose
     from models.evaluation.table import lines
-    from models.fitting import CheckpointRefused, joined, own_card
-    from models.tuning import CannotTune
+    from models.training.loop import CheckpointRefused, joined, own_card
+    from models.training.warm_start import CannotTune
 
     settings = load_settings()
     asked: dict[str, Any] = {"epochs": epochs, "dim": dim, "tuning_rate" if parent else "learning_rate": learning_rate}
@@ -133,7 +133,7 @@ def _configured(parent: Path | None, asked: Mapping[str, Any]) -> "tuple[Bundle 
     """The bundle that is gone on from, and the configuration: its own or the usual one, with what is asked for."""
     from models.bundle import BundleMismatch, load
     from models.config import Config
-    from models.tuning import CannotTune, config_for
+    from models.training.warm_start import CannotTune, config_for
 
     if parent is None:
         return None, Config(**asked)
@@ -153,6 +153,6 @@ def plot_logs(
     out: Annotated[Path, typer.Option(dir_okay=False, help="The plot (SVG).")],
 ) -> None:
     """Plot the loss of one or several trainings from the tables of their steps."""
-    from infra.offline.training_plot import write_plot
+    from infra.training.plot import write_plot
 
     say(f"the loss is plotted in {write_plot(logs, out)}")

@@ -24,9 +24,9 @@ from infra.local import system
 from infra.local.accounts import Accounts, Line, close, unanswered
 from infra.local.feed import Feed, users_of
 from infra.local.processes import Supervisor, stop_on_signals
-from infra.offline.training import DAY_MS, History, ShopPlan, shop_history, train_bundle
 from infra.settings import Settings
 from infra.terminal import console, plain, progress, safe, styled
+from infra.training.from_files import DAY_MS, History, ShopPlan, shop_history, train_bundle
 from infra.wiring import choose_device, connection, open_online_store
 from models.config import Config
 

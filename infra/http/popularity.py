@@ -7,7 +7,7 @@ import msgspec
 
 from features.outcomes import Candidate
 from models.bundle import POPULAR, BundleMismatch, read_manifest
-from models.retrieval.popular import Popular
+from models.serving.popular import Popular
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from infra.local.accounts import Accounts, Line, Standing, answerable, close, de
 from infra.local.feed import Feed
 from infra.local.processes import Supervisor
 from infra.local.trimming import Room
-from infra.offline.training import config_of, file_history, train_bundle
 from infra.settings import Settings
 from infra.terminal import print_json, print_table, progress, say
+from infra.training.from_files import config_of, file_history, train_bundle
 from infra.wiring import choose_device, connection, open_online_store
 from models.bundle import MANIFEST
 from stream.kafka.bounded_log import BOUNDS

@@ -13,9 +13,9 @@ from infra.local import embedded, running, system
 from infra.local.feed import Feed
 from infra.local.processes import Supervisor, everlong
 from infra.local.trimming import Trimmer
-from infra.offline.training import History, ShopPlan, config_of, shop_history, train_bundle
 from infra.settings import Settings, child_environment
 from infra.terminal import progress, say
+from infra.training.from_files import History, ShopPlan, config_of, shop_history, train_bundle
 from infra.wiring import choose_device, connection
 from models.bundle import MANIFEST
 

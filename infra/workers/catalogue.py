@@ -18,7 +18,7 @@ from infra.wiring import choose_device
 from infra.workers.codes import CodesKeeper
 from infra.workers.frame import Frame, count
 from models.bundle import load
-from models.recommender import Recommender
+from models.serving.recommender import Recommender
 from stream.codes.codebook_reader import Codebooks
 from stream.kafka.access import partitions_of
 from stream.kafka.headers import AGAIN_HEADER

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.evaluation.contenders import Answer
-from models.evaluation.questions import Question
+from models.evaluation.baselines import Answer
+from models.evaluation.prediction_points import Question
 
 CUTS = (20, 50, 200)
 DEPTH = CUTS[-1]

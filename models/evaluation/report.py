@@ -8,9 +8,9 @@ import numpy as np
 
 from models.evaluation.intervals import Bootstrap, bounds, mean
 from models.evaluation.metrics import ALL, HIT_METRICS, METRICS, VIEWS, length_name
-from models.evaluation.questions import questions, users_asked
+from models.evaluation.prediction_points import questions, users_asked
+from models.evaluation.score import Entry, Tally, tally
 from models.evaluation.split import Split
-from models.evaluation.tally import Entry, Tally, tally
 
 CASCADE = "cascade"
 DIGITS = 5

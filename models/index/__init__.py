@@ -2,8 +2,8 @@
 
 from models.index.changes import Change, Delete, Found, GenerationMismatch, Upsert, Where
 from models.index.index import ItemIndex
-from models.index.sizes import Sizes, bytes_per_item
-from models.index.stored import SnapshotMismatch
+from models.index.persistence import SnapshotMismatch
+from models.index.thresholds import Sizes, bytes_per_item
 from models.index.view import View
 
 __all__ = [

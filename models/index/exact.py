@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codes.codebook import Floats
-from models.index.best import FAR, best, narrowed
 from models.index.changes import Found
-from models.index.hidden import Sieve, Struck
+from models.index.filters import Sieve, Struck
 from models.index.ids import Ids
 from models.index.rows import Order, Rows, gather
+from models.index.topk import FAR, best, narrowed
 
 _SCORES = 1 << 23  # scores held at once, 32 MiB
 _SPARSE = 4  # where fewer than a quarter of a range may be returned, those rows are gathered first

@@ -11,12 +11,14 @@ from threading import Lock
 import numpy as np
 
 from models.codes.codebook import Codebook, Codes, Floats
-from models.index import generations, incoming, snapshots, stored
+from models.index import generations, snapshots
+from models.index import persistence as stored
+from models.index import validation as incoming
 from models.index.changes import Change, Delete, Upsert
 from models.index.ids import Ids
 from models.index.rows import Rows
-from models.index.sizes import Sizes
 from models.index.snapshots import Snapshot
+from models.index.thresholds import Sizes
 from models.index.view import View, checked
 
 

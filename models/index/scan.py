@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from models.codes.codebook import Codes, Floats
 from models.index.cells import Cells
 from models.index.ids import Numbers
-from models.index.levels import LEVELS, Levels
 from models.index.ranking import Ranking
+from models.index.scalar_quantizer import LEVELS, Levels
 
 _SPARE = 24
 

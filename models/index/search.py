@@ -7,12 +7,12 @@ from numpy.typing import NDArray
 
 from models.codes.codebook import Floats
 from models.index import exact
-from models.index.best import FAR, best, products
 from models.index.block import Block
 from models.index.changes import Found
-from models.index.hidden import Sieve, Struck
+from models.index.filters import Sieve, Struck
 from models.index.ids import Ids, Numbers
 from models.index.scan import Scan
+from models.index.topk import FAR, best, products
 
 _FEW = 2_048  # up to so many rows that pass a filter are compared exactly
 

@@ -5,11 +5,11 @@ from numpy.typing import NDArray
 
 from models.codes.codebook import Floats
 from models.index import exact
-from models.index.best import FAR, along, best, packed, products
 from models.index.changes import Found, Where
-from models.index.hidden import Excluded, Sieve, Struck
+from models.index.filters import Excluded, Sieve, Struck
 from models.index.ids import Ids, Numbers
 from models.index.rows import Order, Rows, gather
+from models.index.topk import FAR, along, best, packed, products
 
 _NARROW = 512  # categories with more rows in the segment are searched by multiplication
 _SCORES = 1 << 24  # scores held at once, 64 MiB

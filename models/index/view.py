@@ -9,7 +9,7 @@ from models.codes.codebook import Codebook, Codes, Floats
 from models.codes.rows import taken
 from models.index import search
 from models.index.changes import Found, Where
-from models.index.hidden import Exclude, Excluded
+from models.index.filters import Exclude, Excluded
 from models.index.ids import Ids, Numbers
 from models.index.snapshots import Snapshot
 

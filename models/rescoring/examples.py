@@ -9,7 +9,7 @@ from features.events import Item
 from features.history import Deeds, moments
 from features.rows import UserRow
 from models.config import Config
-from models.inputs import Positions
+from models.encoding.inputs import Positions
 from models.rescoring.histories import Histories, Numbers, encode, newest
 
 CHUNK = 1024

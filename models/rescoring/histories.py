@@ -1,6 +1,6 @@
 """What a candidate is compared with: the newest events of a user, the same in training and in serving, as arrays.
 
-They are those of the row `user` (models.retrieval.own) and of the rows of the categories touched last, none twice. Items have
+They are those of the row `user` (models.serving.repeat) and of the rows of the categories touched last, none twice. Items have
 numbers that are equal for the same item: the position of its vector, or, of an item in no table, a number below 0.
 """
 
@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from features.rows import Behaviour, CategoryRow, UserRow
-from models.arrays import gaps
-from models.inputs import Positions, newest_ts
-from models.retrieval.own import events_of
+from models.encoding.arrays import gaps
+from models.encoding.inputs import Positions, newest_ts
+from models.serving.repeat import events_of
 
 
 class Histories(NamedTuple):

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.arrays import tensors
 from models.config import Config
-from models.fitting import Phase, Run, Tell, fit
+from models.encoding.arrays import tensors
+from models.network.layers import NEVER
 from models.rescoring.examples import Examples
 from models.rescoring.histories import Candidates, Histories
 from models.rescoring.model import Rescorer
 from models.rescoring.negatives import Pool
 from models.rescoring.repeats import Asked
-from models.ulim.layers import NEVER
+from models.training.loop import Phase, Run, Tell, fit
 
 
 class Learning:

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from features.rows import KINDS
-from models.arrays import GAP_ROWS
 from models.config import Config
+from models.encoding.arrays import GAP_ROWS
+from models.network.search import Search
 from models.rescoring.repeats import FEATURES, Asked, repeats
-from models.seminar.search import Search
 
 HIDDEN = (48, 24)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from models.encoding.vocabulary import FIRST
 from models.rescoring.histories import Histories
-from models.vocabulary import FIRST
 
 
 class Pool:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
-from models.arrays import tensors
 from models.config import Config
-from models.inputs import Positions
+from models.encoding.arrays import tensors
+from models.encoding.inputs import Positions
 from models.rescoring.histories import Numbers, candidates, encode, newest
 from models.rescoring.model import Rescorer
 from models.rescoring.repeats import Asked

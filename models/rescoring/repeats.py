@@ -8,8 +8,8 @@ from torch import Tensor
 
 from features.event_time import DAY_MS, MINUTE_MS
 from features.rows import KINDS
-from models.retrieval.own import SCALES_MS, WEIGHTS
-from models.vocabulary import FIRST
+from models.encoding.vocabulary import FIRST
+from models.serving.repeat import SCALES_MS, WEIGHTS
 
 FADES_S = (60 * MINUTE_MS / 1000, DAY_MS / 1000, 30 * DAY_MS / 1000)  # an event counts 1 / sqrt(1 + age / s), for each s
 LEAST = 1e-3  # what an item of no event is worth, so that it has a logarithm
@@ -35,7 +35,7 @@ def repeats(asked: Asked) -> Tensor:
 
     By kind and fade ln(1 + 4 times the faded count) of the item; by fade the same of its category, all kinds; ln(1 + count)
     of both; 1 / (1 + events since) of the item's newest; whether it was had; ln(1 + events) / 5 of the user and the share of
-    them that repeat an item; ln of what models.retrieval.own gives the item, / 3.
+    them that repeat an item; ln of what models.serving.repeat gives the item, / 3.
     """
     mask = asked.mask
     same = ((asked.asked_number[:, :, None] == asked.number[:, None, :]) & mask[:, None]).float()  # (B, C, L)

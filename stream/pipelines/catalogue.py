@@ -32,7 +32,7 @@ from features.quarantine import Quarantined
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import ITEM
 from models.codes.codebook import Codebook
-from models.recommender import Recommender
+from models.serving.recommender import Recommender
 from stream.kafka.headers import AGAIN_HEADER, sent_ms
 from stream.kafka.messages import DeadLetter, ItemCode
 from stream.kafka.partitioning import misplaced

@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 
 from features.outcomes import InterestsRow
-from models.recommender import Recommender
+from models.serving.recommender import Recommender
 
 
 def without(row: InterestsRow, touched: Collection[str]) -> InterestsRow | None:

@@ -23,15 +23,16 @@ from features.outcomes import Candidate, CandidatesRow, InterestsRow
 from features.rows import CategoryRow, UserRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
+from models.config.shares import Shares
 from models.index import ItemIndex, View, Where
-from models.recommender import Recommender, ShortState
 from models.rescoring.order import depth
-from models.retrieval import asked, own
-from models.retrieval.cascade import Searched, listed, merged, search, search_short
-from models.retrieval.demand import Demand
-from models.retrieval.popular import Popular, popular_candidates
-from models.retrieval.quotas import Extra
-from models.retrieval.shares import Shares
+from models.serving import live_query as asked
+from models.serving import repeat as own
+from models.serving.cascade import Searched, listed, merged, search, search_short
+from models.serving.popular import Popular, popular_candidates
+from models.serving.popularity_prior import Demand
+from models.serving.quotas import Extra
+from models.serving.recommender import Recommender, ShortState
 from stream.kafka.messages import CandidateSet, PublishedCandidate, RefreshRequest, fitting
 from stream.pipelines.interests import usable, without
 from stream.pipelines.sound_rows import SoundRows
@@ -52,8 +53,8 @@ class Serving:
 
 class Limits(NamedTuple):
     """`top_k` categories a user, `candidates` in a set, whether bought items and those that cannot be had are left out, whether the
-    bundle's re-scorer, where it has one, has the last word (models.rescoring), and shares (fields of models.retrieval.shares) and a
-    weight of demand (models.retrieval.demand) that stand in place of the bundle's."""
+    bundle's re-scorer, where it has one, has the last word (models.rescoring), and shares (fields of models.config.shares) and a
+    weight of demand (models.serving.popularity_prior) that stand in place of the bundle's."""
 
     top_k: int = 8
     candidates: int = 200

@@ -14,7 +14,7 @@ import numpy as np
 
 from models.bundle import load
 from models.index import Delete, ItemIndex, Sizes, Upsert, bytes_per_item
-from models.recommender import Recommender
+from models.serving.recommender import Recommender
 from stream.codes.code_reader import Word, code_tail, newest
 from stream.codes.codebook_registry import Book, next_step
 from stream.codes.pending_generation import Coming

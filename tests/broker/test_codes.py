@@ -19,7 +19,7 @@ from infra.local.feed import users_of
 from infra.shop import Shop
 from models.bundle import save
 from models.config import Config
-from models.train import train
+from models.training.train import train
 from stream.codes.codebook_reader import Codebooks
 from stream.codes.codes_client import Desk
 from stream.kafka.messages import CandidateSet

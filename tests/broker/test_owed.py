@@ -12,7 +12,7 @@ from infra.local.feed import users_of
 from infra.shop import Shop
 from models.bundle import save
 from models.config import Config
-from models.train import train
+from models.training.train import train
 from tests.broker.system import differing, running, wait_for
 
 DAY_MS = 86_400_000

@@ -20,7 +20,7 @@ from infra.local.feed import users_of
 from infra.shop import Shop
 from models.bundle import save
 from models.config import Config
-from models.train import train
+from models.training.train import train
 from stream.pipelines.replay import replay
 from tests.beside import data_file
 from tests.broker.system import differing, running, wait_for

@@ -19,7 +19,7 @@ from infra.local.feed import users_of
 from infra.shop import Shop
 from models.bundle import save
 from models.config import Config
-from models.train import train
+from models.training.train import train
 from stream.kafka.messages import RECODE, ItemCode
 from stream.kafka.topics import ITEM_CODES
 from stream.kafka.topics import ITEMS as ITEMS_SPEC

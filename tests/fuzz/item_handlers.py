@@ -15,7 +15,7 @@ from features.outcomes import ItemRow
 from features.store import Key
 from features.store.memory import MemoryStore
 from models.bundle import save
-from models.recommender import Recommender
+from models.serving.recommender import Recommender
 from stream.codes.catalogue_snapshot import Ledger
 from stream.codes.code_reader import words
 from stream.codes.codebook_registry import Book, key_of, next_step

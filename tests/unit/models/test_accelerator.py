@@ -15,13 +15,13 @@ import torch
 
 from models.bundle import load, save
 from models.codes.codebook import Codebook
-from models.codes.codebook_torch import TorchCodebook
 from models.codes.lifelong import Histories, LifelongSearch, Table
-from models.codes.lifelong_torch import DeviceSearch
-from models.codes.scanner import FaissScanner, TorchScanner, choose
-from models.fitting import Run
-from models.fitting.checkpoints import Checkpoints
-from models.train import train
+from models.training.loop import Run
+from models.training.loop.checkpoints import Checkpoints
+from models.training.train import train
+from research.codes.codebook_torch import TorchCodebook
+from research.codes.lifelong_torch import DeviceSearch
+from research.codes.scanner import FaissScanner, TorchScanner, choose
 from tests import accelerator
 from tests.beside import ROOT
 from tests.drawn import drawn

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from features.history import deeds, moments
 from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
-from models.arrays import gaps, tensors
 from models.bundle import load, save
 from models.config import Config
-from models.inputs import Positions, newest_ts
-from models.recommender import Recommender
-from models.references import rescoring as reference
+from models.encoding.arrays import gaps, tensors
+from models.encoding.inputs import Positions, newest_ts
+from models.encoding.vocabulary import FIRST, Vocabulary
 from models.rescoring.examples import build, first_seen
 from models.rescoring.histories import Candidates, Histories, Numbers, encode, newest, read_categories
 from models.rescoring.learning import distinct
@@ -23,8 +22,9 @@ from models.rescoring.model import Rescorer
 from models.rescoring.negatives import Pool
 from models.rescoring.order import TOGETHER, Scoring, depth, rescored
 from models.rescoring.repeats import FEATURES, Asked, repeats
-from models.train import train
-from models.vocabulary import FIRST, Vocabulary
+from models.serving.recommender import Recommender
+from models.training.train import train
+from tests.references import rescoring as reference
 from tests.tiny_bundle import CONFIG, quickly_trained, shop
 
 CAP = 4  # of the GSU

@@ -6,7 +6,7 @@ from hypothesis.extra.numpy import arrays
 
 from models.codes.codebook import Codebook
 from models.codes.rows import taken
-from models.references import search as reference_search
+from tests.references import search as reference_search
 
 
 def draw(n, d=32, seed=0, clusters=40):

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from models.codes.codebook import Codebook
 from models.codes.lifelong import Histories, LifelongSearch, Table, best
-from models.codes.lifelong_torch import DeviceSearch, first_best
-from models.references import lifelong as reference
+from research.codes.lifelong_torch import DeviceSearch, first_best
+from tests.references import lifelong as reference
 
 FIRST, KEPT = 12, 5  # small ones, so that short histories overflow them
 

@@ -12,10 +12,10 @@ from features.events import Item
 from models.bundle import BundleMismatch, load, save
 from models.codes.codebook import Codebook
 from models.codes.modalities import MODALITIES, UnknownModality, arrange, choose, only_fused, slices, weighted
-from models.recommender import Recommender
-from models.references import codes as reference_codes
-from models.seminar.contents import contents
-from models.train import train
+from models.encoding.contents import contents
+from models.serving.recommender import Recommender
+from models.training.train import train
+from tests.references import codes as reference_codes
 from tests.tiny_bundle import CONFIG, quickly_trained, shop
 
 CODED = ("fused", "text", "image")

@@ -11,19 +11,19 @@ from features.codec import pack
 from features.events import Click, Item, Query
 from features.history import deeds, offline_rows
 from features.rows import UserRow
-from infra.offline import evaluation
-from infra.offline.evaluation_input import Plan, load_data, split_of
-from models.catalogue import catalogue_of
+from models.encoding.catalogue import catalogue_of
 from models.evaluation import NothingToLearn, by_users, temporal
-from models.evaluation.cascaded import Cascade
-from models.evaluation.contenders import popularity
-from models.evaluation.questions import own_items, questions, users_asked
+from models.evaluation.baselines import popularity
+from models.evaluation.cascade import Cascade
+from models.evaluation.prediction_points import own_items, questions, users_asked
 from models.evaluation.report import Asked, evaluate
-from models.evaluation.simple import simple
-from models.evaluation.tally import Entry
-from models.evaluation.trained import Trained, rival_history
-from models.recommender import Recommender
-from models.train import learn, train
+from models.evaluation.score import Entry
+from models.evaluation.simple_baselines import simple
+from models.serving.recommender import Recommender
+from models.training.train import learn, train
+from research.evaluation import evaluation
+from research.evaluation.inputs import Plan, load_data, split_of
+from research.evaluation.trained_baselines import Trained, rival_history
 from tests.tiny_bundle import CONFIG, START_MS, shop
 
 MINUTE = 60_000

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from models.codes.codebook import Codebook
 from models.index import Delete, ItemIndex, Sizes, Upsert, Where
-from models.references import search as reference_search
+from tests.references import search as reference_search
 
 D = 6
 NAMES = [f"i{number}" for number in range(60)]

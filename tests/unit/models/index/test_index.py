@@ -3,8 +3,8 @@ import pytest
 
 from models.codes.codebook import Codebook
 from models.index import Delete, GenerationMismatch, ItemIndex, Sizes, Upsert, Where, bytes_per_item, snapshots
-from models.references import search as reference_search
 from tests.index_cases import SCANNED, SIZES, D, chosen, draw, items, made, pool, upsert
+from tests.references import search as reference_search
 
 
 @pytest.mark.parametrize("n", [0, 1, 3, 200, 300])

@@ -9,8 +9,8 @@ from features.store.memory import MemoryStore
 from models.bundle import save
 from models.codes.codebook import Codebook
 from models.codes.drift import Policy, Reservoir
-from models.recommender import Recommender
-from models.train import train
+from models.serving.recommender import Recommender
+from models.training.train import train
 from stream.codes.catalogue_snapshot import Ledger
 from stream.codes.code_manager import Keeper
 from stream.codes.code_reader import Word

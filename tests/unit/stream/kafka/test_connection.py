@@ -94,7 +94,7 @@ def test_backoff_grows_to_its_bound_and_honours_the_store():
 
 def test_every_consumer_is_made_here_and_so_reads_what_is_committed():
     made = set()
-    for path in [path for folder in ("features", "models", "stream", "infra") for path in (ROOT / folder).rglob("*.py")]:
+    for path in [path for folder in ("features", "models", "stream", "infra", "research") for path in (ROOT / folder).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in ("KafkaConsumer", "AIOKafkaConsumer"):
                 made.add(path.relative_to(ROOT).as_posix())

@@ -13,7 +13,7 @@ from features.events import Click, Item, Topic, encode
 from features.history import offline_rows
 from features.store import Key
 from features.store.memory import MemoryStore
-from models.recommender import Recommender
+from models.serving.recommender import Recommender
 from stream.kafka.partitioning import partition_of
 from stream.pipelines import ingest as pipeline
 from stream.pipelines.catalogue import Catalogue

@@ -13,7 +13,7 @@ from features.item_states import bare, newest, state_of
 from features.outcomes import ItemRow
 from features.store import Key, StoreUnavailable, Version
 from features.store.memory import MemoryStore
-from models.recommender import Recommender
+from models.serving.recommender import Recommender
 from stream.kafka.headers import AGAIN_HEADER
 from stream.pipelines.catalogue import Catalogue
 from tests.tiny_bundle import quickly_trained

@@ -13,9 +13,9 @@ from features.events import Query
 from features.outcomes import CandidatesRow, InterestsRow
 from features.rows import UserRow
 from features.store import Key, Stored, StoreUnavailable, Version
+from models.config.shares import Shares
 from models.index import Delete, Upsert
-from models.recommender import Recommender
-from models.retrieval.shares import Shares
+from models.serving.recommender import Recommender
 from stream.pipelines.refresh import Serving, coalesce
 from tests.refresh_world import CATEGORIES, NOW, Failing, System, click, lose_model, order, request, serving
 from tests.tiny_bundle import quickly_trained

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from infra.settings import Settings
-from models.recommender import Recommender
 from models.rescoring.model import Rescorer
+from models.serving.recommender import Recommender
 from stream.pipelines.refresh import Limits, Serving
 from tests.refresh_world import NOW, Failing, System, click, serving
 from tests.tiny_bundle import quickly_trained

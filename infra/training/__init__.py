@@ -1,0 +1,1 @@
+"""Training from files: what the command `everlong train` and the first start run."""

@@ -1,0 +1,1 @@
+"""Rows and items to arrays: the only door from what is stored to numbers."""

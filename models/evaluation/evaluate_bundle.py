@@ -1,0 +1,53 @@
+"""What a training adds to the bundle that it learnt: shares that suit the log, and how well it did, both by what was held out."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from models.bundle import Bundle
+from models.evaluation.baselines import popularity
+from models.evaluation.cascade import Cascade
+from models.evaluation.catalogue_at_cutoff import Offered
+from models.evaluation.prediction_points import questions, users_asked
+from models.evaluation.report import CASCADE, Asked, compact, evaluate
+from models.evaluation.score import Entry
+from models.evaluation.share_selection import choose_shares, enough, halves
+from models.evaluation.simple_baselines import simple
+from models.evaluation.split import Split
+from models.serving.recommender import Recommender
+
+MOST_USERS = 2000  # of whom is chosen, and reported
+
+
+def judged(bundle: Bundle, there: Offered, split: Split, seed: int, device: str, choose: bool = True) -> Bundle:
+    """The bundle with its metrics, and with the popular items of all events, those held out too. `there` is what can be found.
+
+    With `choose` the shares are chosen by half of the held-out users, and the other half is reported; where users are too few the
+    shares stay and all are reported. Of more than `MOST_USERS` as many are drawn by seed, for each of both.
+    """
+    users, others = halves(split.starts, seed)
+    if choose and enough(len(users)):
+        bundle = with_shares(bundle, there, only(split, users), seed, device)
+        split = only(split, others)
+    config = bundle.manifest.config
+    cascade = Cascade(Recommender(bundle, device), config.top_k, *there, bundle.popular)
+    ids, asked = [item.item_id for item in there.catalogue], Asked(config.test_per_user, MOST_USERS, seed)
+    report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, asked)
+    newest = max(event.ts for deed in split.done.values() for event in deed.events)
+    manifest = msgspec.structs.replace(bundle.manifest, metrics=compact(report))
+    return replace(bundle, manifest=manifest, popular=popularity(split.done, newest + 1, config.popular, config.popular_days))
+
+
+def with_shares(bundle: Bundle, there: Offered, split: Split, seed: int, device: str) -> Bundle:
+    """The bundle with the shares that suit what the split holds out, over what is `there`."""
+    config = bundle.manifest.config
+    asked = questions(split, config.test_per_user, users_asked(split, MOST_USERS, seed))
+    choice = choose_shares(Cascade(Recommender(bundle, device), config.top_k, *there, bundle.popular), asked, seed)
+    config = msgspec.structs.replace(config, shares=choice.shares)
+    return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config, chosen=True))
+
+
+def only(split: Split, users: Sequence[str]) -> Split:
+    """The split, of whose held-out users these alone are asked."""
+    return split._replace(starts={user: split.starts[user] for user in users})

@@ -1,0 +1,1 @@
+"""All modules with weights: ULIM's towers and category generator, SEMINAR's search unit and search."""

@@ -1,0 +1,43 @@
+"""A memory of Z slots (DMAN, AAAI 2021): written segment after segment of a lifelong sequence, read by the short pooling.
+
+Slots are all that is kept of what was written: their size is the same after ten events and after ten thousand.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from models.network.layers import NEVER, attend
+
+SEGMENT = 16  # tokens written at once
+
+
+class Memory(nn.Module):
+    """Slots that start as learned ones; each asks every segment, and a gate says how much of what it found replaces it."""
+
+    def __init__(self, dim: int, slots: int) -> None:
+        super().__init__()
+        self.slots = nn.Parameter(torch.randn(slots, dim) * dim**-0.5)
+        self.ask, self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.gate = nn.Linear(2 * dim, dim)
+        self.query, self.slot_key, self.out = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+
+    def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, pooled: Tensor) -> Tensor:
+        """(R, L, d) oldest first, (R, L), ln n (R, L), p_s (R, d) -> what p_s reads of the memory (R, d)."""
+        slots = self.write(tokens, mask, weight)  # (R, Z, d)
+        there = torch.ones_like(slots[..., 0], dtype=torch.bool)  # (R, Z)
+        attention = attend(self.query(pooled), self.slot_key(slots), there, torch.zeros_like(slots[..., 0]))  # (R, Z)
+        return self.out((attention.unsqueeze(-1) * slots).sum(1))  # (R, d)
+
+    def write(self, tokens: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
+        """The slots (R, Z, d) after all segments; a segment where nothing is there leaves them as they were."""
+        slots = self.slots.expand(len(tokens), -1, -1)  # (R, Z, d)
+        for segment, here, count in zip(*(part.split(SEGMENT, 1) for part in (tokens, mask, weight)), strict=True):
+            slots = self._written(slots, segment, here, count)
+        return slots
+
+    def _written(self, slots: Tensor, segment: Tensor, here: Tensor, count: Tensor) -> Tensor:
+        scores = self.ask(slots) @ self.key(segment).transpose(1, 2) / slots.shape[-1] ** 0.5 + count.unsqueeze(1)  # (R, Z, T)
+        shares = scores.masked_fill(~here.unsqueeze(1), NEVER).softmax(2)  # (R, Z, T)
+        found = shares @ self.value(segment)  # (R, Z, d)
+        gate = torch.sigmoid(self.gate(torch.cat([slots, found], 2))) * here.any(1)[:, None, None]  # (R, Z, d)
+        return slots + gate * (found - slots)  # (R, Z, d)

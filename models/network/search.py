@@ -1,0 +1,95 @@
+"""GSU and ESU (papers.md 2.2): search a lifelong history with a target, then attend to what was found.
+
+Both score with the same W_Q and W_K. The GSU may be replaced by look-ups in product-quantised codes: `esu` asks only where
+the found steps are. A history without any step has the learned vector `empty` as its interest, whatever the target.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from models.codes.modalities import MODALITIES
+from models.network.layers import NEVER
+from models.network.psu import Items
+
+
+class Found(NamedTuple):
+    """For each target the positions in the history of the best K steps, best first."""
+
+    at: Tensor  # (B, C, K) int64
+    here: Tensor  # (B, C, K) bool, False where there are fewer than K
+
+
+class Spaces(nn.Module):
+    """G_m, one (d, d) a modality and one for queries: from PSU space to that of GSU and ESU. The identity until trained."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.modalities = nn.Parameter(torch.eye(dim).repeat(len(MODALITIES), 1, 1))  # (M, d, d)
+        self.queries = nn.Parameter(torch.eye(dim))  # (d, d)
+
+    def items(self, items: Items) -> Tensor:
+        """Sum over m of g_m G_m e_m: (n, d)."""
+        weighed = items.gates.unsqueeze(-1) * items.modalities  # (n, M, d)
+        return weighed.flatten(1) @ self.modalities.flatten(0, 1)  # (n, d)
+
+    def query(self, queries: Tensor) -> Tensor:
+        """G_q q: (..., d)."""
+        return queries @ self.queries
+
+
+class Search(nn.Module):
+    """C targets of each of B users against their histories of L steps. K is `searched`, or L where that is less."""
+
+    def __init__(self, dim: int, heads: int, searched: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.searched = searched
+        self.query = nn.Linear(dim, dim, bias=False)  # W_Q
+        self.key = nn.Linear(dim, dim, bias=False)  # W_K
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.empty = nn.Parameter(torch.randn(dim) * 0.1)
+
+    def gsu(self, targets: Tensor, history: Tensor, mask: Tensor) -> Found:
+        """(W_Q t).(W_K s_l) for targets (B, C, d), histories (B, L, d), masks (B, L); the top K of each."""
+        with torch.no_grad():
+            return self._top(self.query(targets) @ self.key(history).transpose(1, 2), mask)
+
+    def esu(self, targets: Tensor, history: Tensor, found: Found) -> Tensor:
+        """Multi-head target attention over the found steps alone: targets (B, C, d), histories (B, L, d) -> (B, C, d)."""
+        batch, count, width = found.at.shape
+        here = found.here.unsqueeze(-1)  # (B, C, K, 1)
+        rows = (torch.arange(batch, device=here.device)[:, None, None] * history.shape[1] + found.at).flatten()  # (B C K,)
+        split = (batch, count, width, self.heads, history.shape[2] // self.heads)  # B, C, K, H, d/H
+        projected = (layer(history).flatten(0, 1) for layer in (self.key, self.value))  # (B L, d) each
+        key, value = (table.index_select(0, rows).view(split) for table in projected)
+        query = self.query(targets).view(batch, count, 1, *split[3:])  # (B, C, 1, H, d/H)
+        scores = (query * key).sum(-1) / query.shape[-1] ** 0.5  # (B, C, K, H)
+        weights = scores.masked_fill(~here, NEVER).softmax(2) * here  # (B, C, K, H)
+        mixed = self.out((weights.unsqueeze(-1) * value).sum(2).flatten(2))  # (B, C, d)
+        return torch.where(here.any(2), mixed, self.empty)  # (B, C, d)
+
+    def forward(self, targets: Tensor, history: Tensor, mask: Tensor) -> Tensor:
+        """What `esu` gives for what `gsu` finds, (B, C, d), (B, L, d), (B, L) -> (B, C, d), as products of whole matrices.
+
+        Since both score with W_Q and W_K, the sum of the ESU's heads is the GSU's score. Better than the two where many
+        targets share a history, as in training; `esu` is better where K is far below L.
+        """
+        query, key, value = (self._heads(layer(x)) for layer, x in ((self.query, targets), (self.key, history), (self.value, history)))
+        scores = query @ key.transpose(2, 3)  # (B, H, C, L)
+        found = self._top(scores.detach().sum(1), mask)
+        kept = torch.zeros_like(scores[:, 0], dtype=torch.bool).scatter(2, found.at, found.here).unsqueeze(1)  # (B, 1, C, L)
+        weights = (scores / query.shape[-1] ** 0.5).masked_fill(~kept, NEVER).softmax(3) * kept  # (B, H, C, L)
+        mixed = self.out((weights @ value).transpose(1, 2).flatten(2))  # (B, C, d)
+        return torch.where(mask.any(1)[:, None, None], mixed, self.empty)  # (B, C, d)
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """(B, T, d) -> (B, H, T, d/H)."""
+        return projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def _top(self, scores: Tensor, mask: Tensor) -> Found:
+        """The best K of scores (B, C, L)."""
+        best = scores.masked_fill(~mask.unsqueeze(1), -torch.inf).topk(min(self.searched, scores.shape[2]), dim=-1)  # (B, C, K)
+        return Found(best.indices, best.values > -torch.inf)

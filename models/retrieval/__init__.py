@@ -1,1 +1,0 @@
-"""From interests to candidates: searches of an index, merged by quotas."""

@@ -1,0 +1,175 @@
+"""Pretraining from replayed histories, then fine-tuning on the next pair alone (papers.md 2.1, 2.2).
+
+Only baskets before the cut are targets, and the rows before each are all that is read: what is held out is never seen.
+The same events, seed, machine and thread count give the same weights.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from features.events import Item
+from features.history import Deeds, moments
+from models.config.seminar import SeminarConfig
+from models.encoding.contents import Contents, Widths, contents, trim
+from models.encoding.histories import Batch, Histories, build, distinct
+from models.encoding.vocabulary import UNKNOWN, Vocabulary
+from models.network.psu import Items, Psu, Queries
+from models.network.seminar import Asked, Seminar, Steps
+from models.training.loop import Phase, Progress, Run, fit
+from models.training.objectives import alignment, apart, next_pair, relevance
+
+Tell = Callable[[str, int, int, float], None]  # phase, steps done, steps in all, mean loss of the newest steps
+
+
+class NoHistory(ValueError):
+    """No item of the catalogue is in a basket before the cut."""
+
+
+class Trained(NamedTuple):
+    """A trained SEMINAR, the catalogue it reads, and where each item stands in it."""
+
+    model: Seminar
+    vocabulary: Vocabulary
+    contents: Contents
+    positions: Mapping[str, int]
+
+
+class Drawn(NamedTuple):
+    """Items sampled for a batch, and ln of how often each was expected among them."""
+
+    items: np.ndarray  # (N,) int64
+    log_q: np.ndarray  # (N,) float64
+
+
+def pretrain(
+    done: Mapping[str, Deeds],
+    catalogue: Sequence[Item],
+    config: SeminarConfig,
+    cut_ms: int,
+    seed: int,
+    progress: Tell = lambda *_: None,
+    device: str = "cpu",
+    run: Run | None = None,
+) -> Trained:
+    """Learn from the baskets before `cut_ms`. Items of the catalogue that nobody touched before it have no id modality.
+
+    Raises:
+        NoHistory: there is nothing to learn from.
+    """
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    positions = {item.item_id: at for at, item in enumerate(catalogue)}
+    before = moments(dict(done), until_ts=cut_ms, per_user=config.per_user)
+    histories, _ = build(before, positions, config)
+    if not len(histories.target):
+        raise NoHistory("no basket before the cut holds an item of the catalogue: train on a longer history")
+    touched = np.unique(np.concatenate([histories.target, histories.item[histories.item >= 0]]))
+    vocabulary = Vocabulary.of((), (catalogue[at].item_id for at in touched.tolist()))
+    widths = Widths.of(catalogue)
+    table = contents(catalogue, vocabulary, config, widths)
+    model = Seminar(Psu(config, vocabulary.item_rows, widths)).to(device)
+
+    def tell(now: Progress) -> None:
+        progress(now.phase, now.step, now.steps, now.loss)
+
+    tuning_only = msgspec.structs.replace(config, alignment=0.0, relevance=0.0, next_weight=1.0)
+    if config.pretraining:
+        learn(model, histories, table, config, "pretraining", config.epochs, rng, tell, run)
+        learn(model, histories, table, tuning_only, "fine-tuning", config.tuning, rng, tell, run)
+    else:
+        learn(model, histories, table, tuning_only, "fine-tuning", config.epochs + config.tuning, rng, tell, run)
+    return Trained(model.eval(), vocabulary, table, positions)
+
+
+def learn(
+    model: Seminar,
+    histories: Histories,
+    table: Contents,
+    config: SeminarConfig,
+    phase: str,
+    epochs: int,
+    rng: np.random.Generator,
+    progress: Callable[[Progress], None],
+    run: Run | None = None,
+) -> None:
+    """`epochs` passes over the examples, each with the joint loss that `config` weighs."""
+    likely = np.sqrt(np.bincount(histories.target, minlength=len(table.item)) + 1.0)
+    share, examples = likely / likely.sum(), len(histories.target)
+
+    def batches(rng: np.random.Generator) -> Iterator[np.ndarray]:
+        order = rng.permutation(examples)
+        yield from (order[start : start + config.batch] for start in range(0, examples, config.batch))
+
+    def loss(at: np.ndarray, rng: np.random.Generator) -> Tensor:
+        return joint_loss(model, histories.batch(at), histories.words, draw(share, config.negatives, rng), table, config, rng)
+
+    told = Phase(
+        phase,
+        batches,
+        loss,
+        -(-examples // config.batch),
+        epochs,
+        config.learning_rate,
+        settings=msgspec.json.encode(config).decode(),
+        learnt_from=(*histories, *table),
+        fused=True,
+    )
+    fit(model, told, rng, progress, run)
+
+
+def joint_loss(
+    model: Seminar, batch: Batch, words: np.ndarray, drawn: Drawn, table: Contents, config: SeminarConfig, rng: np.random.Generator
+) -> Tensor:
+    """The weighted sum of the three objectives on a batch, a scalar."""
+    candidates = np.concatenate([batch.target[:, None], np.tile(drawn.items, (len(batch.target), 1))], 1)  # (B, C)
+    used, (item, chosen) = distinct(batch.item, candidates)
+    texts, (text, asked) = distinct(batch.text, batch.asked)
+    items = model.psu.items(hide(table.take(used), config.item_dropout, rng))
+    queries = model.psu.queries(trim(words[texts]))
+    loss = items.item.sum() * 0
+    if config.next_weight:
+        to = model.psu.device
+        steps, pairs = (
+            Steps(*(torch.from_numpy(array).to(to) for array in (item, text))),
+            Asked(*(torch.from_numpy(array).to(to) for array in (chosen, asked))),
+        )
+        allowed = candidates != batch.target[:, None]  # (B, C): a copy of the target is no negative
+        allowed[:, 0] = True
+        log_q = torch.from_numpy(np.append(0.0, drawn.log_q)).float().to(to).expand(len(candidates), -1)  # (B, C)
+        loss = loss + config.next_weight * next_pair(model.logits(items, queries, steps, pairs), torch.from_numpy(allowed).to(to), log_q)
+    if config.alignment:
+        some = torch.from_numpy(rng.permutation(len(used))[: config.positions]).to(model.psu.device)  # all with all: a batch has thousands
+        loss = loss + config.alignment * alignment(items.take(some), config.temperature)
+    if config.relevance and config.queries:
+        both = np.concatenate([np.stack([text.ravel(), item.ravel()], 1), np.stack([asked, chosen[:, 0]], 1)])  # (n, 2)
+        loss = loss + config.relevance * position_relevance(items, queries, both, config, rng)
+    return loss
+
+
+def draw(share: np.ndarray, count: int, rng: np.random.Generator) -> Drawn:
+    """`count` items, with repetition, each in the `share` (V,) of draws that it has."""
+    items = rng.choice(len(share), count, p=share)
+    return Drawn(items, np.log(count * share[items]))
+
+
+def position_relevance(items: Items, queries: Queries, both: np.ndarray, config: SeminarConfig, rng: np.random.Generator) -> Tensor:
+    """The relevance objective over at most `positions` distinct pairs (n, 2) of the batch that have a query and an item.
+
+    Another position's item is a negative, unless it follows the same query at any of these positions.
+    """
+    pairs = np.unique(both[(both >= 0).all(1)], axis=0)  # (n, 2)
+    pairs = pairs[rng.permutation(len(pairs))[: config.positions]]
+    text, item = (torch.from_numpy(column.copy()).to(items.gates.device) for column in pairs.T)  # (n,) each
+    weight = (queries.here[text] & items.here[item]).float()  # (n,)
+    negatives = apart(text, item) & (weight > 0)  # (n, n)
+    return relevance(queries.query[text], items.item[item], negatives, weight, config.temperature)
+
+
+def hide(table: Contents, share: float, rng: np.random.Generator) -> Contents:
+    """Items with the id of a share of them hidden."""
+    return table._replace(item=np.where(rng.random(len(table.item)) < share, UNKNOWN, table.item))

@@ -1,0 +1,179 @@
+"""Training: events replayed through the row code, the losses of papers.md 1.1 and 1.2, a bundle with its metrics.
+
+What the paper leaves open (papers.md 1.5) and is chosen here: alpha 1, beta 0.5, a pool-wide loss for the short tower of
+weight 1 (it searches the whole pool, so it must learn to tell categories apart), logQ correction of the shared negatives,
+rare categories filled up with negatives sampled from the catalogue. Category losses see no candidate of another category.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from features.events import Event, Item
+from features.history import Deeds, deeds, moments
+from models.bundle import Bundle
+from models.codes.modalities import choose
+from models.config import Config
+from models.encoding.catalogue import catalogue_of
+from models.encoding.contents import strangers
+from models.encoding.histories import build as histories_of
+from models.encoding.inputs import Positions
+from models.evaluation import NothingToLearn, temporal
+from models.evaluation.catalogue_at_cutoff import offered
+from models.evaluation.evaluate_bundle import judged
+from models.network.seminar import Seminar
+from models.network.ulim import Network
+from models.rescoring import examples as rescoring
+from models.rescoring.learning import Learning
+from models.training.bundling import bundle_of, item_vectors, with_items
+from models.training.examples import Examples, build
+from models.training.joint_loss import joint_loss
+from models.training.loop import Phase, Run, fit
+from models.training.loop import Progress as Progress
+from models.training.loss import Pool
+from models.training.prepared import Prepared, prepare
+from models.training.pretrain import learn as teach
+from models.training.warm_start import begin_new, new_since, take_over
+
+
+def train(
+    events: Iterable[Event],
+    items: Iterable[Item],
+    config: Config,
+    seed: int,
+    progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    data: str = "",
+    created: str = "",
+    device: str = "cpu",
+    run: Run | None = None,
+    parent: Bundle | None = None,
+    choose: bool = True,
+    told: Sequence[Item] = (),
+) -> Bundle:
+    """Learn from the events before the cut, evaluate on those after it (`bundle.manifest.metrics`), give the bundle.
+
+    `items` are all states of the items that are described, `told` states of those that nothing but events tell of. Learnt from and
+    evaluated over is the catalogue as it was known at the cut; the bundle's items are the newest states of all that are alive,
+    those that came after the cut among them, as serving encodes new items.
+    Of several processes (`run`) only the one that leads evaluates; the others' bundles have no metrics, and the items of the cut.
+    `choose`: as models.evaluation.evaluate_bundle says, which adds what is held out to the bundle's popular items too.
+    With a `parent`, what that learnt from is history alone, and the last share of what is newer is held out.
+
+    Raises:
+        NothingToLearn: there is no event before the cut, or no item in the end. CannotTune: as `learn` says.
+    """
+    progress(Progress("reading history", 0, 1, 0.0))
+    done = deeds(events)
+    split = temporal(done, config.holdout, config.cut_ms, new_since(parent, done) if parent else 0)
+    described = list(items)
+    if not (newest := catalogue_of([*told, *described], done)):
+        raise NothingToLearn("every item is deleted by the end of the log: give the states of items that can be recommended")
+    there = offered(described, told, split, split.starts)
+    to = {"data": data, "created": created, "device": device}
+    bundle = learn(split.known, there.catalogue, config, seed, progress, cut_ms=split.cut_ms, run=run, parent=parent, **to)
+    if run is not None and not run.ranks.leads:
+        return bundle
+    progress(Progress("evaluating", 1, 1, 0.0))
+    return with_items(judged(bundle, there, split, seed, device, choose), newest)
+
+
+def learn(
+    known: Mapping[str, Deeds],
+    items: Iterable[Item],
+    config: Config,
+    seed: int,
+    progress: Callable[[Progress], None] = lambda _: None,
+    *,
+    cut_ms: int,
+    data: str = "",
+    created: str = "",
+    device: str = "cpu",
+    run: Run | None = None,
+    parent: Bundle | None = None,
+) -> Bundle:
+    """A bundle learnt from what users did before `cut_ms`, and from nothing else; its manifest has no metrics.
+
+    `items` is the catalogue: what is not in it, or deleted by its newest state, is a stranger to histories and no target. `created` and
+    `data` go into the manifest as they are. The same input and seed give the same bundle on one machine and thread count, whatever
+    the order of items. With a `parent` training starts from its weights, on the events after its own (models.training.warm_start); the
+    parent itself is not changed.
+
+    Raises:
+        NothingToLearn: there is no event before the cut. UnknownModality: `config.coded` names none. CannotTune: nothing is new
+        to the parent, or its weights are not those of this configuration.
+    """
+    choose(config.coded)
+    torch.manual_seed(seed)
+    prepared = prepare(known, items, config, cut_ms, parent)
+    vocabulary = prepared.vocabulary
+    positions = Positions({item.item_id: at for at, item in enumerate(prepared.catalogue)}, vocabulary)
+    new_ms = new_since(parent, known) if parent else 0
+    examples = build(prepared.done, positions, config, prepared.cut_ms, new_ms)
+    if examples is None:
+        raise NothingToLearn("there is no event to learn from: give a longer history or a later cut")
+    network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.widths).to(device)
+    if parent is not None:
+        take_over(network, parent.network)
+        begin_new(network.psu, prepared.contents, parent.vocabulary.item_rows)
+    elif config.pretraining:
+        _pretrain(network, prepared, config, seed, progress, run)
+    rates = config if parent is None else msgspec.structs.replace(config, learning_rate=config.tuning_rate)
+    steps = _fit(network, examples, prepared, rates, seed, progress, run)
+    if network.rescorer is not None:
+        table = prepared.contents.join(strangers(vocabulary, config.search_unit, prepared.widths))
+        learning = Learning(network.rescorer, item_vectors(network, table), prepared.category, rates)
+        since = rescoring.first_seen(prepared.catalogue, prepared.done)
+        learning.fit(rescoring.build(prepared.done, positions, since, config, prepared.cut_ms, new_ms), seed, progress, run)
+    return bundle_of(network, prepared, config, seed, data, created, steps)
+
+
+def _pretrain(
+    network: Network, prepared: Prepared, config: Config, seed: int, progress: Callable[[Progress], None], run: Run | None
+) -> None:
+    """SEMINAR's joint objectives over lifelong histories of pairs (papers.md 2.1); of what they teach the search unit goes on."""
+    unit, places = config.search_unit, {item.item_id: at for at, item in enumerate(prepared.catalogue)}
+    before = moments(dict(prepared.done), until_ts=prepared.cut_ms, per_user=unit.per_user)
+    histories, _ = histories_of(before, places, unit)
+    model, rng = Seminar(network.psu).to(network.device), np.random.default_rng(seed)
+    teach(model, histories, prepared.contents, unit, "pretraining", unit.epochs, rng, progress, run)
+
+
+def _fit(
+    network: Network,
+    examples: Examples,
+    prepared: Prepared,
+    config: Config,
+    seed: int,
+    progress: Callable[[Progress], None],
+    run: Run | None,
+) -> int:
+    """Learn; gives the number of steps."""
+    rng = np.random.default_rng(seed)
+    table = prepared.contents.join(strangers(prepared.vocabulary, config.search_unit, prepared.widths))
+    pool = Pool(prepared.category, examples.item)
+    if prepared.parent is None:
+        counts = np.bincount(examples.category, minlength=len(network.popularity)) + 1.0
+        with torch.no_grad():
+            network.popularity.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+
+    def loss(batch: np.ndarray, rng: np.random.Generator) -> Tensor:
+        drawn = pool.draw(examples.item[batch], config.category_negatives, config.pool_negatives, rng)
+        return joint_loss(network, examples, batch, drawn, table, config, rng)
+
+    phase = Phase(
+        "training",
+        partial(examples.batches, config),
+        loss,
+        -(-len(examples.item) // config.batch),
+        config.epochs,
+        config.learning_rate,
+        settings=msgspec.json.encode(config).decode(),
+        learnt_from=(*examples.arrays, *table),
+    )
+    fit(network, phase, rng, progress, run)
+    return phase.steps

@@ -1,0 +1,104 @@
+"""Going on from a bundle on newer events, in the place of learning everything anew.
+
+What the bundle learnt from is history: the rows of an example hold it, but nothing of it is an example again. Known items and
+categories keep their rows of the tables. The id of a new item starts as what its content says, so that at first it changes
+nothing; other new rows start at the mean of the known ones. The codebook starts from the bundle's.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from features.history import Deeds
+from models.bundle import Bundle
+from models.config import Config
+from models.encoding.contents import Contents
+from models.encoding.vocabulary import UNKNOWN
+from models.network.psu import Psu
+from models.serving.recommender import CHUNK
+
+NOISE = 0.1  # of the spread of a table: how far a new row starts from the mean, so that two new ones differ
+# What may be chosen anew: how long and from what is learnt, what is asked. All else shapes the weights or what they mean.
+LEARNING = {"epochs", "batch", "run", "learning_rate", "tuning_rate", "per_user", "per_basket", "category_negatives", "pool_negatives"}
+ASKING = {"cut_ms", "holdout", "test_per_user", "top_k", "shares", "popular"}
+
+
+class CannotTune(ValueError):
+    """A bundle that this training cannot go on from: why, and the remedy."""
+
+
+def config_for(parent: Bundle, asked: Mapping[str, object]) -> Config:
+    """The bundle's configuration with what is asked for in its place; the cut is not carried over.
+
+    Raises:
+        CannotTune: what is asked for would need other weights.
+    """
+    old = parent.manifest.config
+    differ = [name for name in asked if name not in LEARNING | ASKING and asked[name] != getattr(old, name)]
+    if differ:
+        told = ", ".join(f"{name} {getattr(old, name)} and not {asked[name]}" for name in differ)
+        raise CannotTune(f"the bundle {parent.generation} was trained with {told}: leave that out, or train anew without --from")
+    return msgspec.structs.replace(old, **({"cut_ms": None} | dict(asked)))
+
+
+def new_since(parent: Bundle, done: Mapping[str, Deeds]) -> int:
+    """When (ms) what the bundle has learnt from ends: what happened from then on is new to it.
+
+    Raises:
+        CannotTune: all events are older, or the bundle does not say.
+    """
+    since = parent.manifest.cut_ms
+    if since is None:
+        raise CannotTune(f"the bundle {parent.generation} does not say until when it learnt: train it again, without --from")
+    newest = max((deeds.events[-1].ts for deeds in done.values() if deeds.events), default=0)
+    if newest < since:
+        ends, learnt = (datetime.fromtimestamp(ts / 1000, UTC).isoformat(timespec="seconds") for ts in (newest, since))
+        raise CannotTune(
+            f"nothing is new: the bundle {parent.generation} learnt from what was before {learnt}, and the newest event that may be "
+            f"learnt from is of {ends}: give data with newer events, or a later --cut"
+        )
+    return since
+
+
+@torch.no_grad()
+def take_over(network: nn.Module, parent: nn.Module) -> None:
+    """Put the parent's weights into a network of the same shapes but for tables that have more rows; torch's generator is drawn from.
+
+    Raises:
+        CannotTune: the shapes differ in another way.
+    """
+    old = parent.state_dict()
+    for name, now in [*network.named_parameters(), *network.named_buffers()]:
+        if name not in old or old[name].shape[1:] != now.shape[1:] or len(now.reshape(-1)) < len(old[name].reshape(-1)):
+            raise CannotTune(f"the bundle's weights {name} are not those of this version: train anew without --from")
+        rows = old[name].cpu()
+        more = len(now) - len(rows) if now.ndim else 0
+        if more:
+            rows = torch.cat([rows, _new(rows, more)])
+        now.copy_(rows)
+
+
+@torch.no_grad()
+def begin_new(psu: Psu, contents: Contents, first: int) -> None:
+    """Let the ids of items from row `first` on begin as what their content says, as long as those of known items are.
+
+    The unit is left in evaluation mode: while it trains, words are hidden.
+    """
+    psu.eval()
+    for at in np.array_split(np.flatnonzero(contents.item >= first), max(1, len(contents.item) // CHUNK)):
+        new = contents.take(at)
+        said = F.normalize(psu.items(new._replace(item=np.full(len(at), UNKNOWN))).item, dim=-1)  # (n, d)
+        psu.id.weight[torch.from_numpy(new.item)] = said * psu.id.weight[UNKNOWN:first].norm(dim=1).mean()
+
+
+def _new(rows: Tensor, more: int) -> Tensor:
+    """New rows (more, ...): about the mean of the known ones; of single numbers the unknown's."""
+    if rows.ndim == 1:
+        return rows[UNKNOWN].expand(more)
+    known = rows[UNKNOWN:]
+    return known.mean(0) + torch.randn(more, *rows.shape[1:]) * known.std() * NOISE

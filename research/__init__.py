@@ -1,0 +1,1 @@
+"""Studies: trained baselines, ablations, relevance, and their pages. Never imported by the product."""

@@ -1,0 +1,125 @@
+"""The rows of `everlong ablate`: one setting changed each, beside what it is compared with."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from models.config import Config
+from models.config.seminar import SeminarConfig
+from models.config.shares import Shares
+
+DEFAULT = "default"
+SERVING = ("top_k", "category_source", "shares", "demand")  # settings that a bundle is served with: they need no training of their own
+
+
+class Row(NamedTuple):
+    """What is changed in the usual configuration, and which row it is compared with."""
+
+    name: str
+    changes: Mapping[str, Any]
+    beside: str = DEFAULT
+
+    def of(self, usual: Config) -> Config:
+        """The configuration of this row."""
+        return msgspec.structs.replace(usual, **self.changes)
+
+
+ROWS = (
+    Row(DEFAULT, {}),
+    Row("pointer only", {"category_source": "pointer"}),
+    Row("generator only", {"category_source": "generator"}),
+    Row("K 1", {"top_k": 1}),
+    Row("K 2", {"top_k": 2}),
+    Row("K 4", {"top_k": 4}),
+    Row("K 16", {"top_k": 16}),
+    Row("target corrected by log Q too", {"log_q": "all"}),
+    Row("no log Q", {"log_q": "none"}),
+    Row("half the lifelong history", {"history": 0.5}),
+    Row("self-attention in the long tower", {"long_attention": "self"}),
+    Row("pool-wide negatives in the long tower", {"long_negatives": "pool"}),
+    Row("no time gap", {"time_gap": False}),
+    Row("no kind of behaviour", {"kind": False}),
+    Row("no query text", {"paired_text": False}),
+    Row("L 8", {"long": 8}),
+    Row("L 8 with 4 folds", {"long": 8, "folds": 4}, "L 8"),
+    Row("attention table of 8 (DARE)", {"attention_dim": 8}),
+    Row("attention table of 16 (DARE)", {"attention_dim": 16}),
+    Row("target-free queries (MIRRN)", {"target_free": True}),
+    Row("memory of 8 slots (DMAN)", {"memory": 8}),
+    Row("recurrent short encoder", {"short_encoder": "recurrent"}),
+    Row("short users packed into rows", {"packed": True}),
+)
+SEMINAR = (
+    Row("search unit without pretraining", {"pretraining": False}),
+    Row("without alignment", {"seminar": SeminarConfig(alignment=0.0)}),
+    Row("without queries", {"seminar": SeminarConfig(queries=False)}),
+    Row("without the loss of live queries", {"query": 0.0}),
+    Row("live queries count twice", {"query": 1.0}),
+)
+SENSITIVITY = (
+    Row("d 16", {"dim": 16}),
+    Row("d 64", {"dim": 64}),
+    Row("alpha 0.5", {"alpha": 0.5}),
+    Row("alpha 2", {"alpha": 2.0}),
+    Row("beta 0", {"beta": 0.0}),
+    Row("beta 1", {"beta": 1.0}),
+    Row("short tower without pool-wide loss", {"pool": 0.0}),
+    Row("gamma 0.3", {"gamma": 0.3}),
+    Row("temperature 0.05", {"temperature": 0.05}),
+    Row("temperature 0.1", {"temperature": 0.1}),
+    Row("4 negatives a category", {"category_negatives": 4}),
+    Row("64 negatives a category", {"category_negatives": 64}),
+    Row("128 negatives of the pool", {"pool_negatives": 128}),
+    Row("runs of 1", {"run": 1}),
+    Row("runs of 32", {"run": 32}),
+    Row("no item dropout", {"seminar": SeminarConfig(item_dropout=0.0)}),
+    Row("item dropout 0.3", {"seminar": SeminarConfig(item_dropout=0.3)}),
+    Row("1 head", {"heads": 1}),
+    Row("4 heads", {"heads": 4}),
+    Row("S 20", {"short": 20}),
+    Row("short list 0.05 of the searches", {"shares": Shares(short=0.05)}),
+    Row("short list 0.5 of the searches", {"shares": Shares(short=0.5)}),
+    Row("categories share by probability alone", {"shares": Shares(even=0.0)}),
+    Row("categories share evenly", {"shares": Shares(even=1.0)}),
+    Row("no list of own items", {"shares": Shares(repeat=0.0)}),
+    Row("own items 0.4 of the set", {"shares": Shares(repeat=0.4)}),
+    Row("no list of live searches", {"shares": Shares(query=0.0)}),
+    Row("no demand", {"demand": 0.0}),
+    Row("demand 1", {"demand": 1.0}),
+    Row("demand 2", {"demand": 2.0}),
+)
+GROUPS = {
+    "mechanisms": ROWS,
+    "seminar": (ROWS[0], *SEMINAR),
+    "sensitivity": (ROWS[0], *SENSITIVITY),
+    "all": (*ROWS, *SEMINAR, *SENSITIVITY),
+}
+
+
+class UnknownRow(ValueError):
+    """A name that is no row; the message lists those that are."""
+
+
+def chosen(names: str) -> list[Row]:
+    """The rows of a list of names and groups with commas between, with those that they stand beside, the default first.
+
+    Rows that share a training come together.
+
+    Raises:
+        UnknownRow: a name is neither.
+    """
+    every = {row.name: row for row in GROUPS["all"]}
+    wanted: list[str] = [DEFAULT]
+    for name in (part.strip() for part in names.split(",")):
+        if name not in every and name not in GROUPS:
+            raise UnknownRow(f"{name!r} is no row: give {', '.join(GROUPS)}, or some of {'; '.join(every)}")
+        for row in GROUPS[name] if name in GROUPS else [every[name]]:
+            wanted += [row.beside, row.name]
+    return [every[name] for name in dict.fromkeys(wanted)]
+
+
+def trained_as(config: Config) -> Config:
+    """The configuration with all that only serving reads as usual: rows for which it is equal share a training."""
+    usual = Config()
+    return msgspec.structs.replace(config, **{name: getattr(usual, name) for name in SERVING})

@@ -1,0 +1,1 @@
+"""Product-quantised codes on a GPU, and a scan of all codes."""

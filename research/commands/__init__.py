@@ -1,0 +1,1 @@
+"""Commands of `everlong` that run studies."""

@@ -1,0 +1,256 @@
+"""`everlong evaluate`: a file read, split, learnt from, and every contender asked the same questions."""
+
+import resource
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from time import perf_counter, process_time
+from typing import Any
+
+import msgspec
+
+from features.events import Item
+from models.bundle import Bundle, Manifest, load
+from models.config import Config
+from models.evaluation.baselines import Contender, popularity
+from models.evaluation.cascade import Cascade
+from models.evaluation.catalogue_at_cutoff import Offered, offered
+from models.evaluation.prediction_points import Question, questions, users_asked
+from models.evaluation.report import CASCADE, Asked, Report, evaluate
+from models.evaluation.score import Entry
+from models.evaluation.share_selection import Choice, choose_shares, chooses, enough
+from models.evaluation.simple_baselines import simple
+from models.evaluation.split import NothingToLearn, Split, validation
+from models.serving.recommender import Recommender
+from models.training.train import Progress, learn
+from research.baselines import NAMES, Budget, open_rival
+from research.evaluation.coded import CodeRecall, code_recall
+from research.evaluation.inputs import Loaded, Phase, Plan, load_data, split_of
+from research.evaluation.trained_baselines import Trained, rival_history
+from research.evaluation.work import Part, Work
+from research.sections import machine, now
+
+CHOOSING = "choosing shares"
+NO_OWN = "cascade, no own items"
+LEAST_BUDGET_S = 60.0
+
+
+class SeenInTraining(ValueError):
+    """The bundle has learnt from what would be tested; the message names the remedy."""
+
+
+class Cost(msgspec.Struct, frozen=True):
+    """What training took, in all seeds together: seconds as `clock_of` counts them."""
+
+    seconds: float
+    seeds: int
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """A report, and all that says how it came about. `peak_bytes` is the most memory the process ever had."""
+
+    data: str
+    report: Report
+    seeds: list[int]
+    config: Config
+    bundle: str | None
+    left_out: int  # users by whom the shares of a given bundle were chosen
+    refused_rows: int
+    max_users: int | None
+    test_users: int | None
+    costs: dict[str, Cost]
+    choice: Choice | None
+    codes: list[CodeRecall]
+    seconds: float
+    peak_bytes: int
+    commit: str
+    machine: str
+    date: str
+
+
+def run(plan: Plan, phase: Phase) -> Outcome:
+    """Evaluate as planned.
+
+    Raises:
+        BadSource, NothingToLearn, SeenInTraining, MissingExtra, BundleMismatch: each names its remedy.
+    """
+    began = perf_counter()
+    rivals = [name for name in plan.baselines if name in NAMES]
+    for name in rivals:
+        open_rival(name)  # first of all: is the library there?
+    loaded = load_data(plan)
+    split = split_of(plan, loaded.done)
+    held_out = len(split.starts)
+    given = None if plan.bundle is None else load(plan.bundle, plan.device)
+    if given is not None:
+        refuse_seen(given.manifest, loaded.name, split)
+        split = unchosen(given.manifest, loaded.name, split)
+    if not split.starts:
+        raise NothingToLearn("no event is held out: ask for a larger --holdout, an earlier --cut, or --split users")
+    asking = _Asking(plan, loaded, split, phase)
+    if plan.choose and given is None:
+        asking.choose()
+    report = asking.report(given, rivals)
+    return Outcome(
+        data=loaded.name,
+        report=report,
+        seeds=asking.seeds if given is None else [plan.seed],
+        config=asking.config,
+        bundle=None if plan.bundle is None else str(plan.bundle),
+        left_out=held_out - len(split.starts),
+        refused_rows=loaded.refused,
+        max_users=plan.max_users,
+        test_users=plan.test_users,
+        costs=asking.costs,
+        choice=asking.choice,
+        codes=asking.codes,
+        seconds=round(perf_counter() - began, 1),
+        peak_bytes=peak_bytes(),
+        commit=", ".join(sorted(asking.work.commits)),
+        machine=machine(),
+        date=now(),
+    )
+
+
+def refuse_seen(manifest: Manifest, name: str, split: Split) -> None:
+    """Raise SeenInTraining where a bundle has learnt from what the split holds out of the data called `name`."""
+    if name not in (manifest.data, *manifest.earlier):
+        return
+    instead = "leave --bundle out, and one is trained on what may be seen"
+    if split.whole:
+        raise SeenInTraining(f"the bundle has learnt from all users of {name}, so they cannot be tested: {instead}")
+    cut_ms = manifest.cut_ms if manifest.cut_ms is not None else manifest.config.cut_ms
+    if cut_ms is None:
+        raise SeenInTraining(f"the bundle does not say until when it learnt from {name}: train it again with this version, or {instead}")
+    if cut_ms > split.cut_ms:
+        until, since = (datetime.fromtimestamp(ts / 1000, UTC).isoformat() for ts in (cut_ms, split.cut_ms))
+        learnt = f"the bundle has learnt from {name} until {until}, the test begins {since}"
+        raise SeenInTraining(f"{learnt}: ask with --cut {cut_ms}, or {instead}")
+
+
+def unchosen(manifest: Manifest, name: str, split: Split) -> Split:
+    """The split without the users by whom a bundle's shares were chosen, where that was on the data called `name`."""
+    if not manifest.chosen or name != manifest.data:
+        return split
+    return split._replace(starts={user: ts for user, ts in split.starts.items() if not chooses(user, manifest.seed)})
+
+
+def clock_of(device: str) -> Callable[[], float]:
+    """What training is counted in: processor time, so that what else a machine does favours nobody; beside a GPU the time of day."""
+    return process_time if device == "cpu" else perf_counter
+
+
+def budget_s(costs: Mapping[str, Cost]) -> float:
+    """The seconds of a trained contender: those that one seed of ours took, choosing its shares included."""
+    return max(LEAST_BUDGET_S, sum(costs[part].seconds / costs[part].seeds for part in (CHOOSING, CASCADE) if part in costs))
+
+
+def peak_bytes() -> int:
+    """The most memory that this process ever had."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+class _Asking:
+    """One evaluation under way: what is asked of whom, with what configuration, and what came about so far."""
+
+    def __init__(self, plan: Plan, loaded: Loaded, split: Split, phase: Phase) -> None:
+        self._plan, self._loaded, self._split, self._phase = plan, loaded, split, phase
+        self._clock = clock_of(plan.device)
+        self._content = loaded.digest() if plan.work is not None else ""
+        self.work = Work(plan.work, self._clock)
+        self.config = plan.config
+        self.seeds = list(range(plan.seed, plan.seed + plan.seeds))
+        self.choice: Choice | None = None
+        self.costs: dict[str, Cost] = {}
+        self.codes: list[CodeRecall] = []
+
+    def choose(self) -> None:
+        """Take the shares that suit the newest part of what may be learnt from, by a bundle that learnt from the older."""
+        plan, part = self._plan, validation(self._split, self.config.holdout)
+        users = users_asked(part, plan.test_users, plan.seed)
+        if not enough(len(users)):
+            self.choice = Choice(self.config.shares, len(users), 0, 0.0, 0.0)
+            return
+        there = offered(self._loaded.described, self._loaded.told, part, users)
+        bundle, seconds = self._learnt(part, there, plan.seed, CHOOSING)
+        began = self._clock()
+        self.choice = choose_shares(self._cascade(bundle, part, there), questions(part, self.config.test_per_user, users), plan.seed)
+        self.config = msgspec.structs.replace(self.config, shares=self.choice.shares)
+        self._cost(CHOOSING, [seconds + self._clock() - began])
+
+    def report(self, given: Bundle | None, rivals: Sequence[str]) -> Report:
+        """Put what is held out to the cascade, of the `given` bundle or of one a seed, and to all others."""
+        plan, split = self._plan, self._split
+        asked = Asked(self.config.test_per_user, plan.test_users, plan.seed)
+        users = users_asked(split, asked.users, asked.seed)
+        there = offered(self._loaded.described, self._loaded.told, split, users)
+        cascades = self._trained(there) if given is None else [(plan.seed, self._cascade(given, split, there))]
+        self.codes += [one for _, cascade in cascades if (one := code_recall(cascade.bundle, split.known, users)) is not None]
+        entries = [entry for seed, cascade in cascades for entry in _both(cascade, seed)]
+        entries += simple(split, plan.baselines, plan.seed)
+        if rivals:
+            moments = list(questions(split, asked.per_user, users)) if plan.work is not None else []
+            entries += self._rivals(rivals, there.catalogue, self.seeds if given is None else [plan.seed], moments)
+        most = len(users) if split.whole else len(users) * asked.per_user
+        with self._phase("asking") as tell:
+            return evaluate(split, entries, [item.item_id for item in there.catalogue], asked, lambda done: tell(done, max(most, done)))
+
+    def _trained(self, there: Offered) -> list[tuple[int, Cascade]]:
+        parts = [self._learnt(self._split, there, seed, f"training, seed {seed}") for seed in self.seeds]
+        self._cost(CASCADE, [part.seconds for part in parts])
+        return [(seed, self._cascade(part.made, self._split, there)) for seed, part in zip(self.seeds, parts, strict=True)]
+
+    def _learnt(self, split: Split, there: Offered, seed: int, title: str) -> Part[Bundle]:
+        with self._phase(title) as tell:
+
+            def progress(at: Progress) -> None:
+                tell(at.step, at.steps)
+
+            def learnt() -> Bundle:
+                name, device = self._loaded.name, self._plan.device
+                return learn(split.known, there.catalogue, self.config, seed, progress, cut_ms=split.cut_ms, data=name, device=device)
+
+            return self.work.bundle([*self._about(split), self.config, seed], self._plan.device, learnt)
+
+    def _about(self, split: Split) -> list[Any]:
+        """Of which data and split, and on what device."""
+        return [self._content, split.name, split.cut_ms, self._plan.seed, self._plan.device]
+
+    def _cascade(self, bundle: Bundle, split: Split, there: Offered) -> Cascade:
+        config = bundle.manifest.config
+        wanted = popularity(split.known, split.cut_ms, config.popular, config.popular_days)  # a given bundle's may hold what is asked
+        return Cascade(Recommender(bundle, self._plan.device), config.top_k, *there, wanted)
+
+    def _rivals(self, names: Sequence[str], catalogue: list[Item], seeds: Sequence[int], moments: Sequence[Question]) -> list[Entry]:
+        plan, ids = self._plan, [item.item_id for item in catalogue]
+        history = rival_history(self._split.known, ids, (item.category_id for item in catalogue))
+        budget = Budget(plan.budget_s or budget_s(self.costs), 20, plan.trials)
+        ours = plan.budget_s or ["as ours", plan.bundle is None, plan.choose]  # not the seconds, of which no two runs have the same
+        about = [*self._about(self._split), plan.config, plan.test_users, plan.trials, ours]
+        found = []
+        for name in names:
+            parts = []
+            with self._phase(name) as tell:
+                for done, seed in enumerate(seeds):
+                    tell(done, len(seeds))
+
+                    def fitted(name: str = name, seed: int = seed) -> Contender:
+                        rival = open_rival(name, self._clock)
+                        rival.fit(history, seed, budget)
+                        return Trained(rival)
+
+                    parts.append(self.work.contender([*about, name, seed], fitted, moments, ids))
+                    tell(done + 1, len(seeds))
+            self._cost(name, [part.seconds for part in parts])
+            found += [Entry(name, seed, part.made) for seed, part in zip(seeds, parts, strict=True)]
+        return found
+
+    def _cost(self, name: str, seconds: Sequence[float]) -> None:
+        self.costs[name] = Cost(round(sum(seconds), 1), len(seconds))
+
+
+def _both(cascade: Cascade, seed: int) -> list[Entry]:
+    """The cascade as it serves, and beside it what its searches find alone: contenders have no list of own items either."""
+    searches = msgspec.structs.replace(cascade.bundle.manifest.config.shares, repeat=0.0)
+    return [Entry(CASCADE, seed, cascade), Entry(NO_OWN, seed, cascade.shared(searches))]

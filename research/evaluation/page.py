@@ -1,0 +1,104 @@
+"""An evaluation as a section of docs/results.md, and for the terminal."""
+
+import msgspec
+
+from models.config.shares import USUAL
+from models.evaluation.metrics import ALL, NEW
+from models.evaluation.report import Section
+from models.evaluation.share_selection import Choice, enough
+from models.evaluation.table import CLAIMED, markdown, number, table, verdict
+from research.evaluation.evaluation import Outcome
+
+
+def page_head() -> str:
+    """How a page begins that has no section yet."""
+    return "# Results of the models\n\nEach section is written by `everlong evaluate --data PATH --out PAGE`; do not edit it.\n"
+
+
+def section(outcome: Outcome, command: str) -> str:
+    """A section of markdown."""
+    told = [
+        f"## `{outcome.data}`, {outcome.report.split} split",
+        "",
+        f"`{command}`",
+        "",
+        f"{'; '.join(_facts(outcome))}. Commit {outcome.commit}; {outcome.date}; {outcome.machine}; "
+        f"{outcome.seconds:.0f} s in all, peak memory {outcome.peak_bytes / 2**20:,.0f} MiB.",
+        "",
+        markdown(outcome.report),
+    ]
+    if outcome.codes:
+        heads = ("histories", "events each", "codes alone", "codes and re-rank", "share of the attention that these hold", "best possible")
+        cells = [
+            (str(c.histories), f"{c.events:.0f}", f"{c.alone:.3f}", f"{c.reranked:.3f}", f"{c.weight:.3f}", f"{c.most:.3f}")
+            for c in outcome.codes
+        ]
+        told += ["", f"**Codes beside vectors**: the best {outcome.codes[0].kept} of a lifelong history, a row a seed", ""]
+        told += table(heads, cells)
+    if outcome.costs:
+        rows = [(name, f"{cost.seconds / cost.seeds:.0f}") for name, cost in outcome.costs.items()]
+        told += ["", "**Training**", "", *table(("", "seconds of processor time a seed"), rows)]
+    return "\n".join(told)
+
+
+def _facts(outcome: Outcome) -> list[str]:
+    """How it was asked, in words."""
+    facts = [f"Seeds {', '.join(map(str, outcome.seeds))}"]
+    if len(outcome.seeds) == 1:
+        facts[0] = f"One seed ({outcome.seeds[0]}): no claim"
+    if outcome.bundle is not None:
+        facts.append(
+            "a given bundle" + (f", without the {outcome.left_out:,} users by whom its shares were chosen" if outcome.left_out else "")
+        )
+    config = outcome.config
+    if outcome.bundle is None:
+        facts.append(f"d {config.dim}, {config.epochs} epochs, at most {config.per_user} baskets of a user learnt from")
+    if outcome.report.split == "temporal":
+        facts.append(f"at most {config.test_per_user} baskets of a user tested")
+    if outcome.max_users is not None:
+        facts.append(f"a sample of {outcome.max_users:,} users of the file")
+    if outcome.test_users is not None and outcome.report.users >= outcome.test_users:
+        facts.append(f"a sample of {outcome.test_users:,} test users")
+    if outcome.choice is not None:
+        facts.append(_shares(outcome.choice))
+    if outcome.refused_rows:
+        facts.append(f"{outcome.refused_rows:,} rows were refused")
+    return facts
+
+
+def _shares(choice: Choice) -> str:
+    """What was chosen, and by what."""
+    if not enough(choice.users):
+        return f"the usual shares of lists, as {choice.users} users are too few to choose by"
+    given = msgspec.structs.asdict(choice.shares)
+    changed = ", ".join(f"{name} {share:g}" for name, share in given.items() if share != getattr(USUAL, name))
+    gain = f"recall@50 {choice.before:.3f} -> {choice.after:.3f}" if changed else f"recall@50 {choice.after:.3f}"
+    return f"shares of lists chosen by {choice.moments:,} moments before the cut: {changed or 'the usual ones'} ({gain} there)"
+
+
+def text(outcome: Outcome) -> str:
+    """What the terminal shows: the main table, what is ahead of what, and the ceilings."""
+    report = outcome.report
+    told = [f"{outcome.data}, {report.split} split, seeds {outcome.seeds}, {report.moments:,} moments of {report.users:,} users"]
+    for name in (ALL, NEW):
+        found = report.section(name)
+        if found is not None:
+            told += ["", *_lines(found)]
+    named = {method: " ".join(f"{metric} {number(row[metric])}" for metric in row) for method, row in report.categories.items()}
+    told += ["", *(f"{method:22} {cells}" for method, cells in named.items())]
+    total = max(1, report.targets["all"])
+    reach = ", ".join(f"{name} {count / total:.3f}" for name, count in report.targets.items() if name != "all")
+    told += ["", f"of the wanted items: {reach}"]
+    if outcome.choice is not None:
+        told.append(_shares(outcome.choice))
+    return "\n".join(told)
+
+
+def _lines(found: Section) -> list[str]:
+    told = [f"{found.name} ({found.moments:,} moments of {found.users:,} users); the cascade beside each, paired"]
+    for contender, row in found.rows.items():
+        cells = "  ".join(f"{metric} {number(row[metric])}" for metric in CLAIMED if metric in row)
+        minus = found.minus.get(contender, {})
+        said = ", ".join(f"{verdict(minus[metric])} {minus[metric].mean:+.3f}" for metric in CLAIMED[:1] if metric in minus)
+        told.append(f"{contender:22} {cells}  {said}".rstrip())
+    return told

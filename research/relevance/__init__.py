@@ -1,0 +1,1 @@
+"""How well queries find items: the search unit against lexical and other baselines."""
