@@ -12,8 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bench import table
+from infra.errors import ChildFailedError
 from infra.local import running
-from infra.local.processes import ChildFailed, Supervisor, everlong, tail
+from infra.local.processes import Supervisor, everlong, tail
 from infra.settings import child_environment
 from infra.training.from_files import ShopPlan, shop_history, train_bundle
 from models.config import Config
@@ -51,7 +52,7 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         while "the page is at" not in tail(child.log):
             supervisor.check()
             if time.monotonic() > end:
-                raise ChildFailed("up", 0, child.log, tail(child.log))
+                raise ChildFailedError("up", 0, child.log, tail(child.log))
             time.sleep(0.5)
         found = running.find(data)
         assert found is not None

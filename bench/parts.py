@@ -13,9 +13,10 @@ import msgspec
 
 from features.events import Event
 from features.sources import Reading
+from infra.errors import ChildFailedError
 from infra.local import embedded, system
 from infra.local.feed import Feed
-from infra.local.processes import ChildFailed, Supervisor, tail
+from infra.local.processes import Supervisor, tail
 from infra.settings import Settings, load_settings
 from infra.training.from_files import ShopPlan, shop_history
 from infra.wiring import connection
@@ -84,7 +85,7 @@ def run_way(supervisor: Supervisor, module: str, arguments: Sequence[str], out: 
         while not out.exists():
             supervisor.check()
             if time.monotonic() > end:
-                raise ChildFailed(module, 0, child.log, f"nothing measured after {seconds:.0f} s: {tail(child.log)}")
+                raise ChildFailedError(module, 0, child.log, f"nothing measured after {seconds:.0f} s: {tail(child.log)}")
             time.sleep(POLL_S)
         return msgspec.json.decode(out.read_bytes(), type=Way)
     finally:

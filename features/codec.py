@@ -4,6 +4,7 @@ from typing import TypeVar
 
 import msgspec
 
+from features.errors import OtherLayoutError, UnreadableRowError
 from features.rows import CategoryRow, UserRow
 from features.soundness import fault_of
 
@@ -15,18 +16,6 @@ _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[type, msgspec.msgpack.Decoder] = {}
 
 
-class LayoutError(ValueError):
-    """Bytes that cannot be read as a row of the kind."""
-
-
-class Unreadable(LayoutError):
-    """Bytes that no version of Everlong writes as a row of the kind: the row was damaged."""
-
-
-class OtherLayout(LayoutError):
-    """A row that another version of Everlong wrote."""
-
-
 def pack(row: msgspec.Struct) -> bytes:
     """The row as bytes; equal rows give equal bytes."""
     return _encoder.encode(row)
@@ -36,8 +25,8 @@ def unpack(kind: type[Row], packed: bytes | None) -> Row:
     """The row of bytes, sound (features.soundness); None is the empty row.
 
     Raises:
-        OtherLayout: another version of Everlong wrote it.
-        Unreadable: it is damaged. Both are LayoutErrors, and nothing else is raised, whatever the bytes.
+        OtherLayoutError: another version of Everlong wrote it.
+        UnreadableRowError: it is damaged. Both are LayoutErrors, and nothing else is raised, whatever the bytes.
     """
     if packed is None:
         return kind()
@@ -47,18 +36,18 @@ def unpack(kind: type[Row], packed: bytes | None) -> Row:
     try:
         row = decoder.decode(packed)
     except Exception as error:  # of msgspec, of UTF-8, of depth, or whatever else bytes can do to a decoder
-        raise Unreadable(f"{len(packed)} bytes are no {kind.__name__}: {error}") from error
+        raise UnreadableRowError(f"{len(packed)} bytes are no {kind.__name__}: {error}") from error
     if row.version != LAYOUT:
-        raise Unreadable(f"a {kind.__name__} of layout {row.version}, which there is not")
+        raise UnreadableRowError(f"a {kind.__name__} of layout {row.version}, which there is not")
     if (fault := fault_of(row)) is not None:
-        raise Unreadable(f"a damaged {kind.__name__}: {fault}")
+        raise UnreadableRowError(f"a damaged {kind.__name__}: {fault}")
     return row
 
 
 def _refuse_other(kind: type[msgspec.Struct], packed: bytes) -> None:
     """The layout is the first element of the array, so that it can be told before the rest is read. Only one step ahead is believed."""
     if len(packed) > 1 and 0x90 <= packed[0] <= 0x9F and 1 <= packed[1] <= LAYOUT + 1:
-        raise OtherLayout(f"a {kind.__name__} of layout {packed[1]}; this version reads {LAYOUT}: upgrade Everlong on this machine")
+        raise OtherLayoutError(f"a {kind.__name__} of layout {packed[1]}; this version reads {LAYOUT}", "upgrade Everlong on this machine")
 
 
-__all__ = ["LAYOUT", "CategoryRow", "LayoutError", "OtherLayout", "Unreadable", "UserRow", "pack", "unpack"]
+__all__ = ["LAYOUT", "CategoryRow", "UserRow", "pack", "unpack"]

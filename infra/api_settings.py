@@ -7,16 +7,14 @@ from typing import Annotated, Any, Self
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
+from infra.errors import UnprotectedApiError
+
 Names = Annotated[tuple[str, ...], NoDecode]
 Tokens = Annotated[tuple[SecretStr, ...], NoDecode]
 Bound = Annotated[float, Field(gt=0)]
 TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,256}")
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 ANY_HOST = ("*",)
-
-
-class OpenToAll(ValueError):
-    """The API would listen for other machines without asking for a token."""
 
 
 class ApiSettings(BaseSettings):
@@ -108,10 +106,10 @@ class ApiSettings(BaseSettings):
         """Check that the API may be started on its address.
 
         Raises:
-            OpenToAll: other machines would reach it without a token.
+            UnprotectedApiError: other machines would reach it without a token.
         """
         if not self.on_loopback and not self.has_tokens and not self.api_allow_anonymous:
-            raise OpenToAll(
+            raise UnprotectedApiError(
                 f"the API would answer everybody who reaches {self.http_host}: set EVERLONG_API_ADMIN_TOKENS (docs/security.md), "
                 "or listen on EVERLONG_HTTP_HOST=127.0.0.1, or set EVERLONG_API_ALLOW_ANONYMOUS=true"
             )

@@ -51,16 +51,16 @@ def open_file(path: Path, products: Path | None = None, choices: Choices = USUAL
     """Read a file, say on stderr what was understood, and give it.
 
     Raises:
-        BadSource: it, or the table of products, cannot be read, holds no event, or more rows than allowed are refused.
+        SourceError: it, or the table of products, cannot be read, holds no event, or more rows than allowed are refused.
     """
-    from features.sources import BadSource
+    from features.errors import SourceError
 
     reading = read_file(path, products, choices)
     for sentence in told(reading):
         say(sentence)
     if (refused := refusal(reading, choices.max_refused)) is not None:
         reading.close()
-        raise BadSource(refused)
+        raise SourceError(refused)
     return reading
 
 
@@ -68,9 +68,10 @@ def read_file(path: Path, products: Path | None, choices: Choices) -> "Reading":
     """Read a file as the options and the settings say.
 
     Raises:
-        BadSource: it, or the table of products, cannot be read.
+        SourceError: it, or the table of products, cannot be read.
     """
-    from features.sources import BadSource, How, Products, Reading, Unit
+    from features.errors import SourceError
+    from features.sources import How, Products, Reading, Unit
     from features.sources.columns import Product, parse_columns
     from features.sources.kinds import NAMES
     from infra.clock import wall_ms
@@ -82,11 +83,11 @@ def read_file(path: Path, products: Path | None, choices: Choices) -> "Reading":
         raise typer.BadParameter(f"{choices.time_unit!r} is none of {', '.join(Unit)}", param_hint="--time-unit")
     try:
         columns = parse_columns(choices.columns)
-    except BadSource as error:
+    except SourceError as error:
         raise typer.BadParameter(str(error), param_hint="--columns") from error
     try:
         product_columns = parse_columns(choices.product_columns, Product)
-    except BadSource as error:
+    except SourceError as error:
         raise typer.BadParameter(str(error), param_hint="--product-columns") from error
     unit = None if choices.time_unit is None else Unit(choices.time_unit)
     how = How(columns, choices.kind, unit, wall_ms(), load_settings().time_rules)

@@ -15,6 +15,7 @@ from features.event_time import TimeRules
 from features.store import MOST_EPOCH
 from features.store.address import SCHEMES, parse
 from infra.api_settings import ApiSettings
+from infra.errors import SettingsError
 from infra.masking import STORE_SCHEMES, mask
 from models.config import MOST_DEMAND
 from models.config.shares import MOST, Shares
@@ -36,10 +37,6 @@ Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 Millis = Annotated[int, Field(ge=1)]
 Part = Annotated[float, Field(ge=0, le=MOST)] | None
-
-
-class SettingsError(ValueError):
-    """A variable of the environment that cannot be used. The message names each variable and what to do; it holds no secret."""
 
 
 class Settings(ApiSettings):
@@ -255,14 +252,14 @@ def _from_files(environment: Mapping[str, str]) -> dict[str, Any]:
         if not (path := environment.get(file_variable)):
             continue
         if environment.get(variable(name)):
-            raise SettingsError(f"{file_variable} and {variable(name)} are both set: unset one of them")
+            raise SettingsError(f"{file_variable} and {variable(name)} are both set", "unset one of them")
         try:
             found[name] = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise SettingsError(f"{file_variable}: {path} cannot be read ({reason}): correct the path or unset it") from None
+            raise SettingsError(f"{file_variable}: {path} cannot be read ({reason})", "correct the path or unset it") from None
         if not found[name]:
-            raise SettingsError(f"{file_variable}: {path} is empty: write the secret to it or unset the variable")
+            raise SettingsError(f"{file_variable}: {path} is empty", "write the secret to it or unset the variable")
     return found
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 
+from features.errors import EverlongError
 from infra.repeats import Repeats
 
 if TYPE_CHECKING:
@@ -190,7 +191,8 @@ def show_logs(level: str) -> None:
 
 def complain(error: Exception) -> None:
     """The error as a sentence on stderr; with EVERLONG_LOG_LEVEL=DEBUG its traceback first."""
-    from infra.settings import SettingsError, load_settings
+    from infra.errors import SettingsError
+    from infra.settings import load_settings
 
     try:
         debug = load_settings().log_level == "DEBUG"
@@ -199,8 +201,7 @@ def complain(error: Exception) -> None:
     if debug:
         say("".join(traceback.format_exception(error)).rstrip())
     sentence = str(error).strip() or "failed"
-    ours = type(error).__module__.partition(".")[0] in ("infra", "stream", "models", "features")
-    known = ours or isinstance(error, (OSError, ValueError))
+    known = isinstance(error, (EverlongError, OSError, ValueError))
     say(f"everlong: {sentence if known else f'{type(error).__name__}: {sentence}'}")
     if not known and not debug:
         say("EVERLONG_LOG_LEVEL=DEBUG shows where it happened")

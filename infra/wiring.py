@@ -3,9 +3,11 @@
 import logging
 import time
 
-from features.store import Key, OnlineStore, StoreUnavailable
+from features.errors import StoreUnavailableError
+from features.store import Key, OnlineStore
 from features.store.opening import open_store
 from features.table import USER
+from infra.errors import MissingSettingError
 from infra.settings import Settings
 from stream.kafka.admin import wait_for_broker
 from stream.kafka.connection import Connection
@@ -16,18 +18,14 @@ ASKED_S = 5.0  # how long a command waits for a broker
 PROBE = Key(USER.name, ("-",))  # reading any row, there or not, shows that the store answers
 
 
-class NothingNamed(Exception):
-    """A setting that this command needs is unset."""
-
-
 def connection(settings: Settings) -> Connection:
     """How to reach the broker.
 
     Raises:
-        NothingNamed: no broker is named.
+        MissingSettingError: no broker is named.
     """
     if settings.kafka_bootstrap is None:
-        raise NothingNamed("no broker is named: set EVERLONG_KAFKA_BOOTSTRAP=host:port or start `everlong up`")
+        raise MissingSettingError("no broker is named", "set EVERLONG_KAFKA_BOOTSTRAP=host:port or start `everlong up`")
     password = settings.kafka_sasl_password
     sasl = settings.kafka_security_protocol.startswith("SASL")
     return Connection(
@@ -46,9 +44,9 @@ def reached(settings: Settings) -> Connection:
     """The same for a command: returns when a broker answers.
 
     Raises:
-        NothingNamed: no broker is named.
-        BrokerUnavailable: none answered within ASKED_S.
-        BrokerRefused: it does not let us in.
+        MissingSettingError: no broker is named.
+        BrokerUnavailableError: none answered within ASKED_S.
+        BrokerRefusedError: it does not let us in.
     """
     found = connection(settings)
     wait_for_broker(found, ASKED_S)
@@ -61,11 +59,11 @@ def open_online_store(settings: Settings, wait_s: float = 0.0, create: bool = Tr
     `create` makes a SQLite file that is missing; who only reads does not.
 
     Raises:
-        NothingNamed: no store is named.
-        StoreUnavailable: it did not answer in time.
+        MissingSettingError: no store is named.
+        StoreUnavailableError: it did not answer in time.
     """
     if settings.store_url is None:
-        raise NothingNamed("no store is named: set EVERLONG_STORE_URL=redis://host:port or start `everlong up`")
+        raise MissingSettingError("no store is named", "set EVERLONG_STORE_URL=redis://host:port or start `everlong up`")
     end = time.monotonic() + wait_s
     said = False
     while True:
@@ -73,7 +71,7 @@ def open_online_store(settings: Settings, wait_s: float = 0.0, create: bool = Tr
             store = open_store(settings.store_url.get_secret_value(), create=create)
             store.read([PROBE])
             return store
-        except StoreUnavailable as error:
+        except StoreUnavailableError as error:
             if time.monotonic() >= end:
                 raise
             if not said:

@@ -11,10 +11,10 @@ from models.codes.drift import Policy, Reservoir
 from stream.codes.catalogue_snapshot import Ledger
 from stream.codes.code_manager import Keeper
 from stream.codes.code_reader import Word, words
-from stream.codes.codebook_publisher import Dismissed, Pace, Topics
+from stream.codes.codebook_publisher import Pace, Topics
 from stream.codes.codebook_registry import Book, key_of
+from stream.errors import LeadershipLostError, PublishError
 from stream.kafka.messages import CodesRequest, ItemCode, Recode
-from stream.kafka.producer import PublishFailed
 from stream.kafka.skips import Skips
 
 BUNDLE, DIM, P, N = "b", 8, 4, 600
@@ -53,7 +53,7 @@ class World:
     def publish(self, records):
         if self.outages:
             self.outages -= 1
-            raise PublishFailed("a test")
+            raise PublishError("a test")
         for record in records:
             if self.left <= 0:
                 raise KeyboardInterrupt  # as a kill does: nothing after it is done
@@ -67,7 +67,7 @@ class World:
 
     def wait(self, seconds):
         if self.dismissed:
-            raise Dismissed
+            raise LeadershipLostError
 
     def measured(self, generation, drift, decision):
         self.told.append(("measured", generation, decision.wanted))

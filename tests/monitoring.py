@@ -6,9 +6,9 @@ from typing import NamedTuple, get_args
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from features.store import StoreUnavailable
+from features.errors import StoreUnavailableError
 from models.codes.drift import Action
-from stream.kafka.producer import PublishFailed
+from stream.errors import PublishError
 from tests.beside import ROOT
 
 PAGE = ROOT / "docs" / "metrics.md"
@@ -62,7 +62,7 @@ SELECTOR = re.compile(r"\b((?:everlong|process|python)_\w+)\{([^}]*)\}")
 MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 GROUPING = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 OPEN = {"generation", "partition", "status", "instance"}  # labels whose values depend on the system
-RARE = {"error": {StoreUnavailable.__name__, PublishFailed.__name__}, "action": set(get_args(Action))}  # shown after a fault or drift
+RARE = {"error": {StoreUnavailableError.__name__, PublishError.__name__}, "action": set(get_args(Action))}  # shown after a fault or drift
 STEPS, RETRIES = "everlong_step_seconds", "everlong_retries_total"  # a retry names a step of the same vocabulary
 
 

@@ -5,9 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from features.codec import unpack
+from features.errors import StoreUnavailableError
 from features.events import Click, Order, OrderLine, Query, Topic, encode
 from features.outcomes import InterestsRow
-from features.store import Key, StoreUnavailable
+from features.store import Key
 from features.store.memory import MemoryStore
 from models.serving.recommender import Recommender
 from stream.kafka.messages import RefreshRequest
@@ -39,7 +40,7 @@ class Failing(MemoryStore):
     def _count(self):
         self.calls += 1
         if self.calls in self.at:
-            raise StoreUnavailable("a test")
+            raise StoreUnavailableError("a test")
 
     def read(self, keys):
         self._count()

@@ -8,27 +8,28 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from features.errors import SourceError
 from features.events import Event, Item, Order, Query, Topic, encode
 from features.sources.catalogue import items_of
 from features.sources.products import Products
 from features.sources.reading import USUAL, Reading
-from features.sources.refusals import BadSource, Reason, Refusals, Refused
+from features.sources.refusals import Reason, Refusals, Refused
 from features.sources.tables import How
 from features.sources.times import Unit
 
-__all__ = ["BadSource", "How", "Products", "Reading", "Reason", "Refusals", "Refused", "Unit", "items_of", "read", "topic_of", "write"]
+__all__ = ["How", "Products", "Reading", "Reason", "Refusals", "Refused", "Unit", "items_of", "read", "topic_of", "write"]
 
 
 def read(path: Path | str, how: How = USUAL) -> Iterator[Event]:
     """The events of a file without a refused row, ascending by time and the same whatever the order of its rows.
 
     Raises:
-        BadSource: as `Reading`; or a row is refused.
+        SourceError: as `Reading`; or a row is refused.
     """
     reading = Reading(path, how)
     if reading.refusals.total:
         first = reading.refusals.first[0]
-        raise BadSource(f"{path}, row {first.row}: {first.detail} ({first.reason})")
+        raise SourceError(f"{path}, row {first.row}: {first.detail} ({first.reason})")
     return reading.events()
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from features.sources.refusals import BadSource
+from features.errors import SourceError
 
 
 class Role(StrEnum):
@@ -115,7 +115,7 @@ def parse_columns(given: str, roles: type[StrEnum] = Role) -> dict[str, str]:
     """The choices of `--columns user=customer_no,item=sku` by role.
 
     Raises:
-        BadSource: a part is no choice, names no role, or names a role again.
+        SourceError: a part is no choice, names no role, or names a role again.
     """
     chosen: dict[str, str] = {}
     known = [str(role) for role in roles]
@@ -123,9 +123,11 @@ def parse_columns(given: str, roles: type[StrEnum] = Role) -> dict[str, str]:
         role, equals, column = (piece.strip() for piece in part.partition("="))
         role = {"ts": "time"}.get(role, role)
         if not equals or not column or role not in known:
-            raise BadSource(f"{part.strip()!r} chooses nothing: write ROLE=COLUMN, as in user=customer_no; roles are {', '.join(known)}")
+            raise SourceError(
+                f"{part.strip()!r} chooses nothing", f"write ROLE=COLUMN, as in user=customer_no; roles are {', '.join(known)}"
+            )
         if role in chosen:
-            raise BadSource(f"{role} is chosen twice ({chosen[role]}, {column}): choose one column")
+            raise SourceError(f"{role} is chosen twice ({chosen[role]}, {column})", "choose one column")
         chosen[role] = column
     return chosen
 
@@ -134,13 +136,13 @@ def assign(what: str, names: Sequence[str], synonyms: Synonyms, chosen: Mapping[
     """The columns of a table by role. `what` is how messages call it; `chosen` overrides the synonyms.
 
     Raises:
-        BadSource: a chosen column is not there or is chosen for two roles, or two columns can be meant.
+        SourceError: a chosen column is not there or is chosen for two roles, or two columns can be meant.
     """
     used: dict[StrEnum, str] = {role: _chosen(what, names, role, chosen[role], option) for role in synonyms if role in chosen}
     free = [name for name in names if name not in used.values()]
     for column in used.values():
         if len(roles := [role for role, name in used.items() if name == column]) > 1:
-            raise BadSource(f"{option} chooses column {column!r} for {' and '.join(roles)}: choose a column of its own for each")
+            raise SourceError(f"{option} chooses column {column!r} for {' and '.join(roles)}", "choose a column of its own for each")
     for role, groups in synonyms.items():
         if role in used:
             continue
@@ -148,7 +150,9 @@ def assign(what: str, names: Sequence[str], synonyms: Synonyms, chosen: Mapping[
             wanted = [squash(name) for name in group]
             found = [name for name in free if squash(name) in wanted]
             if len(found) > 1:
-                raise BadSource(f"{what} has several columns for {role} ({', '.join(found)}): choose one, as in {option} {role}={found[0]}")
+                raise SourceError(
+                    f"{what} has several columns for {role} ({', '.join(found)})", f"choose one, as in {option} {role}={found[0]}"
+                )
             if found:
                 used[role] = found[0]
                 break
@@ -163,12 +167,14 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(name or "''" for name in names[:30]) + (f", ... ({len(names) - 30:,} more)" if len(names) > 30 else "")
 
 
-def missing(what: str, needed: Iterable[StrEnum], names: Sequence[str], synonyms: Synonyms, option: str = "--columns") -> BadSource:
+def missing(what: str, needed: Iterable[StrEnum], names: Sequence[str], synonyms: Synonyms, option: str = "--columns") -> SourceError:
     """The error that no column was found for the roles `needed`, with suggestions where a nested name would fit."""
     lacking = list(needed)
     example = {role: _near(names, synonyms[role]) for role in lacking}
     hint = ",".join(f"{role}={example[role] or 'COLUMN'}" for role in lacking)
-    return BadSource(f"{what} has no column for {', '.join(lacking)}; its columns are {listed(names)}: choose them, as in {option} {hint}")
+    return SourceError(
+        f"{what} has no column for {', '.join(lacking)}; its columns are {listed(names)}", f"choose them, as in {option} {hint}"
+    )
 
 
 def _near(names: Sequence[str], groups: Sequence[Sequence[str]]) -> str:
@@ -187,4 +193,4 @@ def _chosen(what: str, names: Sequence[str], role: str, column: str, option: str
     near = [name for name in names if squash(name) == squash(column)]
     if len(near) == 1:
         return near[0]
-    raise BadSource(f"{what} has no column {column!r} ({option} {role}={column}); its columns are {listed(names)}")
+    raise SourceError(f"{what} has no column {column!r} ({option} {role}={column}); its columns are {listed(names)}")

@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from features.errors import SourceError
 from features.sources.formats import BOM, Detected, Format, open_bytes
 from features.sources.raw import Pick, Raw
-from features.sources.refusals import BadSource, Reason, Refusals
+from features.sources.refusals import Reason, Refusals
 
 BLOCK_BYTES = 4 << 20
 MOST_RECORD_BYTES = 1 << 20
@@ -45,7 +46,7 @@ def scan(path: Path, detected: Detected, refusals: Refusals, pick: Pick) -> Iter
             raw, rest = blocks.parse(head + newline, last=False) if newline else (None, b"")
             rest += tail
             if len(rest) > MOST_LINE_BYTES:
-                raise BadSource(f"{path}: line {blocks.line} is longer than {MOST_LINE_BYTES >> 20} MiB: write one row per line")
+                raise SourceError(f"{path}: line {blocks.line} is longer than {MOST_LINE_BYTES >> 20} MiB", "write one row per line")
             if raw is not None:
                 yield raw
         if rest and (raw := blocks.parse(rest, last=True)[0]) is not None:

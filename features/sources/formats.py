@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 import pyarrow as pa
 
-from features.sources.refusals import BadSource
+from features.errors import SourceError
 
 HEAD_BYTES = 256 * 1024
 BOM = b"\xef\xbb\xbf"
@@ -67,11 +67,11 @@ def detect(path: Path) -> Detected:
     """What a file is, by its first bytes.
 
     Raises:
-        BadSource: it is none of the formats; the message says what it looks like and what to do.
+        SourceError: it is none of the formats; the message says what it looks like and what to do.
         FileNotFoundError: there is no file.
     """
     if path.is_dir():
-        raise BadSource(f"{path} is a folder: give one file (several parts can be joined into one)")
+        raise SourceError(f"{path} is a folder", "give one file (several parts can be joined into one)")
     with path.open("rb") as file:
         magic = file.read(512)
     if magic.startswith(b"PAR1"):
@@ -82,11 +82,11 @@ def detect(path: Path) -> Detected:
         with open_bytes(path, compression) as stream:
             head = stream.read(HEAD_BYTES)
     except (OSError, lzma.LZMAError, EOFError) as error:
-        raise BadSource(f"{path} cannot be unpacked as {compression}: {error}; is it complete?") from error
+        raise SourceError(f"{path} cannot be unpacked as {compression}: {error}; is it complete?") from error
     if compression:
         _refuse_others(path, head)
         if head.startswith(b"PAR1"):
-            raise BadSource(f"{path} is parquet inside {compression}: unpack it first (parquet is compressed by itself)")
+            raise SourceError(f"{path} is parquet inside {compression}", "unpack it first (parquet is compressed by itself)")
     whole = len(head) < HEAD_BYTES
     return _text(path, head.removeprefix(BOM), compression, whole)
 
@@ -100,30 +100,30 @@ def open_bytes(path: Path, compression: str) -> BinaryIO:
 
 def _refuse_others(path: Path, head: bytes) -> None:
     if head[257:262] == b"ustar":
-        raise BadSource(f"{path} is a tar archive: unpack it and give the file inside")
+        raise SourceError(f"{path} is a tar archive", "unpack it and give the file inside")
     for start, sentence in _OTHERS.items():
         if head.startswith(start):
-            raise BadSource(f"{path} is {sentence}")
+            raise SourceError(f"{path} is {sentence}")
 
 
 def _text(path: Path, head: bytes, compression: str, whole: bool) -> Detected:
     start = head.lstrip()
     if not start:
-        raise BadSource(f"{path} is empty: give a file with rows")
+        raise SourceError(f"{path} is empty", "give a file with rows")
     if order := _utf16(head):
-        raise BadSource(f"{path} is text in UTF-16: save it as UTF-8 (iconv -f {order} -t UTF-8)")
+        raise SourceError(f"{path} is text in UTF-16", f"save it as UTF-8 (iconv -f {order} -t UTF-8)")
     if b"\0" in head:
-        raise BadSource(f"{path} is neither text nor parquet: give parquet, CSV with a header line, or JSON lines")
+        raise SourceError(f"{path} is neither text nor parquet", "give parquet, CSV with a header line, or JSON lines")
     if start.startswith(b"["):
         return Detected(Format.JSON_ARRAY, compression)
     lines = head.split(b"\n")
     lines = lines if whole else lines[:-1]
     if start.startswith(b"{"):
         if start.split(b"\n", 1)[0].strip() == b"{":
-            raise BadSource(f"{path} is one JSON document over several lines: write one object a line (jq -c '.[]'), or a JSON array")
+            raise SourceError(f"{path} is one JSON document over several lines", "write one object a line (jq -c '.[]'), or a JSON array")
         return Detected(Format.JSON_LINES, compression)
     if not lines or (b"\r" in head and b"\n" not in head):
-        raise BadSource(f"{path} has no line ends (\\n) in its first {HEAD_BYTES:,} bytes: write one row per line")
+        raise SourceError(f"{path} has no line ends (\\n) in its first {HEAD_BYTES:,} bytes", "write one row per line")
     first = [line for line in lines if line.strip()][:_TAOBAO_LINES]
     if 2 * sum(_TAOBAO.fullmatch(line) is not None for line in first) >= len(first):
         return Detected(Format.TAOBAO_CSV, compression)
@@ -143,12 +143,12 @@ def _delimited(path: Path, line: bytes, compression: str) -> Detected:
     try:
         text = line.decode().rstrip("\r")
     except UnicodeDecodeError as error:
-        raise BadSource(f"{path}: its first line is not UTF-8 ({error}): save the file as UTF-8") from error
+        raise SourceError(f"{path}: its first line is not UTF-8 ({error})", "save the file as UTF-8") from error
     split = {delimiter: next(csv.reader([text], delimiter=delimiter), []) for delimiter in DELIMITERS}
     delimiter = max(split, key=lambda found: len(split[found]))
     header = tuple(name.strip() for name in split[delimiter])
     if len(header) < 2:
-        raise BadSource(
+        raise SourceError(
             f"{path} is neither parquet, JSON, nor a table: give parquet, JSON lines, a JSON array, or text whose first line names "
             "the columns, separated by comma, tab, semicolon or pipe"
         )
@@ -159,9 +159,9 @@ def _delimited(path: Path, line: bytes, compression: str) -> Detected:
 def _check_header(path: Path, header: tuple[str, ...]) -> None:
     data = [name for name in header if re.fullmatch(r"[+-]?\d+(\.\d+)?|\d{4}-\d\d-\d\d.*", name)]
     if data:
-        raise BadSource(
+        raise SourceError(
             f"{path}: its first line looks like data ({', '.join(data[:3])}), not like names of columns: put a header line first, "
             "such as user,item,time"
         )
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
-        raise BadSource(f"{path} has several columns called {', '.join(twice)}: rename all but one of them")
+        raise SourceError(f"{path} has several columns called {', '.join(twice)}", "rename all but one of them")

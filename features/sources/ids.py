@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from features.sources.refusals import BadSource, Reason
+from features.errors import SourceError
+from features.sources.refusals import Reason
 
 MISSING = (
     "", "nan", "nat", "none", "null", "nil", "undefined", "n/a", "#n/a", "<na>", "\\n", "(not set)", "(not provided)", "(none)", "(null)",
@@ -30,7 +31,7 @@ def words(name: str, column: pa.Array) -> Words:
     """A column of any plain type as text, white space around it removed; an empty text is null.
 
     Raises:
-        BadSource: the column holds lists, structs, or floating point numbers too large to be exact.
+        SourceError: the column holds lists, structs, or floating point numbers too large to be exact.
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -39,7 +40,7 @@ def words(name: str, column: pa.Array) -> Words:
     if pa.types.is_null(type_):
         return Words(pa.nulls(len(column), pa.string()), nothing)
     if pa.types.is_nested(type_):
-        raise BadSource(f"column {name} holds lists or objects ({type_}), not one value per row: write one row for each of them")
+        raise SourceError(f"column {name} holds lists or objects ({type_}), not one value per row", "write one row for each of them")
     if pa.types.is_floating(type_):
         return Words(_whole(name, column), nothing)
     if pa.types.is_decimal(type_):
@@ -89,7 +90,7 @@ def _whole(name: str, column: pa.Array) -> pa.Array:
     there = np.isfinite(values)
     limit = _EXACT[column.type]
     if (large := values[there & (np.abs(values) >= limit)]).size:
-        raise BadSource(
+        raise SourceError(
             f"column {name} holds {large[0]:.0f} as {column.type}, which is exact only below {limit:,}, so different ids may be merged: "
             "write the column as whole numbers or text"
         )
@@ -123,7 +124,7 @@ def _unrounded(name: str, value: str | None) -> str | None:
     """The whole number that `1.234567890123456e+15` stands for.
 
     Raises:
-        BadSource: digits are lost, as spreadsheets do.
+        SourceError: digits are lost, as spreadsheets do.
     """
     found = None if value is None else _ROUNDED.fullmatch(value)
     if value is None or found is None:
@@ -132,7 +133,7 @@ def _unrounded(name: str, value: str | None) -> str | None:
     if len(rest) < int(power) < 16 and len(rest) >= 14:
         rest = rest.ljust(int(power), "0")
     if len(rest) != int(power):
-        raise BadSource(
+        raise SourceError(
             f"column {name} holds {value}, an id whose last digits a spreadsheet or a floating point number has lost: write it as text"
         )
     return sign + first + rest

@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from features.errors import SourceError
 from features.sources.formats import BOM, Detected, Format, open_bytes
 from features.sources.raw import BATCH_ROWS, Pick, Raw
-from features.sources.refusals import BadSource, Reason, Refusals
+from features.sources.refusals import Reason, Refusals
 
 HEAD_VALUES = 10_000
 BLOCK_BYTES = 1 << 20
@@ -143,7 +144,7 @@ def _array(path: Path, stream: BinaryIO) -> Iterator[Numbered]:
     """The values of a JSON array, one after the other.
 
     Raises:
-        BadSource: the array is not closed, something stands after it, or a value is too long.
+        SourceError: the array is not closed, something stands after it, or a value is too long.
     """
     splitter = _Splitter()
     number = 0
@@ -152,15 +153,15 @@ def _array(path: Path, stream: BinaryIO) -> Iterator[Numbered]:
             number += 1
             yield number, value
         if len(splitter.rest) > MOST_VALUE_BYTES:
-            raise BadSource(
+            raise SourceError(
                 f"{path}: value {number + 1} of the array is longer than {MOST_VALUE_BYTES >> 20} MiB, or its brackets do not match"
             )
     if not splitter.closed:
-        raise BadSource(
+        raise SourceError(
             f"{path}: the array is not closed after value {number}: is the file complete? (JSON lines would lose one line only)"
         )
     if rest := (splitter.rest + stream.read(1024)).strip():
-        raise BadSource(f"{path}: {rest[:40]!r} follows after the array: write one array, or one object a line")
+        raise SourceError(f"{path}: {rest[:40]!r} follows after the array", "write one array, or one object a line")
 
 
 class _Splitter:

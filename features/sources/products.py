@@ -12,13 +12,14 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from features.errors import SourceError
 from features.events import MAX_EVENT_BYTES, Item, encode
 from features.sources import amounts, scanning
 from features.sources.columns import PRODUCTS, Assigned, Product, assign, missing, squash
 from features.sources.formats import Format, detect
 from features.sources.ids import ids, unfit, without_placeholders, words
 from features.sources.raw import Raw
-from features.sources.refusals import BadSource, Reason, Refusals
+from features.sources.refusals import Reason, Refusals
 from features.sources.tables import LONGEST_TEXT, UNKNOWN_CATEGORY, Categories
 
 MOST_ATTRIBUTES = 32
@@ -34,7 +35,7 @@ class Products:
     """The items of a table of products, without a time yet, and what was understood of its columns.
 
     Raises:
-        BadSource: the file cannot be read, or has no column of items.
+        SourceError: the file cannot be read, or has no column of items.
     """
 
     def __init__(self, path: Path, chosen: Mapping[str, str] | None = None) -> None:
@@ -49,7 +50,7 @@ class Products:
         self._lists: set[str] = set()
         self._items: dict[str, Item] = {}
         if self.detected.format is Format.TAOBAO_CSV:
-            raise BadSource(f"{path} is a log of events (Taobao's), not a table of products")
+            raise SourceError(f"{path} is a log of events (Taobao's), not a table of products")
         for raw in scanning.scan(path, self.detected, self.refusals, self._pick):
             self.rows += len(raw.rows)
             for item in self._take(raw):
@@ -96,7 +97,7 @@ class Products:
         what = str(self.path)
         flat = {squash(name) for name in names}
         if {"property", "value"} <= flat:
-            raise BadSource(
+            raise SourceError(
                 f"{what} has a row for each property of an item (columns property, value): write one row per item, one column per property"
             )
         self.columns = assign(what, names, PRODUCTS, self._chosen, _OPTION)

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from features.sources.refusals import BadSource
+from features.errors import SourceError
 
 BATCH_ROWS = 65_536
 
@@ -26,14 +26,14 @@ def parquet_names(path: Path) -> list[str]:
     """The names of the columns of a parquet file.
 
     Raises:
-        BadSource: it cannot be read, or has two columns of one name.
+        SourceError: it cannot be read, or has two columns of one name.
     """
     try:
         names = pyarrow.parquet.read_schema(path).names
     except (pa.ArrowException, OSError) as error:
-        raise BadSource(f"{path} starts like parquet but cannot be read ({error}): is it complete?") from error
+        raise SourceError(f"{path} starts like parquet but cannot be read ({error}): is it complete?") from error
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise BadSource(f"{path} has several columns called {', '.join(twice)}: rename all but one of them")
+        raise SourceError(f"{path} has several columns called {', '.join(twice)}", "rename all but one of them")
     return names
 
 
@@ -41,7 +41,7 @@ def scan_parquet(path: Path, pick: Pick) -> Iterator[Raw]:
     """The rows of a parquet file in its order, in their own types.
 
     Raises:
-        BadSource: it cannot be read.
+        SourceError: it cannot be read.
     """
     names = list(pick(parquet_names(path)))
     first = 1
@@ -51,4 +51,4 @@ def scan_parquet(path: Path, pick: Pick) -> Iterator[Raw]:
                 yield Raw(np.arange(first, first + len(batch)), {name: batch[name] for name in names})
                 first += len(batch)
     except (pa.ArrowException, OSError) as error:
-        raise BadSource(f"{path} cannot be read after row {first - 1}: {error}; is it complete?") from error
+        raise SourceError(f"{path} cannot be read after row {first - 1}: {error}; is it complete?") from error

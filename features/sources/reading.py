@@ -7,12 +7,13 @@ from types import ModuleType
 
 import pyarrow as pa
 
+from features.errors import SourceError
 from features.events import Event, Item
 from features.sources import baskets, lines, objects, scanning
 from features.sources.catalogue import items_of
 from features.sources.formats import Detected, Format, detect
 from features.sources.products import Products
-from features.sources.refusals import BadSource, Refusals
+from features.sources.refusals import Refusals
 from features.sources.spool import CHUNK_ROWS, Spool
 from features.sources.tables import How, Table
 
@@ -27,7 +28,7 @@ class Reading:
     temporary folder.
 
     Raises:
-        BadSource: the file is in no known format, lacks a column, mixes units of time, or has no product in common with `products`.
+        SourceError: the file is in no known format, lacks a column, mixes units of time, or has no product in common with `products`.
     """
 
     def __init__(self, path: Path | str, how: How = USUAL, products: Products | None = None, chunk_rows: int = CHUNK_ROWS) -> None:
@@ -144,6 +145,6 @@ class Reading:
             if same
             else "; is the right column the id (--product-columns item=...)?"
         )
-        raise BadSource(
+        raise SourceError(
             f"{products.path} describes none of the {len(touched):,} items of {self.path.name} (there {events}; in the table {table}){hint}"
         )

@@ -9,10 +9,6 @@ SHOWN = 5
 MOST_VALUES = 50
 
 
-class BadSource(ValueError):
-    """The file cannot be read as events or products; the message names the file and the remedy."""
-
-
 class Reason(StrEnum):
     """Why a row is refused."""
 

@@ -13,7 +13,7 @@ def names(path: Path, detected: Detected) -> list[str]:
     """The names of the columns of a file; of JSON those of its first objects.
 
     Raises:
-        BadSource: the file cannot be read.
+        SourceError: the file cannot be read.
     """
     if detected.format is Format.PARQUET:
         return parquet_names(path)
@@ -28,7 +28,7 @@ def scan(path: Path, detected: Detected, refusals: Refusals, pick: Pick) -> Iter
     `pick` is asked before the first row, and again where JSON brings further names.
 
     Raises:
-        BadSource: the file cannot be read.
+        SourceError: the file cannot be read.
     """
     if detected.format is Format.PARQUET:
         return scan_parquet(path, pick)

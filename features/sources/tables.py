@@ -12,13 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.errors import SourceError
 from features.event_time import DAY_MS, MINUTE_MS, TimeRules
 from features.sources import amounts, kinds
 from features.sources.columns import EVENTS, Assigned, Role, assign, missing
 from features.sources.ids import Words, ids, unfit, words
 from features.sources.kinds import ORDER, SEARCH
 from features.sources.raw import Raw
-from features.sources.refusals import BadSource, Reason, Refusals
+from features.sources.refusals import Reason, Refusals
 from features.sources.times import Times, Unit
 
 UNKNOWN_CATEGORY = "unknown"
@@ -91,13 +92,13 @@ class Table:
         """The columns that are wanted of those there.
 
         Raises:
-            BadSource: one that is needed is not there, or it cannot be told which is meant.
+            SourceError: one that is needed is not there, or it cannot be told which is meant.
         """
         found = assign(self._what, names, EVENTS, self._how.columns)
         used, before = found.used, self._columns.used
         if changed := [role for role in before if used[role] != before[role]]:
             role = changed[0]
-            raise BadSource(
+            raise SourceError(
                 f"{self._what} has several columns for {role} ({before[role]}, {used[role]}): "
                 f"say which, as in --columns {role}={used[role]}"
             )

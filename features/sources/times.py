@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from features.errors import SourceError
 from features.sources.ids import without_placeholders, words
-from features.sources.refusals import BadSource, Reason
+from features.sources.refusals import Reason
 
 EARLIEST_S, LATEST_S = 631_152_000, 4_102_444_800  # 1990-01-01, 2100-01-01
 _ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?)?\s*(Z|z|UTC|GMT|[+-]\d\d(:?\d\d)?)?$"
@@ -67,7 +68,7 @@ class Times:
         """The times of a batch whose rows have the numbers `rows` (n,).
 
         Raises:
-            BadSource: the column is of a type that holds no times.
+            SourceError: the column is of a type that holds no times.
         """
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
@@ -83,21 +84,21 @@ class Times:
             there = ~np.isnan(values)
             return self._finish(self._numbers(np.where(there, values, 0.0), there, rows), there, column)
         if pa.types.is_floating(type_):
-            raise BadSource(
+            raise SourceError(
                 f"column {self.column} holds times as {type_}, which has too few digits for times, so they are off by minutes: "
                 "write them as whole numbers, float64 or ISO 8601 text"
             )
         if pa.types.is_nested(type_) or pa.types.is_time(type_) or pa.types.is_duration(type_) or pa.types.is_boolean(type_):
-            raise BadSource(
+            raise SourceError(
                 f"column {self.column} holds {type_}, not points in time: give time stamps, numbers since the epoch, or ISO 8601 text"
             )
         return self._text(column, rows)
 
     def check(self) -> None:
-        """Raise BadSource where the rows so far are in several units."""
+        """Raise SourceError where the rows so far are in several units."""
         if len(self._rows) > 1 and self._fixed is None:
             parts = [f"{_NAMES[unit]} ({count:,} rows, first row {row})" for unit, (count, row) in sorted(self._rows.items())]
-            raise BadSource(
+            raise SourceError(
                 f"column {self.column} mixes units of time: {' and '.join(parts)}: write one unit, or choose one, as in --time-unit ms"
             )
 

@@ -9,15 +9,6 @@ from typing import NamedTuple, Protocol
 
 from features.quarantine import Quarantined
 
-
-class StoreUnavailable(Exception):
-    """The store did not answer. Nothing is known of a write that was under way: it may have happened; send it again."""
-
-    def __init__(self, what: str, retry_after_s: float = 0.5) -> None:
-        super().__init__(f"the online store did not answer: {what}; check EVERLONG_STORE_URL and that the store is up")
-        self.retry_after_s = retry_after_s
-
-
 MOST_EPOCH = 999_999_999  # a stored version of a later epoch is damaged: no worker can be set to it
 
 
@@ -72,7 +63,7 @@ class OnlineStore(Protocol):
         """The rows at the keys, in their order, None where there is none; one round trip.
 
         Raises:
-            StoreUnavailable: the store did not answer.
+            StoreUnavailableError: the store did not answer.
         """
         ...
 
@@ -82,7 +73,7 @@ class OnlineStore(Protocol):
         Each row is compared and written atomically. An equal version overwrites: a write sent again is harmless.
 
         Raises:
-            StoreUnavailable: the store did not answer; each row may or may not be written.
+            StoreUnavailableError: the store did not answer; each row may or may not be written.
         """
         ...
 
@@ -90,7 +81,7 @@ class OnlineStore(Protocol):
         """Keep unreadable rows apart, by their `id`; none beyond features.quarantine.MOST_ROWS.
 
         Raises:
-            StoreUnavailable: the store did not answer.
+            StoreUnavailableError: the store did not answer.
         """
         ...
 
@@ -98,7 +89,7 @@ class OnlineStore(Protocol):
         """All rows that are kept apart, oldest first.
 
         Raises:
-            StoreUnavailable: the store did not answer.
+            StoreUnavailableError: the store did not answer.
         """
         ...
 
@@ -106,7 +97,7 @@ class OnlineStore(Protocol):
         """Forget rows that were kept apart.
 
         Raises:
-            StoreUnavailable: the store did not answer.
+            StoreUnavailableError: the store did not answer.
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import mmh3
 
-from features.codec import LayoutError
+from features.errors import LayoutError
 from features.store import Stored, Version
 from features.table import APPLIED, PACKED, VIEWS, View
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from features.store import OnlineStore, StoreUnavailable
+from features.errors import StoreUnavailableError
+from features.store import OnlineStore
 from features.store.address import SCHEMES
 from features.store.memory import MemoryStore
 from features.store.redis import RedisStore
@@ -19,7 +20,7 @@ def open_store(url: str | None, project: str = "everlong", create: bool = True) 
 
     Raises:
         ValueError: the URL is of no known form; the message names those there are and does not repeat the URL.
-        StoreUnavailable: the SQLite file cannot be opened or is not there, or a cluster did not answer.
+        StoreUnavailableError: the SQLite file cannot be opened or is not there, or a cluster did not answer.
     """
     scheme, separator, rest = (url or "").partition("://")
     if url is not None and separator:
@@ -27,7 +28,9 @@ def open_store(url: str | None, project: str = "everlong", create: bool = True) 
             return RedisStore(url, project)
         if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
             if not create and not Path(rest[1:]).exists():
-                raise StoreUnavailable(f"there is no store at {rest[1:]}: a worker makes it; correct EVERLONG_STORE_URL if it is elsewhere")
+                raise StoreUnavailableError(
+                    f"there is no store at {rest[1:]}: a worker makes it; correct EVERLONG_STORE_URL if it is elsewhere"
+                )
             return SqliteStore(rest[1:], project)
         if scheme == "memory" and not rest:
             return MemoryStore()

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from features.codec import Row, Unreadable, unpack
+from features.codec import Row, unpack
+from features.errors import UnreadableRowError
 from features.fold import Bucket
 from features.outcomes import CandidatesRow, InterestsRow, ItemRow
 from features.rows import KINDS, Behaviour, CategoryRow, UserRow
@@ -77,7 +78,7 @@ class CategoryFeatures(msgspec.Struct, frozen=True):
 class FeatureReader:
     """Reads rows for people. An id that the store does not know gives empty lists, or None where a row is a whole answer.
 
-    Every method raises `features.store.StoreUnavailable` where the store does not answer, and
+    Every method raises `features.store.StoreUnavailableError` where the store does not answer, and
     `features.codec.LayoutError` where the row is damaged or another version of Everlong wrote it.
     """
 
@@ -127,8 +128,8 @@ class FeatureReader:
 def _unpacked(kind: type[Row], packed: bytes | None) -> Row:
     try:
         return unpack(kind, packed)
-    except Unreadable as error:
-        raise Unreadable(f"{error}; the next event of the user or item makes the row readable again") from error
+    except UnreadableRowError as error:
+        raise UnreadableRowError(f"{error}; the next event of the user or item makes the row readable again") from error
 
 
 def _packed(stored: Stored | None) -> bytes | None:

@@ -15,8 +15,9 @@ from redis.backoff import ExponentialBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
 
+from features.errors import StoreUnavailableError
 from features.quarantine import MOST_ROWS, Quarantined, decode_all, encode
-from features.store import Key, Stored, StoreUnavailable
+from features.store import Key, Stored
 from features.store.address import parse
 from features.store.layout import (
     HASH_FIELDS,
@@ -103,7 +104,7 @@ class RedisStore:
 
     Raises:
         ValueError: the URL is malformed or has an unknown option; the message does not repeat it, as it may hold a password.
-        StoreUnavailable: a cluster did not answer.
+        StoreUnavailableError: a cluster did not answer.
     """
 
     def __init__(self, url: str, project: str = "everlong", timeout_s: float = 3.0, retries: int = 2) -> None:
@@ -222,7 +223,7 @@ class RedisStore:
         except (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError) as error:
             raise self._unavailable(error) from error
 
-    def _unavailable(self, error: Exception) -> StoreUnavailable:
+    def _unavailable(self, error: Exception) -> StoreUnavailableError:
         kinds = redis.exceptions
         text = str(error)
         if isinstance(error, kinds.ReadOnlyError) or text.startswith("READONLY"):
@@ -239,7 +240,7 @@ class RedisStore:
             text = f"it is a node of a cluster: set EVERLONG_STORE_URL to {url}, with user and password if any"
         elif isinstance(error, kinds.TimeoutError):
             text = f"nothing within {self._timeout_s:g} s"
-        return StoreUnavailable(f"{self._place}: {text}")
+        return StoreUnavailableError(f"{self._place}: {text}")
 
 
 def _check_options(kind: type, options: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from threading import Lock
 from time import monotonic, sleep
 
+from features.errors import StoreUnavailableError
 from features.quarantine import MOST_ROWS, Quarantined, decode_all, encode
-from features.store import Key, Stored, StoreUnavailable, Version
+from features.store import Key, Stored, Version
 from features.store.layout import (
     bytes_value,
     entity_key,
@@ -47,7 +48,7 @@ class SqliteStore:
         busy_timeout_s: how long a write, and opening, waits for another process that writes.
 
     Raises:
-        StoreUnavailable: the file cannot be opened or is no database.
+        StoreUnavailableError: the file cannot be opened or is no database.
     """
 
     def __init__(self, path: Path | str, project: str = "everlong", busy_timeout_s: float = 5.0) -> None:
@@ -178,7 +179,7 @@ class SqliteStore:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StoreUnavailable(f"SQLite file {self._path}: {error}") from error
+            raise StoreUnavailableError(f"SQLite file {self._path}: {error}") from error
 
 
 def _quote(name: str) -> str:

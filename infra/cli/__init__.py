@@ -68,9 +68,9 @@ def main() -> None:
         sys.exit(error.exit_code)
     except Exception as error:
         complain(error)
-        from features.sources.refusals import BadSource
+        from features.errors import SourceError
 
-        sys.exit(REFUSED if isinstance(error, BadSource) else 1)
+        sys.exit(REFUSED if isinstance(error, SourceError) else 1)
 
 
 def _show_usage(error: typer.TyperException) -> None:

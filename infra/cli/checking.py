@@ -47,14 +47,14 @@ def check(
 
     Nothing is started and nothing is written. Exit code 3 where the other commands would refuse the file.
     """
-    from features.sources import BadSource
+    from features.errors import SourceError
     from features.sources.summary import summarise
 
     try:
         with read_file(path, products, Choices(columns, product_columns, kind, time_unit, max_refused)) as reading:
             found = summarise(reading)
             refused = refusal(reading, max_refused)
-    except BadSource as error:
+    except SourceError as error:
         if as_json:
             print_json({"file": path.name, "refused_because": str(error)})
         say(f"everlong: {error}")

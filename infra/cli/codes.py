@@ -138,7 +138,7 @@ def _age(seconds: object) -> str:
 
 
 def _ask(what: str, how: str, to: str, wait_s: float, as_json: bool) -> None:
-    from stream.codes.codes_client import NoAnswer
+    from stream.errors import NoAnswerError
 
     with _desk() as desk, progress("codes") as tell:
         request = desk.ask(what, how, to, int(time.time() * 1000))
@@ -146,7 +146,7 @@ def _ask(what: str, how: str, to: str, wait_s: float, as_json: bool) -> None:
             for answer in desk.answers(request, wait_s):
                 if answer.state == "working":
                     tell(answer.done, answer.total)
-        except NoAnswer as error:
+        except NoAnswerError as error:
             if as_json:
                 print_json({"id": request.id, "state": "no_answer", "detail": str(error)})
             say(f"everlong: {error}")

@@ -122,7 +122,8 @@ def replay(
     Where no broker is named and none runs, an embedded broker and store and the workers are started, it is waited until
     every event is applied and every user has candidates, the accounts are printed, and all is stopped again.
     """
-    from infra.local.running import NothingRunning, connected
+    from infra.errors import NothingRunningError
+    from infra.local.running import connected
     from infra.settings import load_settings
 
     pace = _pace(speed)
@@ -130,7 +131,7 @@ def replay(
     reading = open_file(path, products, Choices(columns, product_columns, kind, time_unit, max_refused))
     try:
         reached = connected(settings, store=False)
-    except NothingRunning:
+    except NothingRunningError:
         from infra.local.replaying import replay_alone
 
         raise typer.Exit(replay_alone(settings, reading, pace, as_json)) from None

@@ -74,16 +74,16 @@ def train(
     from infra.training.from_files import ShopPlan, file_history, shop_history, train_bundle
     from infra.training.plot import write_plot
     from infra.wiring import choose_device
-    from models.codes.modalities import UnknownModality, choose
+    from models.codes.modalities import choose
+    from models.errors import CheckpointError, UnknownModalityError, WarmStartError
     from models.evaluation.table import lines
-    from models.training.loop import CheckpointRefused, joined, own_card
-    from models.training.warm_start import CannotTune
+    from models.training.loop import joined, own_card
 
     settings = load_settings()
     asked: dict[str, Any] = {"epochs": epochs, "dim": dim, "tuning_rate" if parent else "learning_rate": learning_rate}
     try:
         asked |= {"cut_ms": cut and moment_ms(cut, "--cut"), "coded": coded and choose([name.strip() for name in coded.split(",")])}
-    except UnknownModality as error:
+    except UnknownModalityError as error:
         raise typer.BadParameter(str(error), param_hint="--coded") from error
     old, config = _configured(parent, {name: value for name, value in asked.items() if value is not None})
     target = out or settings.bundle_path
@@ -111,9 +111,9 @@ def train(
                     parent=old,
                     choose=choose_shares,
                 )
-        except CannotTune as error:
+        except WarmStartError as error:
             raise typer.BadParameter(str(error), param_hint="--from") from error
-        except CheckpointRefused as error:
+        except CheckpointError as error:
             raise typer.BadParameter(str(error), param_hint="--checkpoints") from error
     if not ranks.leads:
         return
@@ -131,16 +131,17 @@ def train(
 
 def _configured(parent: Path | None, asked: Mapping[str, Any]) -> "tuple[Bundle | None, Config]":
     """The bundle that is gone on from, and the configuration: its own or the usual one, with what is asked for."""
-    from models.bundle import BundleMismatch, load
+    from models.bundle import load
     from models.config import Config
-    from models.training.warm_start import CannotTune, config_for
+    from models.errors import BundleError, WarmStartError
+    from models.training.warm_start import config_for
 
     if parent is None:
         return None, Config(**asked)
     try:
         bundle = load(parent)
         return bundle, config_for(bundle, asked)
-    except (BundleMismatch, CannotTune) as error:
+    except (BundleError, WarmStartError) as error:
         raise typer.BadParameter(str(error), param_hint="--from") from error
 
 

@@ -20,6 +20,7 @@ from infra.clock import wall_ms
 from infra.demo.latency import Latency
 from infra.demo.live import Followed, LiveStream, broken
 from infra.demo.table import LiveTable, Picture, comparison, line
+from infra.errors import FolderNotEmptyError
 from infra.local import system
 from infra.local.accounts import Accounts, Line, close, unanswered
 from infra.local.feed import Feed, users_of
@@ -69,15 +70,11 @@ class Result(NamedTuple):
         return found
 
 
-class NotEmpty(Exception):
-    """The folder that should keep the demonstration's data holds something."""
-
-
 def run_demo(settings: Settings, plan: Plan, keep: Path | None = None) -> int:
     """Run the demonstration; 0 if all is well. Data and logs go to `keep`, or to a folder that is removed at the end.
 
     Raises:
-        NotEmpty: `keep` holds something: what an earlier run left there would be counted too.
+        FolderNotEmptyError: `keep` holds something: what an earlier run left there would be counted too.
     """
     shown = console(None if sys.stdout.isatty() else PLAIN_WIDTH)
     began = time.monotonic()
@@ -160,7 +157,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
-            raise NotEmpty(f"{keep} is not empty: name a new folder with --keep")
+            raise FolderNotEmptyError(f"{keep} is not empty", "name a new folder with --keep")
         yield keep.resolve()
         return
     folder = Path(tempfile.mkdtemp(prefix="everlong-demo-"))

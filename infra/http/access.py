@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from infra.http.intake import Refused
+from infra.errors import RequestError
 from infra.settings import Settings
 
 Scopes = frozenset["Scope"]
@@ -41,23 +41,23 @@ class Access:
         """What the sender of a request may do.
 
         Raises:
-            Refused: 401, there is no token or an unknown one.
+            RequestError: 401, there is no token or an unknown one.
         """
         if not self._tokens:
             return ALL
         if given is None:
-            raise Refused(401, "no_token", "send the header Authorization: Bearer TOKEN, with one of the API's tokens")
+            raise RequestError(401, "no_token", "send the header Authorization: Bearer TOKEN, with one of the API's tokens")
         digest = _digest(given.credentials)
         found = {scope for token, scope in self._tokens if compare_digest(token, digest)}  # all are compared: the time tells nothing
         if not found:
-            raise Refused(401, "wrong_token", "the token in the Authorization header is not one of the API's tokens")
+            raise RequestError(401, "wrong_token", "the token in the Authorization header is not one of the API's tokens")
         return ALL if Scope.ADMIN in found else frozenset(found)
 
     def needs(self, *scopes: Scope) -> Callable[[Given], Awaitable[Scopes]]:
         """A dependency of a route: the sender has one of these scopes; gives all that the sender has.
 
         Raises:
-            Refused: 401 as `of`, 403 where the token has none of them.
+            RequestError: 401 as `of`, 403 where the token has none of them.
         """
 
         async def check(given: Given = None) -> Scopes:
@@ -70,11 +70,11 @@ def require(held: Scopes, *scopes: Scope) -> Scopes:
     """The scopes held, where one of those asked for is among them.
 
     Raises:
-        Refused: 403, none is.
+        RequestError: 403, none is.
     """
     if held.isdisjoint(scopes):
         names = " or ".join(f"EVERLONG_API_{scope.upper()}_TOKENS" for scope in dict.fromkeys([*scopes, Scope.ADMIN]))
-        raise Refused(403, "insufficient_scope", f"this token does not allow the request; use one of {names}")
+        raise RequestError(403, "insufficient_scope", f"this token does not allow the request; use one of {names}")
     return held
 
 

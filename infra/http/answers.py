@@ -23,7 +23,7 @@ class Answers:
         fallback: popular items for a user without a candidate set.
 
     Raises (each method):
-        StoreUnavailable: the store did not answer.
+        StoreUnavailableError: the store did not answer.
         LayoutError: a row was written by a newer version.
     """
 

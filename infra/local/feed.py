@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from features.events import Event, Item
 from infra.clock import wall_ms
 from infra.local.trimming import Room
+from stream.errors import PublishError
 from stream.kafka.connection import Connection
-from stream.kafka.producer import Outbound, PublishFailed
+from stream.kafka.producer import Outbound
 from stream.pipelines.replay import Record, record
 
 BATCH_EVENTS = 1_000
@@ -51,8 +52,8 @@ class Feed:
         """Publish records as they are.
 
         Raises:
-            PublishFailed: the broker was away for too long.
-            LogFull: the workers applied nothing for too long.
+            PublishError: the broker was away for too long.
+            LogFullError: the workers applied nothing for too long.
         """
         if self._room is not None and self._room.sending(sum(len(value or b"") for _, _, value, *_ in records)):
             await asyncio.to_thread(self._room.wait)
@@ -61,7 +62,7 @@ class Feed:
             try:
                 await self._outbound.publish(records)
                 break
-            except PublishFailed as error:
+            except PublishError as error:
                 if time.monotonic() > give_up:
                     raise
                 await asyncio.sleep(error.retry_after_s)

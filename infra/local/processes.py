@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Protocol
 
+from infra.errors import ChildFailedError
 from infra.local import launcher
 from infra.local.private import UMASK, private_file, private_folder
 
@@ -24,14 +25,6 @@ FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 STEADY_S = 60.0  # a child that ran so long starts over with the first backoff
 TAIL_LINES = 15
-
-
-class ChildFailed(Exception):
-    """A child that must run has ended. Carries its name, exit code and the end of its log."""
-
-    def __init__(self, name: str, code: int, log: Path, tail: str) -> None:
-        self.name, self.code, self.log = name, code, log
-        super().__init__(f"{name} ended with code {code}; the end of {log}:\n{tail}")
 
 
 class Companion(Protocol):
@@ -90,7 +83,7 @@ class Supervisor:
         """Start again what ended and may be started again, each after its backoff.
 
         Raises:
-            ChildFailed: another child ended.
+            ChildFailedError: another child ended.
         """
         now = time.monotonic()
         for child in self.children.values():
@@ -98,7 +91,7 @@ class Supervisor:
             if code is None:
                 continue
             if not child.restart:
-                raise ChildFailed(child.name, code, child.log, tail(child.log))
+                raise ChildFailedError(child.name, code, child.log, tail(child.log))
             if now - child.started > STEADY_S:
                 child.backoff_s = 0.0
             if now - child.started >= child.backoff_s:

@@ -13,20 +13,13 @@ import msgspec
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
+from infra.errors import AlreadyRunningError, NothingRunningError
 from infra.local.private import private_file, private_folder
 from infra.settings import Settings
 
 FILE = "run.json"
 LOCK = "lock"
 OURS = (LOCK, FILE, "bundle", "registry.db")  # what shows that a folder is a data directory
-
-
-class NothingRunning(Exception):
-    """No broker or store is named, and none is running."""
-
-
-class AlreadyRunning(Exception):
-    """Another command has its parts in the data directory."""
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,14 +67,14 @@ def owned(data_dir: Path) -> Iterator[None]:
     """Inside, the data directory is this command's alone. A command that is killed has left it.
 
     Raises:
-        AlreadyRunning: it is another one's.
+        AlreadyRunningError: it is another one's.
     """
     _close(data_dir)
     try:
         lock = FileLock(data_dir / LOCK).acquire(blocking=False)
     except Timeout as error:
         remedy = "wait until it is ready or has ended, or set EVERLONG_DATA_DIR to another folder"
-        raise AlreadyRunning(f"another everlong is starting or running in {data_dir}: {remedy}") from error
+        raise AlreadyRunningError(f"another everlong is starting or running in {data_dir}: {remedy}") from error
     with lock:
         yield
 
@@ -106,7 +99,7 @@ def connected(settings: Settings, *, kafka: bool = True, store: bool = True) -> 
     """The settings with the addresses of the running `everlong up` in the place of those needed and unset.
 
     Raises:
-        NothingRunning: one is needed and unset, and nothing runs in the data directory.
+        NothingRunningError: one is needed and unset, and nothing runs in the data directory.
     """
     missing_kafka, missing_store = kafka and settings.kafka_bootstrap is None, store and settings.store_url is None
     if not missing_kafka and not missing_store:
@@ -114,7 +107,7 @@ def connected(settings: Settings, *, kafka: bool = True, store: bool = True) -> 
     running = find(settings.data_dir)
     if running is None:
         names = [*["EVERLONG_KAFKA_BOOTSTRAP"] * missing_kafka, *["EVERLONG_STORE_URL"] * missing_store]
-        raise NothingRunning(f"nothing is running in {settings.data_dir}: start `everlong up` or set {' and '.join(names)}")
+        raise NothingRunningError(f"nothing is running in {settings.data_dir}", f"start `everlong up` or set {' and '.join(names)}")
     found: dict[str, object] = {"kafka_bootstrap": running.bootstrap, "epoch": running.epoch} if missing_kafka else {}
     if missing_store:
         found["store_url"] = SecretStr(running.store_url)

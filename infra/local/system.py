@@ -13,6 +13,7 @@ from kafka.errors import KafkaError
 from pydantic import SecretStr
 
 from features.feast import definitions
+from infra.errors import NotReadyError
 from infra.local import embedded, running, trimming
 from infra.local.private import private_files
 from infra.local.processes import Supervisor, everlong, stop_on_signals, tail
@@ -30,10 +31,6 @@ READY_S = 90.0
 POLL_S = 0.1
 
 
-class NotReady(Exception):
-    """A worker runs, but did not get ready in time."""
-
-
 @contextmanager
 def children(settings: Settings) -> Iterator[Supervisor]:
     """The children of a command whose data directory is its own; however it ends, they stop in order: the broker's log stays whole.
@@ -41,7 +38,7 @@ def children(settings: Settings) -> Iterator[Supervisor]:
     What is created inside is readable by this user only.
 
     Raises:
-        AlreadyRunning: the data directory is another command's.
+        AlreadyRunningError: the data directory is another command's.
     """
     supervisor = Supervisor(settings.data_dir / "logs", settings.stop_deadline_s)
     with stop_on_signals(), private_files(), running.owned(settings.data_dir), supervisor:
@@ -142,8 +139,8 @@ def wait_ready(supervisor: Supervisor, ports: Mapping[str, int], tick: Callable[
     """Wait until all are ready; `tick` is told of each that is.
 
     Raises:
-        ChildFailed: one ended.
-        NotReady: one was not ready in time.
+        ChildFailedError: one ended.
+        NotReadyError: one was not ready in time.
     """
     end = time.monotonic() + READY_S
     for role, port in ports.items():
@@ -151,7 +148,7 @@ def wait_ready(supervisor: Supervisor, ports: Mapping[str, int], tick: Callable[
             supervisor.check()
             if time.monotonic() > end:
                 log = supervisor.children[role].log
-                raise NotReady(f"{role} is not ready after {READY_S:.0f} s: {reason}; the end of {log}:\n{tail(log)}")
+                raise NotReadyError(f"{role} is not ready after {READY_S:.0f} s: {reason}; the end of {log}:\n{tail(log)}")
             time.sleep(POLL_S)
         tick(role)
 
@@ -162,14 +159,14 @@ async def wait_until(
     """Wait until something holds, asked in a thread, the children being watched meanwhile.
 
     Raises:
-        NotReady: it did not in time, and `strict`; `what` says what was waited for.
-        ChildFailed: a child ended.
+        NotReadyError: it did not in time, and `strict`; `what` says what was waited for.
+        ChildFailedError: a child ended.
     """
     end = time.monotonic() + seconds
     while not await asyncio.to_thread(holds):
         supervisor.check()
         if time.monotonic() > end:
             if strict:
-                raise NotReady(f"after {seconds:.0f} s still waiting for {what}; the logs are in {supervisor.log_dir}")
+                raise NotReadyError(f"after {seconds:.0f} s still waiting for {what}; the logs are in {supervisor.log_dir}")
             return
         await asyncio.sleep(poll_s)

@@ -66,7 +66,7 @@ def kept(connection: Connection, settings: Settings) -> list[Kept]:
     """Every topic of ours. On the embedded broker of `everlong up` a log of bounded size is as it must be.
 
     Raises:
-        BrokerUnavailable, BrokerRefused: the broker cannot be asked.
+        BrokerUnavailableError, BrokerRefusedError: the broker cannot be asked.
     """
     names = {prefixed(settings.topic_prefix, topic): topic for topic in ALL}
     found = {standing.name: standing for standing in standings(connection, list(names))}
@@ -88,7 +88,7 @@ def repaired(connection: Connection, found: list[Kept]) -> bool:
     """Set what differs and can be set; whether anything was.
 
     Raises:
-        NotAuthorized, ValueError: the broker does not allow it.
+        NotAuthorizedError, ValueError: the broker does not allow it.
     """
     wanted = {topic.name: {d.setting: d.needed for d in topic.differences if d.alterable} for topic in found}
     for name, settings in wanted.items():

@@ -8,6 +8,7 @@ from threading import Event, Thread
 
 from kafka.errors import KafkaError
 
+from infra.errors import LogFullError
 from stream.kafka.bounded_log import MB, BoundedLog
 
 log = logging.getLogger(__name__)
@@ -18,13 +19,6 @@ FULL_BYTES = 128 * MB  # that may wait before the command stops
 CHECK_BYTES = 2 * MB  # sent between two looks at what waits
 POLL_S = 0.2
 PATIENCE_S = 300.0
-
-
-class LogFull(Exception):
-    """The workers are too far behind for a broker that holds its log in memory."""
-
-    def __init__(self, waiting: int, remedy: str) -> None:
-        super().__init__(f"{waiting / MB:.0f} MB of records in the embedded broker wait for the workers: {remedy}")
 
 
 class Trimmer:
@@ -56,10 +50,12 @@ class Trimmer:
         """Raise where the broker would take too much memory.
 
         Raises:
-            LogFull: more than `FULL_BYTES` wait for the workers.
+            LogFullError: more than `FULL_BYTES` wait for the workers.
         """
         if self._waiting > FULL_BYTES:
-            raise LogFull(self._waiting, "look into their logs, send events more slowly or use Kafka; the next start goes on from here")
+            raise LogFullError(
+                self._waiting, "look into their logs, send events more slowly or use Kafka; the next start goes on from here"
+            )
 
     def _run(self) -> None:
         told = False
@@ -92,7 +88,7 @@ class Room:
         """Return as soon as there is room.
 
         Raises:
-            LogFull: the workers applied nothing for `PATIENCE_S` seconds.
+            LogFullError: the workers applied nothing for `PATIENCE_S` seconds.
             KafkaError: the broker does not answer.
         """
         self._bounded = self._bounded or self._open()
@@ -101,7 +97,7 @@ class Room:
             if waiting < least:
                 least, since = waiting, time.monotonic()
             if time.monotonic() > since + PATIENCE_S:
-                raise LogFull(waiting, f"they applied nothing for {PATIENCE_S:.0f} s; look into their logs")
+                raise LogFullError(waiting, f"they applied nothing for {PATIENCE_S:.0f} s; look into their logs")
             time.sleep(POLL_S)
         self._sent = 0
 

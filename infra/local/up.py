@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from infra.clock import wall_ms
+from infra.errors import PortTakenError
 from infra.local import embedded, running, system
 from infra.local.feed import Feed
 from infra.local.processes import Supervisor, everlong
@@ -22,19 +23,15 @@ from models.bundle import MANIFEST
 CHECK_EVERY_S = 0.5
 
 
-class PortTaken(Exception):
-    """The port of the HTTP page is in use."""
-
-
 def run_up(settings: Settings, rate: float | None, users: int) -> int:
     """Run until a signal; 0 then. `rate`: live events a second of the simulated shop, None for no shop.
 
     Raises:
-        OpenToAll: the page's address is not of this machine only, and there are no tokens.
-        AlreadyRunning: another one uses the data directory.
-        PortTaken: the page's port is in use.
-        ChildFailed: the embedded broker ended. Workers that end are started again.
-        LogFull: the embedded broker holds more that the workers have not applied than its memory allows.
+        UnprotectedApiError: the page's address is not of this machine only, and there are no tokens.
+        AlreadyRunningError: another one uses the data directory.
+        PortTakenError: the page's port is in use.
+        ChildFailedError: the embedded broker ended. Workers that end are started again.
+        LogFullError: the embedded broker holds more that the workers have not applied than its memory allows.
     """
     settings.check_access()
     with system.children(settings) as supervisor:
@@ -131,5 +128,7 @@ def _page_port(settings: Settings) -> int:
             probe.bind((settings.http_host, settings.http_port))
         except OSError as error:
             address = f"{settings.http_host}:{settings.http_port}"
-            raise PortTaken(f"{address} cannot be listened on ({error.strerror}): set EVERLONG_HTTP_PORT to another port, or 0") from error
+            raise PortTakenError(
+                f"{address} cannot be listened on ({error.strerror})", "set EVERLONG_HTTP_PORT to another port, or 0"
+            ) from error
     return settings.http_port

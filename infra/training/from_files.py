@@ -87,7 +87,7 @@ def train_bundle(
     shares of lists are chosen by half of the held-out users, the other half is reported.
 
     Raises:
-        CheckpointRefused: the directory holds another training. RanksDiffer: the processes are not given the same. CannotTune: the
+        CheckpointError: the directory holds another training. RanksDifferError: the processes are not given the same. WarmStartError: the
         parent cannot be gone on from.
     """
     ranks = ranks or Ranks()
@@ -127,7 +127,7 @@ def config_of(epochs: int | None = None, dim: int | None = None, coded: Sequence
     """The usual configuration, with another number of passes, dimension d or choice of what is coded where one is given.
 
     Raises:
-        UnknownModality: `coded` is no choice.
+        UnknownModalityError: `coded` is no choice.
     """
     usual = Config()
     return Config(epochs=epochs or usual.epochs, dim=dim or usual.dim, coded=choose(coded) if coded else usual.coded)

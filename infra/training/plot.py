@@ -6,6 +6,7 @@ from math import ceil, floor, isfinite, log10
 from pathlib import Path
 from typing import NamedTuple
 
+from infra.errors import NothingToPlotError
 from infra.training.log import Row, read_log
 
 WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM = 760, 300, 70, 24, 46, 44  # pixels; of each panel but for the width
@@ -13,13 +14,6 @@ POINTS = 1000  # of a curve at most
 TICKS = 6  # of an axis, about
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by colour-blind people too (Okabe, Ito)
 GREY = "#999999"
-
-
-class NothingToPlot(ValueError):
-    """A file holds no step of a training: its name and the remedy."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} holds no step of a training: give a table that `everlong train --log` wrote")
 
 
 class Curve(NamedTuple):
@@ -52,7 +46,7 @@ def write_plot(logs: Sequence[Path], out: Path) -> Path:
     """Draw the tables of one or more trainings into an SVG file; one that stands there is replaced.
 
     Raises:
-        NothingToPlot: a file is no table of steps, or has none.
+        NothingToPlotError: a file is no table of steps, or has none.
     """
     picture = svg({path.stem: curves(path) for path in logs})
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -64,16 +58,16 @@ def curves(log: Path) -> dict[str, Curve]:
     """The phases of a training by name, in the order in which they came.
 
     Raises:
-        NothingToPlot: the file is no table of steps, or has none.
+        NothingToPlotError: the file is no table of steps, or has none.
     """
     found: dict[str, Curve] = {}
     try:
         for row in read_log(log):
             _add(found, row)
     except (ValueError, UnicodeDecodeError) as error:
-        raise NothingToPlot(log) from error
+        raise NothingToPlotError(log) from error
     if not found:
-        raise NothingToPlot(log)
+        raise NothingToPlotError(log)
     return found
 
 

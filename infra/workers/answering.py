@@ -15,8 +15,9 @@ from infra.health import Health
 from infra.metrics import RefreshMetrics
 from infra.settings import Settings
 from infra.workers.frame import count
+from stream.errors import PublishError
 from stream.kafka.messages import RefreshRequest, Skipped, decode, split
-from stream.kafka.producer import Outgoing, PublishFailed
+from stream.kafka.producer import Outgoing
 from stream.kafka.progress import Progress
 from stream.kafka.skips import Skips
 from stream.kafka.topics import CANDIDATES, REFRESH, prefixed
@@ -56,7 +57,7 @@ class Answering:
         """Take lists of records of any partitions, as one.
 
         Raises:
-            StoreUnavailable, PublishFailed: hand it in again.
+            StoreUnavailableError, PublishError: hand it in again.
         """
         with steps("decode"):
             asked = read_requests(records, self._skips)
@@ -78,7 +79,7 @@ class Answering:
         """Hand back what is another worker's to give; give the rest, a batch at a time, once the backlog is gone.
 
         Raises:
-            StoreUnavailable, PublishFailed: call it again.
+            StoreUnavailableError, PublishError: call it again.
         """
         while not (self._closed or self._progress.rebalancing):
             mine = {number for _, number in self._progress.partitions()}
@@ -97,7 +98,7 @@ class Answering:
             try:
                 while requests := self._owed.of_others((), self._size):
                     await self._hand_back(requests, untimed)
-            except (PublishFailed, KafkaError) as error:
+            except (PublishError, KafkaError) as error:
                 log.warning("%d users keep a short answer until their next event: %s", len(self._owed), error)
 
     def _behind(self, in_hand: int = 0) -> bool:

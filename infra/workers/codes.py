@@ -10,8 +10,9 @@ from infra.workers.frame import Frame
 from models.bundle import Bundle
 from models.codes.drift import Decision, Drift, Policy
 from stream.codes.code_manager_thread import Duty, Keeping, Observer, Plan
-from stream.codes.codebook_publisher import Dismissed, Pace, Topics, figures
+from stream.codes.codebook_publisher import Pace, Topics, figures
 from stream.codes.codebook_registry import Book
+from stream.errors import LeadershipLostError
 from stream.kafka.producer import Outgoing
 from stream.kafka.topics import CODEBOOKS, ITEM_CODES, ITEMS
 from stream.pipelines.steps import Steps
@@ -53,7 +54,7 @@ class CodesKeeper:
         try:
             asyncio.run_coroutine_threadsafe(self._frame.publish(records), self._loop).result()
         except (CancelledError, RuntimeError) as error:  # the loop ends, and the worker with it
-            raise Dismissed from error
+            raise LeadershipLostError from error
 
 
 class _Observer(Observer):

@@ -12,17 +12,18 @@ from typing import Any, Generic, TypeVar
 
 from kafka.errors import KafkaError
 
-from features.store import StoreUnavailable
+from features.errors import StoreUnavailableError
 from infra.health import Health, away
 from infra.metrics import WorkerMetrics
 from infra.probes import serve_metrics
 from infra.settings import Settings
 from infra.wiring import connection, open_online_store
 from infra.workers.stopwatch import Stopwatch
+from stream.errors import PublishError
 from stream.kafka.admin import count_partitions, create_topics, wait_for_broker
 from stream.kafka.app import make_app, run
 from stream.kafka.grants import GRANTS
-from stream.kafka.producer import Outbound, Outgoing, PublishFailed, Unsendable
+from stream.kafka.producer import Outbound, Outgoing, Unsendable
 from stream.kafka.topics import TopicSpec, prefixed
 from stream.kafka.transport import Transport
 from stream.pipelines.steps import Steps
@@ -88,14 +89,14 @@ class Frame(Generic[M]):
 
     def open_bundle(self, make: Callable[[], T]) -> T:
         """What `make` makes of the bundle, once there is one that this program can use; readiness says what is wrong with it until then."""
-        from models.bundle import BundleMismatch
+        from models.errors import BundleError
 
         logged = ""
         while True:
             self.await_bundle()
             try:
                 return make()
-            except BundleMismatch as error:
+            except BundleError as error:
                 self.health.set_failed("bundle", str(error))
                 if str(error) != logged:
                     logged = str(error)
@@ -123,7 +124,7 @@ class Frame(Generic[M]):
         def on_retry(error: Exception, tries: int) -> None:
             step = stopwatch.step_of(error)
             self.metrics.retry(step, error)
-            part = "store" if isinstance(error, StoreUnavailable) else "broker"
+            part = "store" if isinstance(error, StoreUnavailableError) else "broker"
             self.health.set_failed(part, f"{step}: {away(part)}")
 
         async def timed(records: list[Any]) -> None:
@@ -218,7 +219,7 @@ class Frame(Generic[M]):
         stopwatch = Stopwatch()
         try:
             await task(stopwatch)
-        except (StoreUnavailable, PublishFailed, KafkaError) as error:
+        except (StoreUnavailableError, PublishError, KafkaError) as error:
             self.metrics.retry(stopwatch.step_of(error), error)
             log.warning("a periodic task failed and will be retried: %s", error)
 

@@ -73,7 +73,7 @@ class IngestWorker:
         """Take a list of records of one partition.
 
         Raises:
-            StoreUnavailable, LogUnavailable, PublishFailed: hand it in again.
+            StoreUnavailableError, LogUnavailableError, PublishError: hand it in again.
         """
         first, topic = records[0], self._topics[records[0].topic]
         place = first.topic, first.partition, first.offset, records[-1].offset

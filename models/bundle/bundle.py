@@ -19,6 +19,7 @@ from models.config import Config
 from models.directories import replaced
 from models.encoding.contents import Widths
 from models.encoding.vocabulary import Vocabulary
+from models.errors import BundleError
 from models.index import ItemIndex
 from models.network.ulim import Network
 from models.serving.popular import Popular
@@ -31,14 +32,6 @@ FILES = (WEIGHTS, ITEM_VECTORS, CODEBOOK, NAMES, POPULAR)
 
 
 COPY_OR_TRAIN = "copy the whole directory again, or train a bundle with this version (everlong train)"
-
-
-class BundleMismatch(ValueError):
-    """A bundle that this program must not serve: what differs, both values, and the remedy."""
-
-    def __init__(self, what: str, found: object, expected: object, remedy: str) -> None:
-        super().__init__(f"the bundle's {what} is {found}, expected {expected}; {remedy}")
-        self.what, self.found, self.expected, self.remedy = what, found, expected, remedy
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +119,7 @@ def load(directory: Path, device: str = "cpu") -> Bundle:
     """The bundle of a directory, its network on `device`.
 
     Raises:
-        BundleMismatch: a file is missing, changed or malformed, parts do not belong together, or format, schema or dimensions are not
+        BundleError: a file is missing, changed or malformed, parts do not belong together, or format, schema or dimensions are not
             those of this program.
     """
     directory = Path(directory)
@@ -148,21 +141,21 @@ def read_manifest(directory: Path) -> Manifest:
     """The manifest of a bundle, compared with this program's format and schema.
 
     Raises:
-        BundleMismatch: there is none, it is malformed, or it is of another format or schema.
+        BundleError: there is none, it is malformed, or it is of another format or schema.
     """
     remedy = "train a bundle with this version (everlong train), or run the version that trained it"
     content = _read(Path(directory), MANIFEST, None)
     try:
         told: dict[str, Any] = msgspec.json.decode(content, type=dict[str, Any])
     except Exception as error:  # not JSON, not UTF-8, too deep
-        raise BundleMismatch("manifest", f"unreadable ({error})", "JSON", "fetch the bundle again") from error
+        raise BundleError("manifest", f"unreadable ({error})", "JSON", "fetch the bundle again") from error
     for what, expected in (("format", FORMAT), ("schema", schema_hash())):
         if told.get(what) != expected:
-            raise BundleMismatch(what, told.get(what), expected, remedy)
+            raise BundleError(what, told.get(what), expected, remedy)
     try:
         return msgspec.convert(told, Manifest)
     except Exception as error:
-        raise BundleMismatch("manifest", str(error), f"fields of format {FORMAT}", remedy) from error
+        raise BundleError("manifest", str(error), f"fields of format {FORMAT}", remedy) from error
 
 
 class _Names(msgspec.Struct):
@@ -182,21 +175,21 @@ def _part(name: str, read: Callable[[], Part]) -> Part:
     """What a file holds."""
     try:
         return read()
-    except BundleMismatch:
+    except BundleError:
         raise
     except Exception as error:  # of a malformed file anything may come
         found = f"unreadable ({type(error).__name__}: {str(error)[:200]})"
-        raise BundleMismatch(f"file {name}", found, f"what format {FORMAT} keeps there", COPY_OR_TRAIN) from error
+        raise BundleError(f"file {name}", found, f"what format {FORMAT} keeps there", COPY_OR_TRAIN) from error
 
 
 def _arrays(name: str, contents: Mapping[str, bytes], *needed: str) -> dict[str, np.ndarray]:
     """The arrays of a file, all of them finite."""
     arrays = _part(name, lambda: safetensors.numpy.load(contents[name]))
     if missing := set(needed) - set(arrays):
-        raise BundleMismatch(f"file {name}", f"without {', '.join(sorted(missing))}", f"with {', '.join(needed)}", COPY_OR_TRAIN)
+        raise BundleError(f"file {name}", f"without {', '.join(sorted(missing))}", f"with {', '.join(needed)}", COPY_OR_TRAIN)
     for part, array in arrays.items():
         if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
-            raise BundleMismatch(f"file {name}", f"not finite in {part}", "finite numbers", COPY_OR_TRAIN)
+            raise BundleError(f"file {name}", f"not finite in {part}", "finite numbers", COPY_OR_TRAIN)
     return arrays
 
 
@@ -214,7 +207,7 @@ def _network(manifest: Manifest, vocabulary: Vocabulary, weights: Mapping[str, n
     if differing:
         name = differing[0]
         was, wanted = (f"{name} of shape {there.get(name)}" for there in (found, shapes))
-        raise BundleMismatch("weights", was, wanted, "train a bundle with this version")
+        raise BundleError("weights", was, wanted, "train a bundle with this version")
 
     def filled() -> Network:
         network = Network(*sizes)
@@ -223,7 +216,7 @@ def _network(manifest: Manifest, vocabulary: Vocabulary, weights: Mapping[str, n
 
     network = _part(WEIGHTS, filled)
     if (made := fingerprint(network)) != manifest.generation:
-        raise BundleMismatch("generation", manifest.generation, f"{made}, which its weights are named by", COPY_OR_TRAIN)
+        raise BundleError("generation", manifest.generation, f"{made}, which its weights are named by", COPY_OR_TRAIN)
     return network
 
 
@@ -279,9 +272,9 @@ def _agree(manifest: Manifest, vocabulary: Vocabulary, items: ItemTable, codeboo
         ("type of the vectors that are coded", "float32" if items.parts is None else str(items.parts.dtype), "float32"),
     ):
         if found != expected:
-            raise BundleMismatch(what, found, expected, remedy)
+            raise BundleError(what, found, expected, remedy)
     if items.codes.size and int(items.codes.max()) >= codebook.size:
-        raise BundleMismatch("greatest code", int(items.codes.max()), f"below {codebook.size}", remedy)
+        raise BundleError("greatest code", int(items.codes.max()), f"below {codebook.size}", remedy)
 
 
 def _read(directory: Path, name: str, checksum: str | None) -> bytes:
@@ -289,9 +282,9 @@ def _read(directory: Path, name: str, checksum: str | None) -> bytes:
         content = (directory / name).read_bytes()
     except OSError as error:
         reason = f"missing from {directory} ({error.strerror})"
-        raise BundleMismatch(f"file {name}", reason, "a readable file", "train a bundle (everlong train) or copy it whole") from error
+        raise BundleError(f"file {name}", reason, "a readable file", "train a bundle (everlong train) or copy it whole") from error
     if checksum is not None and _checksum(content) != checksum:
-        raise BundleMismatch(f"checksum of {name}", _checksum(content), checksum, "the file was changed or cut: copy the bundle again")
+        raise BundleError(f"checksum of {name}", _checksum(content), checksum, "the file was changed or cut: copy the bundle again")
     return content
 
 

@@ -11,24 +11,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from models.codes.nearest import Floats
+from models.errors import UnknownModalityError
 
 FUSED = "fused"
 MODALITIES = ("id", "text", "image", "attributes")  # M: those of SEMINAR's search unit
-
-
-class UnknownModality(ValueError):
-    """A name that is no modality, or a choice that is empty or names one twice; the message tells the names."""
 
 
 def choose(coded: Sequence[str]) -> tuple[str, ...]:
     """The choice, checked.
 
     Raises:
-        UnknownModality: it is none.
+        UnknownModalityError: it is none.
     """
     known = (FUSED, *MODALITIES)
     if not coded or len(set(coded)) != len(coded) or not set(coded) <= set(known):
-        raise UnknownModality(f"codes stand for some of {', '.join(known)}, each once, got {', '.join(coded) or 'none'}")
+        raise UnknownModalityError(f"codes stand for some of {', '.join(known)}, each once, got {', '.join(coded) or 'none'}")
     return tuple(coded)
 
 

@@ -5,6 +5,6 @@ a baseline, is fitted on that history alone.
 """
 
 from models.evaluation.report import Report, compact, evaluate
-from models.evaluation.split import NothingToLearn, Split, by_users, temporal
+from models.evaluation.split import Split, by_users, temporal
 
-__all__ = ["NothingToLearn", "Report", "Split", "by_users", "compact", "evaluate", "temporal"]
+__all__ = ["Report", "Split", "by_users", "compact", "evaluate", "temporal"]

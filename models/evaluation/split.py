@@ -13,14 +13,11 @@ import numpy as np
 
 from features.history import Deeds
 from features.rows import Behaviour
+from models.errors import NothingToLearnError
 
 SEEN_SHARE = 0.8  # of a test user's events infer, the rest are targets
 TEST_SHARE = 0.1  # of the users are tested, as many are kept for choosing; nobody trains on either
 LEAST_USERS = 3
-
-
-class NothingToLearn(ValueError):
-    """The split leaves no event to learn from; the message names the remedy."""
 
 
 class Split(NamedTuple):
@@ -42,7 +39,7 @@ def temporal(done: Mapping[str, Deeds], holdout: float = 0.1, cut_ms: int | None
     """What happened at or after the cut is held out: `cut_ms`, else the newest `holdout` share of events since `since_ms`; nothing for 0.
 
     Raises:
-        NothingToLearn: no event lies before the cut.
+        NothingToLearnError: no event lies before the cut.
     """
     if cut_ms is None:
         cut_ms = _cut(done, holdout, since_ms)
@@ -50,7 +47,7 @@ def temporal(done: Mapping[str, Deeds], holdout: float = 0.1, cut_ms: int | None
     known = {user: deeds for user, deeds in known.items() if deeds.events}
     if not known:
         cut = datetime.fromtimestamp(cut_ms / 1000, UTC)
-        raise NothingToLearn(f"no event is older than {cut}: train on a longer history or move the cut (Config.cut_ms, --cut)")
+        raise NothingToLearnError(f"no event is older than {cut}", "train on a longer history or move the cut (Config.cut_ms, --cut)")
     starts = {user: cut_ms for user, deeds in done.items() if deeds.events and deeds.events[-1].ts >= cut_ms}
     return Split("temporal", known, done, starts, whole=False, cut_ms=cut_ms)
 
@@ -59,7 +56,7 @@ def validation(split: Split, share: float) -> Split:
     """What a temporal split may know, split again: its newest `share` of events is for choosing, the rest for learning.
 
     Raises:
-        NothingToLearn: no event lies before that.
+        NothingToLearnError: no event lies before that.
     """
     return temporal(split.known, share)._replace(name="validation")
 
@@ -70,18 +67,18 @@ def by_users(done: Mapping[str, Deeds], seed: int) -> Split:
     Of a test user the first 80 % of events infer, the rest are the targets; one whose events are all one basket is left out.
 
     Raises:
-        NothingToLearn: there are fewer than three users, or no test user has two baskets.
+        NothingToLearnError: there are fewer than three users, or no test user has two baskets.
     """
     users = sorted(user for user, deeds in done.items() if deeds.events)
     if len(users) < LEAST_USERS:
-        raise NothingToLearn(f"{len(users)} users cannot be split into training, choosing and test: use --split temporal")
+        raise NothingToLearnError(f"{len(users)} users cannot be split into training, choosing and test", "use --split temporal")
     drawn = [users[at] for at in np.random.default_rng(seed).permutation(len(users))]
     share = max(1, int(TEST_SHARE * len(users)))
     tested, trained = drawn[:share], drawn[2 * share :]
     known = {user: done[user] for user in sorted(trained)}
     starts = {user: start for user in sorted(tested) if (start := _boundary(done[user].events)) is not None}
     if not starts:
-        raise NothingToLearn("no test user has events at two different times: use --split temporal, another --seed or more users")
+        raise NothingToLearnError("no test user has events at two different times", "use --split temporal, another --seed or more users")
     newest = max(deeds.events[-1].ts for deeds in known.values())
     return Split("users", known, done, starts, whole=True, cut_ms=newest + 1)
 
@@ -95,7 +92,7 @@ def before(deeds: Deeds, ts: int) -> Deeds:
 def _cut(done: Mapping[str, Deeds], holdout: float, since_ms: int) -> int:
     times = np.sort([event.ts for deeds in done.values() for event in deeds.events if event.ts >= since_ms])
     if not len(times):
-        raise NothingToLearn("there is no click and no order to learn from: give a history with some")
+        raise NothingToLearnError("there is no click and no order to learn from", "give a history with some")
     if holdout <= 0:
         return int(times[-1]) + 1
     cut = times[min(len(times) - 1, int(len(times) * (1 - holdout)))]

@@ -1,8 +1,7 @@
 """The index of items: `ItemIndex` takes changes, `look` gives a `View` to search; everything else here is how."""
 
-from models.index.changes import Change, Delete, Found, GenerationMismatch, Upsert, Where
+from models.index.changes import Change, Delete, Found, Upsert, Where
 from models.index.index import ItemIndex
-from models.index.persistence import SnapshotMismatch
 from models.index.thresholds import Sizes, bytes_per_item
 from models.index.view import View
 
@@ -10,10 +9,8 @@ __all__ = [
     "Change",
     "Delete",
     "Found",
-    "GenerationMismatch",
     "ItemIndex",
     "Sizes",
-    "SnapshotMismatch",
     "Upsert",
     "View",
     "Where",

@@ -1,6 +1,5 @@
 """What goes into an index and what comes out: changes, filters, answers, and the error of codes that do not belong."""
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -67,10 +66,3 @@ class Found(NamedTuple):
         """No hit for any of some rows."""
         return cls(np.full((rows, k), -1, dtype=np.int32), np.full((rows, k), -np.inf, dtype=np.float32))
 
-
-class GenerationMismatch(ValueError):
-    """Codes of a generation that the index does not hold: hold it first, or encode the vectors again."""
-
-    def __init__(self, what: str, given: str, held: Iterable[str]) -> None:
-        self.what, self.given, self.held = what, given, tuple(held)
-        super().__init__(f"{what} is of generation {given}, the index holds {', '.join(self.held)}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from models.codes.codebook import Codebook, Codes
-from models.index.changes import GenerationMismatch
+from models.errors import GenerationError
 from models.index.ids import Ids, Numbers
 from models.index.rows import Rows
 from models.index.snapshots import Snapshot
@@ -31,7 +31,7 @@ def codes(now: Snapshot, rows: Rows, codebook: Codebook, known: tuple[Numbers, C
     """Codes (n, P) of rows under a codebook: those known, of others those of `unchanged_from`, or made here where that is None.
 
     Raises:
-        GenerationMismatch: `unchanged_from` is not held; ValueError: a codebook of another d or, with it, another P.
+        GenerationError: `unchanged_from` is not held; ValueError: a codebook of another d or, with it, another P.
     """
     serving = now.codebooks[now.generation]
     if codebook.dim != serving.dim:
@@ -56,7 +56,7 @@ def check(now: Snapshot, what: str, generation: str) -> None:
     """That a generation is held.
 
     Raises:
-        GenerationMismatch: it is not.
+        GenerationError: it is not.
     """
     if generation not in now.codebooks:
-        raise GenerationMismatch(what, generation, now.codebooks)
+        raise GenerationError(what, generation, now.codebooks)

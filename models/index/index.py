@@ -150,7 +150,7 @@ class ItemIndex:
         Where nobody compacts, this does in the end.
 
         Raises:
-            GenerationMismatch: a code of a generation that is not held; ValueError: a vector, code, parts or price of another shape, or not
+            GenerationError: a code of a generation that is not held; ValueError: a vector, code, parts or price of another shape, or not
                 finite. Nothing is applied then.
         """
         latest = {change.item: change for change in changes}
@@ -184,7 +184,7 @@ class ItemIndex:
             unchanged_from: a generation held, whose codes all other items keep; None: they are encoded here.
 
         Raises:
-            GenerationMismatch: `unchanged_from` is not held; ValueError: a codebook for vectors of another d.
+            GenerationError: `unchanged_from` is not held; ValueError: a codebook for vectors of another d.
         """
         with self._rebuilding:
             known = generations.given(changed or {}, self._items, codebook)
@@ -197,7 +197,7 @@ class ItemIndex:
         """Let a generation that is held serve from now on, at once; going back is the same call.
 
         Raises:
-            GenerationMismatch: it is not held.
+            GenerationError: it is not held.
         """
         with self._changing:
             generations.check(self._snapshot, "the codebook to serve", generation)
@@ -226,7 +226,7 @@ class ItemIndex:
         """An index as it was saved, without cutting or encoding anything anew, and the `extra` of then.
 
         Raises:
-            SnapshotMismatch: a file is missing or changed, or parts do not belong together.
+            SnapshotError: a file is missing or changed, or parts do not belong together.
         """
         found, items, categories = stored.load(directory)
         index = object.__new__(cls)

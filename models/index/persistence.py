@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from models.codes.codebook import Codebook
 from models.directories import replaced
+from models.errors import SnapshotError
 from models.index.block import Block
 from models.index.cells import Cells
 from models.index.ids import Ids, Numbers
@@ -26,14 +27,6 @@ MANIFEST, VECTORS, ARRAYS, NAMES, EXTRA = "manifest.json", "vectors.safetensors"
 _PIECE = 1 << 22  # bytes written and summed at once
 _NAMES = 16_384  # names brought into bytes at once: other threads may run between
 _TYPES = {"float64": "F64", "float32": "F32", "int32": "I32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
-
-
-class SnapshotMismatch(ValueError):
-    """A saved index that must not be served: what differs, both values, and the remedy."""
-
-    def __init__(self, what: str, found: object, expected: object) -> None:
-        super().__init__(f"the saved index's {what} is {found}, expected {expected}; remove it, a new one is made from the topic")
-        self.what, self.found, self.expected = what, found, expected
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +67,7 @@ def load(directory: Path) -> tuple[Stored, Ids, Ids]:
     """What was saved, with the names of items (those of row i have the number i) and of categories.
 
     Raises:
-        SnapshotMismatch: a file is missing, changed or of another format, or the parts do not belong together.
+        SnapshotError: a file is missing, changed or of another format, or the parts do not belong together.
     """
     directory = Path(directory)
     manifest = _manifest(directory)
@@ -85,21 +78,21 @@ def load(directory: Path) -> tuple[Stored, Ids, Ids]:
             with safe_open(directory / name, "np") as file:
                 arrays.update({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118, it is no mapping
         except SafetensorError as error:
-            raise SnapshotMismatch(f"file {name}", str(error), "arrays") from error
+            raise SnapshotError(f"file {name}", str(error), "arrays") from error
     _check(directory / EXTRA, manifest.files.get(EXTRA, ""))
     try:
         codebooks = {name: Codebook.from_centroids(arrays[f"codebook:{name}"]) for name in manifest.held}
         base = _base(arrays, manifest)
         items, categories = (Ids(list(_unpacked(arrays, what))) for what in ("items", "categories"))
     except KeyError as error:
-        raise SnapshotMismatch("array", "missing", error.args[0]) from error
+        raise SnapshotError("array", "missing", error.args[0]) from error
     for what, found, expected in (
         ("generations", [codebook.generation for codebook in codebooks.values()], manifest.held),
         ("serving generation", manifest.generation in codebooks, True),
         ("items", (len(items), *base.rows.vectors.shape), (manifest.items, manifest.items, manifest.dim)),
     ):
         if found != expected:
-            raise SnapshotMismatch(what, found, expected)
+            raise SnapshotError(what, found, expected)
     return Stored(base, codebooks, manifest.generation, (directory / EXTRA).read_bytes()), items, categories
 
 
@@ -158,12 +151,12 @@ def _manifest(directory: Path) -> Manifest:
     try:
         told = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=dict)
         if told.get("format") != FORMAT:
-            raise SnapshotMismatch("format", told.get("format"), FORMAT)
+            raise SnapshotError("format", told.get("format"), FORMAT)
         return msgspec.convert(told, Manifest)
     except OSError as error:
-        raise SnapshotMismatch(f"file {MANIFEST}", f"missing from {directory} ({error.strerror})", "a readable file") from error
+        raise SnapshotError(f"file {MANIFEST}", f"missing from {directory} ({error.strerror})", "a readable file") from error
     except msgspec.MsgspecError as error:
-        raise SnapshotMismatch("manifest", f"unreadable ({error})", f"JSON of format {FORMAT}") from error
+        raise SnapshotError("manifest", f"unreadable ({error})", f"JSON of format {FORMAT}") from error
 
 
 def _check(path: Path, checksum: str) -> None:
@@ -173,9 +166,9 @@ def _check(path: Path, checksum: str) -> None:
             while piece := file.read(_PIECE):
                 digest.update(piece)
     except OSError as error:
-        raise SnapshotMismatch(f"file {path.name}", f"missing from {path.parent} ({error.strerror})", "a readable file") from error
+        raise SnapshotError(f"file {path.name}", f"missing from {path.parent} ({error.strerror})", "a readable file") from error
     if digest.hexdigest() != checksum:
-        raise SnapshotMismatch(f"checksum of {path.name}", digest.hexdigest(), checksum)
+        raise SnapshotError(f"checksum of {path.name}", digest.hexdigest(), checksum)
 
 
 def _write(path: Path, content: bytes | Mapping[str, NDArray]) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codes.codebook import Codebook, Codes, Floats
-from models.index.changes import GenerationMismatch, Upsert
+from models.errors import GenerationError
+from models.index.changes import Upsert
 from models.index.ids import Ids
 from models.index.rows import Rows, empty
 from models.index.snapshots import Snapshot
@@ -17,7 +18,7 @@ def accepted(now: Snapshot, changes: Sequence[Upsert], items: Ids, categories: I
     """Rows of changes of different items; names that are new get numbers, but only where all is well.
 
     Raises:
-        GenerationMismatch: a code of a generation that is not held; ValueError: a vector, code, parts or price of another shape, or
+        GenerationError: a code of a generation that is not held; ValueError: a vector, code, parts or price of another shape, or
             not finite.
     """
     if not changes:
@@ -25,7 +26,7 @@ def accepted(now: Snapshot, changes: Sequence[Upsert], items: Ids, categories: I
     stored, serving = now.base.rows, now.codebooks[now.generation]
     for change in changes:
         if change.generation not in now.codebooks:
-            raise GenerationMismatch(f"the code of item {change.item!r}", change.generation, now.codebooks)
+            raise GenerationError(f"the code of item {change.item!r}", change.generation, now.codebooks)
     vectors = _stacked("vector", stored.vectors.shape[1], [(change.item, change.vector) for change in changes])
     parts = None
     if stored.parts is None:

@@ -18,16 +18,13 @@ from models.config.seminar import SeminarConfig
 from models.encoding.contents import Contents, Widths, contents, trim
 from models.encoding.histories import Batch, Histories, build, distinct
 from models.encoding.vocabulary import UNKNOWN, Vocabulary
+from models.errors import NoHistoryError
 from models.network.psu import Items, Psu, Queries
 from models.network.seminar import Asked, Seminar, Steps
 from models.training.loop import Phase, Progress, Run, fit
 from models.training.objectives import alignment, apart, next_pair, relevance
 
 Tell = Callable[[str, int, int, float], None]  # phase, steps done, steps in all, mean loss of the newest steps
-
-
-class NoHistory(ValueError):
-    """No item of the catalogue is in a basket before the cut."""
 
 
 class Trained(NamedTuple):
@@ -59,7 +56,7 @@ def pretrain(
     """Learn from the baskets before `cut_ms`. Items of the catalogue that nobody touched before it have no id modality.
 
     Raises:
-        NoHistory: there is nothing to learn from.
+        NoHistoryError: there is nothing to learn from.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
@@ -67,7 +64,7 @@ def pretrain(
     before = moments(dict(done), until_ts=cut_ms, per_user=config.per_user)
     histories, _ = build(before, positions, config)
     if not len(histories.target):
-        raise NoHistory("no basket before the cut holds an item of the catalogue: train on a longer history")
+        raise NoHistoryError("no basket before the cut holds an item of the catalogue", "train on a longer history")
     touched = np.unique(np.concatenate([histories.target, histories.item[histories.item >= 0]]))
     vocabulary = Vocabulary.of((), (catalogue[at].item_id for at in touched.tolist()))
     widths = Widths.of(catalogue)

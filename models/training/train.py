@@ -22,7 +22,8 @@ from models.encoding.catalogue import catalogue_of
 from models.encoding.contents import strangers
 from models.encoding.histories import build as histories_of
 from models.encoding.inputs import Positions
-from models.evaluation import NothingToLearn, temporal
+from models.errors import NothingToLearnError
+from models.evaluation import temporal
 from models.evaluation.catalogue_at_cutoff import offered
 from models.evaluation.evaluate_bundle import judged
 from models.network.seminar import Seminar
@@ -65,14 +66,14 @@ def train(
     With a `parent`, what that learnt from is history alone, and the last share of what is newer is held out.
 
     Raises:
-        NothingToLearn: there is no event before the cut, or no item in the end. CannotTune: as `learn` says.
+        NothingToLearnError: there is no event before the cut, or no item in the end. WarmStartError: as `learn` says.
     """
     progress(Progress("reading history", 0, 1, 0.0))
     done = deeds(events)
     split = temporal(done, config.holdout, config.cut_ms, new_since(parent, done) if parent else 0)
     described = list(items)
     if not (newest := catalogue_of([*told, *described], done)):
-        raise NothingToLearn("every item is deleted by the end of the log: give the states of items that can be recommended")
+        raise NothingToLearnError("every item is deleted by the end of the log", "give the states of items that can be recommended")
     there = offered(described, told, split, split.starts)
     to = {"data": data, "created": created, "device": device}
     bundle = learn(split.known, there.catalogue, config, seed, progress, cut_ms=split.cut_ms, run=run, parent=parent, **to)
@@ -104,8 +105,9 @@ def learn(
     parent itself is not changed.
 
     Raises:
-        NothingToLearn: there is no event before the cut. UnknownModality: `config.coded` names none. CannotTune: nothing is new
-        to the parent, or its weights are not those of this configuration.
+        NothingToLearnError: there is no event before the cut.
+        UnknownModalityError: a name in `config.coded` is unknown.
+        WarmStartError: nothing is new to the parent, or its weights are not those of this configuration.
     """
     choose(config.coded)
     torch.manual_seed(seed)
@@ -115,7 +117,7 @@ def learn(
     new_ms = new_since(parent, known) if parent else 0
     examples = build(prepared.done, positions, config, prepared.cut_ms, new_ms)
     if examples is None:
-        raise NothingToLearn("there is no event to learn from: give a longer history or a later cut")
+        raise NothingToLearnError("there is no event to learn from", "give a longer history or a later cut")
     network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.widths).to(device)
     if parent is not None:
         take_over(network, parent.network)

@@ -19,6 +19,7 @@ from models.bundle import Bundle
 from models.config import Config
 from models.encoding.contents import Contents
 from models.encoding.vocabulary import UNKNOWN
+from models.errors import WarmStartError
 from models.network.psu import Psu
 from models.serving.recommender import CHUNK
 
@@ -28,21 +29,17 @@ LEARNING = {"epochs", "batch", "run", "learning_rate", "tuning_rate", "per_user"
 ASKING = {"cut_ms", "holdout", "test_per_user", "top_k", "shares", "popular"}
 
 
-class CannotTune(ValueError):
-    """A bundle that this training cannot go on from: why, and the remedy."""
-
-
 def config_for(parent: Bundle, asked: Mapping[str, object]) -> Config:
     """The bundle's configuration with what is asked for in its place; the cut is not carried over.
 
     Raises:
-        CannotTune: what is asked for would need other weights.
+        WarmStartError: what is asked for would need other weights.
     """
     old = parent.manifest.config
     differ = [name for name in asked if name not in LEARNING | ASKING and asked[name] != getattr(old, name)]
     if differ:
         told = ", ".join(f"{name} {getattr(old, name)} and not {asked[name]}" for name in differ)
-        raise CannotTune(f"the bundle {parent.generation} was trained with {told}: leave that out, or train anew without --from")
+        raise WarmStartError(f"the bundle {parent.generation} was trained with {told}", "leave that out, or train anew without --from")
     return msgspec.structs.replace(old, **({"cut_ms": None} | dict(asked)))
 
 
@@ -50,15 +47,15 @@ def new_since(parent: Bundle, done: Mapping[str, Deeds]) -> int:
     """When (ms) what the bundle has learnt from ends: what happened from then on is new to it.
 
     Raises:
-        CannotTune: all events are older, or the bundle does not say.
+        WarmStartError: all events are older, or the bundle does not say.
     """
     since = parent.manifest.cut_ms
     if since is None:
-        raise CannotTune(f"the bundle {parent.generation} does not say until when it learnt: train it again, without --from")
+        raise WarmStartError(f"the bundle {parent.generation} does not say until when it learnt", "train it again, without --from")
     newest = max((deeds.events[-1].ts for deeds in done.values() if deeds.events), default=0)
     if newest < since:
         ends, learnt = (datetime.fromtimestamp(ts / 1000, UTC).isoformat(timespec="seconds") for ts in (newest, since))
-        raise CannotTune(
+        raise WarmStartError(
             f"nothing is new: the bundle {parent.generation} learnt from what was before {learnt}, and the newest event that may be "
             f"learnt from is of {ends}: give data with newer events, or a later --cut"
         )
@@ -70,12 +67,12 @@ def take_over(network: nn.Module, parent: nn.Module) -> None:
     """Put the parent's weights into a network of the same shapes but for tables that have more rows; torch's generator is drawn from.
 
     Raises:
-        CannotTune: the shapes differ in another way.
+        WarmStartError: the shapes differ in another way.
     """
     old = parent.state_dict()
     for name, now in [*network.named_parameters(), *network.named_buffers()]:
         if name not in old or old[name].shape[1:] != now.shape[1:] or len(now.reshape(-1)) < len(old[name].reshape(-1)):
-            raise CannotTune(f"the bundle's weights {name} are not those of this version: train anew without --from")
+            raise WarmStartError(f"the bundle's weights {name} are not those of this version", "train anew without --from")
         rows = old[name].cpu()
         more = len(now) - len(rows) if now.ndim else 0
         if more:

@@ -14,12 +14,13 @@ import numpy as np
 
 from models.bundle import Bundle
 from models.config import Config
+from models.errors import NothingToLearnError
 from models.evaluation.cascade import Cascade
 from models.evaluation.catalogue_at_cutoff import offered
 from models.evaluation.prediction_points import Question, questions, users_asked
 from models.evaluation.report import CASCADE
 from models.evaluation.score import Entry, tally
-from models.evaluation.split import NothingToLearn, Split, temporal, validation
+from models.evaluation.split import Split, temporal, validation
 from models.serving.recommender import Recommender
 from models.training.train import Progress, learn
 from research.ablation.comparison import TOLD, Effect, Scores, columns, effect
@@ -70,7 +71,7 @@ def ablate(plan: Plan, rows: Sequence[Row], work: Path, phase: Phase, tell: Call
     `held_out` asks that instead.
 
     Raises:
-        BadSource, NothingToLearn: each names its remedy.
+        SourceError, NothingToLearnError: each names its remedy.
     """
     asked = _asked(plan, held_out)
     seeds = list(range(plan.seed, plan.seed + plan.seeds))
@@ -96,7 +97,7 @@ def _asked(plan: Plan, held_out: bool) -> _Asked:
     if not held_out:
         split = validation(split, plan.config.holdout)
     if not split.starts:
-        raise NothingToLearn("no event is left to ask for: ask for a larger --holdout or give a longer history")
+        raise NothingToLearnError("no event is left to ask for", "ask for a larger --holdout or give a longer history")
     users = users_asked(split, plan.test_users, plan.seed)
     there = offered(loaded.described, loaded.told, split, users)
     return _Asked(loaded, loaded.digest(), split, *there, list(questions(split, plan.config.test_per_user, users)))

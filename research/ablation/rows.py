@@ -8,6 +8,7 @@ import msgspec
 from models.config import Config
 from models.config.seminar import SeminarConfig
 from models.config.shares import Shares
+from research.errors import UnknownRowError
 
 DEFAULT = "default"
 SERVING = ("top_k", "category_source", "shares", "demand")  # settings that a bundle is served with: they need no training of their own
@@ -97,23 +98,19 @@ GROUPS = {
 }
 
 
-class UnknownRow(ValueError):
-    """A name that is no row; the message lists those that are."""
-
-
 def chosen(names: str) -> list[Row]:
     """The rows of a list of names and groups with commas between, with those that they stand beside, the default first.
 
     Rows that share a training come together.
 
     Raises:
-        UnknownRow: a name is neither.
+        UnknownRowError: a name is neither.
     """
     every = {row.name: row for row in GROUPS["all"]}
     wanted: list[str] = [DEFAULT]
     for name in (part.strip() for part in names.split(",")):
         if name not in every and name not in GROUPS:
-            raise UnknownRow(f"{name!r} is no row: give {', '.join(GROUPS)}, or some of {'; '.join(every)}")
+            raise UnknownRowError(f"{name!r} is no row", f"give {', '.join(GROUPS)}, or some of {'; '.join(every)}")
         for row in GROUPS[name] if name in GROUPS else [every[name]]:
             wanted += [row.beside, row.name]
     return [every[name] for name in dict.fromkeys(wanted)]

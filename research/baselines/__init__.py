@@ -4,7 +4,7 @@ The models are the library's; what is ours feeds them, tunes them within one bud
 Importing this package imports no library.
 """
 
-from research.baselines.contract import Budget, Event, MissingExtra, Rival, RivalHistory, RivalUser
+from research.baselines.contract import Budget, Event, Rival, RivalHistory, RivalUser
 from research.baselines.opening import NAMES, open_rival
 
-__all__ = ["NAMES", "Budget", "Event", "MissingExtra", "Rival", "RivalHistory", "RivalUser", "open_rival"]
+__all__ = ["NAMES", "Budget", "Event", "Rival", "RivalHistory", "RivalUser", "open_rival"]

@@ -6,10 +6,6 @@ from typing import NamedTuple, Protocol
 Event = tuple[int, str, str, int]  # ts (ms), item, category, kind
 
 
-class MissingExtra(ImportError):
-    """The library of the trained baselines is not installed; the message names the remedy."""
-
-
 class RivalHistory(NamedTuple):
     """All that training may see: each user's events ascending by time, and the items and categories of the whole catalogue."""
 

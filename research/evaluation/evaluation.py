@@ -12,6 +12,7 @@ import msgspec
 from features.events import Item
 from models.bundle import Bundle, Manifest, load
 from models.config import Config
+from models.errors import NothingToLearnError
 from models.evaluation.baselines import Contender, popularity
 from models.evaluation.cascade import Cascade
 from models.evaluation.catalogue_at_cutoff import Offered, offered
@@ -20,10 +21,11 @@ from models.evaluation.report import CASCADE, Asked, Report, evaluate
 from models.evaluation.score import Entry
 from models.evaluation.share_selection import Choice, choose_shares, chooses, enough
 from models.evaluation.simple_baselines import simple
-from models.evaluation.split import NothingToLearn, Split, validation
+from models.evaluation.split import Split, validation
 from models.serving.recommender import Recommender
 from models.training.train import Progress, learn
 from research.baselines import NAMES, Budget, open_rival
+from research.errors import SeenInTrainingError
 from research.evaluation.coded import CodeRecall, code_recall
 from research.evaluation.inputs import Loaded, Phase, Plan, load_data, split_of
 from research.evaluation.trained_baselines import Trained, rival_history
@@ -33,10 +35,6 @@ from research.sections import machine, now
 CHOOSING = "choosing shares"
 NO_OWN = "cascade, no own items"
 LEAST_BUDGET_S = 60.0
-
-
-class SeenInTraining(ValueError):
-    """The bundle has learnt from what would be tested; the message names the remedy."""
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -72,7 +70,7 @@ def run(plan: Plan, phase: Phase) -> Outcome:
     """Evaluate as planned.
 
     Raises:
-        BadSource, NothingToLearn, SeenInTraining, MissingExtra, BundleMismatch: each names its remedy.
+        SourceError, NothingToLearnError, SeenInTrainingError, MissingExtraError, BundleError: each names its remedy.
     """
     began = perf_counter()
     rivals = [name for name in plan.baselines if name in NAMES]
@@ -86,7 +84,7 @@ def run(plan: Plan, phase: Phase) -> Outcome:
         refuse_seen(given.manifest, loaded.name, split)
         split = unchosen(given.manifest, loaded.name, split)
     if not split.starts:
-        raise NothingToLearn("no event is held out: ask for a larger --holdout, an earlier --cut, or --split users")
+        raise NothingToLearnError("no event is held out", "ask for a larger --holdout, an earlier --cut, or --split users")
     asking = _Asking(plan, loaded, split, phase)
     if plan.choose and given is None:
         asking.choose()
@@ -113,19 +111,21 @@ def run(plan: Plan, phase: Phase) -> Outcome:
 
 
 def refuse_seen(manifest: Manifest, name: str, split: Split) -> None:
-    """Raise SeenInTraining where a bundle has learnt from what the split holds out of the data called `name`."""
+    """Raise SeenInTrainingError where a bundle has learnt from what the split holds out of the data called `name`."""
     if name not in (manifest.data, *manifest.earlier):
         return
     instead = "leave --bundle out, and one is trained on what may be seen"
     if split.whole:
-        raise SeenInTraining(f"the bundle has learnt from all users of {name}, so they cannot be tested: {instead}")
+        raise SeenInTrainingError(f"the bundle has learnt from all users of {name}, so they cannot be tested: {instead}")
     cut_ms = manifest.cut_ms if manifest.cut_ms is not None else manifest.config.cut_ms
     if cut_ms is None:
-        raise SeenInTraining(f"the bundle does not say until when it learnt from {name}: train it again with this version, or {instead}")
+        raise SeenInTrainingError(
+            f"the bundle does not say until when it learnt from {name}", f"train it again with this version, or {instead}"
+        )
     if cut_ms > split.cut_ms:
         until, since = (datetime.fromtimestamp(ts / 1000, UTC).isoformat() for ts in (cut_ms, split.cut_ms))
         learnt = f"the bundle has learnt from {name} until {until}, the test begins {since}"
-        raise SeenInTraining(f"{learnt}: ask with --cut {cut_ms}, or {instead}")
+        raise SeenInTrainingError(f"{learnt}", f"ask with --cut {cut_ms}, or {instead}")
 
 
 def unchosen(manifest: Manifest, name: str, split: Split) -> Split:

@@ -7,9 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from features.errors import SourceError
 from features.events import Event, Item
 from features.history import Deeds, deeds
-from features.sources import BadSource, Reading
+from features.sources import Reading
 from infra.training.from_files import ShopPlan, shop_history
 from models.config import Config
 from models.evaluation.baselines import SIMPLE
@@ -65,7 +66,7 @@ def load_data(plan: Plan) -> Loaded:
     """Read the file, or make the simulated shop, and keep `max_users` of its users.
 
     Raises:
-        BadSource: it is no file of events, or holds none but searches.
+        SourceError: it is no file of events, or holds none but searches.
     """
     if plan.data == SHOP:
         history = shop_history(ShopPlan(seed=plan.seed, end_ms=SHOP_ENDS_MS))
@@ -85,7 +86,7 @@ def load_data(plan: Plan) -> Loaded:
         first = reading.refusals.first
         why = f"; its first refused row is row {first[0].row}: {first[0].detail}" if first else ""
         searches = "searches only" if done else "no event"
-        raise BadSource(f"{reading.path} holds {searches}{why}: give a file with clicks or orders, as docs/data.md describes")
+        raise SourceError(f"{reading.path} holds {searches}{why}", "give a file with clicks or orders, as docs/data.md describes")
     described += reading.described()
     users = _some(done, plan.max_users, plan.seed)
     return Loaded(users, described, reading.undescribed(), reading.path.name, reading.refusals.total)

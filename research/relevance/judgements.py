@@ -13,12 +13,9 @@ from features.sources.ids import words
 from features.sources.refusals import Refusals
 from features.sources.scanning import names, scan
 from features.text import normalise
+from research.errors import JudgementsError
 
 _NAMES = {"query": ("query", "search_term"), "title": ("title", "product_title"), "relevance": ("relevance", "grade")}
-
-
-class BadJudgements(ValueError):
-    """The file has no column of queries, titles or grades, or nothing in them."""
 
 
 class Judgements(NamedTuple):
@@ -40,7 +37,7 @@ def is_judgements(path: Path) -> bool:
     """Whether a file has the three columns, under one of the names we know.
 
     Raises:
-        BadSource: it is in no known format.
+        SourceError: it is in no known format.
     """
     return len(_columns(names(path, detect(path)))) == len(_NAMES)
 
@@ -50,7 +47,7 @@ def read_judgements(path: Path) -> Judgements:
     detected = detect(path)
     columns = _columns(names(path, detected))
     if missing := _NAMES.keys() - columns.keys():
-        raise BadJudgements(f"{path} has no column for {', '.join(sorted(missing))}")
+        raise JudgementsError(f"{path} has no column for {', '.join(sorted(missing))}")
     rows: list[tuple[str, str, float]] = []
     for raw in scan(path, detected, Refusals(), lambda _: list(columns.values())):
         queries_, titles_ = (words(columns[name], raw.columns[columns[name]]).text.to_pylist() for name in ("query", "title"))
@@ -58,7 +55,7 @@ def read_judgements(path: Path) -> Judgements:
         told = zip(queries_, titles_, grades, strict=True)
         rows += [(query, title, grade) for query, title, grade in told if query and title and isfinite(grade)]
     if not rows:
-        raise BadJudgements(f"{path} has no pair with a query, a title and a grade")
+        raise JudgementsError(f"{path} has no pair with a query, a title and a grade")
     queries, query = np.unique([row[0] for row in rows], return_inverse=True)
     titles, title = np.unique([row[1] for row in rows], return_inverse=True)
     grade = np.array([row[2] for row in rows])

@@ -22,6 +22,7 @@ from models.encoding.histories import Histories, build, distinct
 from models.network.psu import Items
 from models.network.seminar import Asked, Steps
 from models.training.pretrain import Tell, Trained, pretrain
+from research.errors import NoTestError
 from research.relevance.lexical import Bm25
 from research.relevance.measures import DRAWS, Measured, bootstrap, measure
 from research.relevance.report import Report, report
@@ -32,10 +33,6 @@ METRICS = ("MRR", "hit@10")
 DEPTH = 2048  # where the catalogue is larger, GSU and ESU re-score so many items, the best by PSU and popularity
 BATCH = 32
 _RECENT_MS = 7 * DAY_MS
-
-
-class NoTest(ValueError):
-    """The file has no click after a query before the cut, or none from it on."""
 
 
 class Case(NamedTuple):
@@ -64,7 +61,7 @@ def task(events: Iterable[Event], items: Iterable[Item], config: SeminarConfig, 
     positions = {item.item_id: at for at, item in enumerate(catalogue)}
     times = np.sort([event.ts for deed in done.values() for event in deed.events])
     if not len(times):
-        raise NoTest("the file has no click")
+        raise NoTestError("the file has no click")
     cut_ms = int(times[min(len(times) - 1, int(len(times) * (1 - holdout)))])
     asked = list(moments(dict(done), from_ts=cut_ms))
     histories, of = build(asked, positions, config)
@@ -73,7 +70,7 @@ def task(events: Iterable[Event], items: Iterable[Item], config: SeminarConfig, 
     cases = [Case(whose[n].user, _newest_query(whose[n]), int(histories.target[n])) for n in kept]
     clicks = sorted(_clicks(done, positions, cut_ms))
     if not cases or not any(query for _, query, _ in clicks):
-        raise NoTest("no click follows a query before the cut, or none from it on")
+        raise NoTestError("no click follows a query before the cut, or none from it on")
     return Task(done, catalogue, cut_ms, cases, _only(histories, np.array(kept)), clicks)
 
 

@@ -18,8 +18,9 @@ from models.codes.codebook import TRAINING_VECTORS, Codebook, Codes, Floats
 from models.codes.drift import Baseline, Decision, Drift, Policy, Reservoir, Sample, measure, refresh
 from stream.codes.catalogue_snapshot import Ledger
 from stream.codes.code_reader import Word
-from stream.codes.codebook_publisher import Outside, Pace, Refused, State, Topics, Voice, figures
+from stream.codes.codebook_publisher import Outside, Pace, State, Topics, Voice, figures
 from stream.codes.codebook_registry import Book
+from stream.errors import CodesRequestError, PublishError
 from stream.kafka.messages import (
     RECODE,
     CodesRequest,
@@ -28,7 +29,7 @@ from stream.kafka.messages import (
     Generation,
     How,
 )
-from stream.kafka.producer import Outgoing, PublishFailed
+from stream.kafka.producer import Outgoing
 from stream.kafka.topic_reader import Places
 
 log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ class Keeper:
         """Answer a request that waits, else measure when it is time, and refresh when the policy says so.
 
         Raises:
-            Dismissed: another one is the keeper. PublishFailed: only where even the answer of a failed request was not taken.
+            LeadershipLostError: another one is the keeper. PublishError: only where even the answer of a failed request was not taken.
         """
         request = self._book.request
         if request is not None and request.id != self._seen_request:
@@ -128,9 +129,9 @@ class Keeper:
             if how == "auto":
                 how = self._asked()
             result, detail, generation, changed = self._refresh(how, request)
-        except Refused as error:
+        except CodesRequestError as error:
             result, detail, generation = "refused", str(error), ""
-        except PublishFailed as error:
+        except PublishError as error:
             log.error("the refresh of codes failed, the generation in use stays: %s", error)
             result, detail, generation = "failed", str(error), ""
         seconds = monotonic() - began
@@ -156,7 +157,7 @@ class Keeper:
             result, detail = "done", f"{target} is in use again, in place of {now}"
             try:
                 self._voice.name(said)
-            except PublishFailed as error:
+            except PublishError as error:
                 result, detail = "failed", str(error)
         self._outside.refreshed("rollback", result, 0.0, 0)
         self._voice.answer(request, result, detail, target)
@@ -207,7 +208,7 @@ class Keeper:
         with self._reading:
             sample = self._reservoir.sample()
         if not sample.items:
-            raise Refused("no item was seen yet: there is nothing to learn centroids from")
+            raise CodesRequestError("no item was seen yet: there is nothing to learn centroids from")
         return sample
 
     def _record(self, how: str, parent: Codebook, new: Codebook) -> Generation:

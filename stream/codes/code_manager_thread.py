@@ -13,10 +13,11 @@ from models.codes.drift import Decision, Drift, Policy, Reservoir
 from stream.codes.catalogue_snapshot import Ledger
 from stream.codes.code_manager import Keeper
 from stream.codes.code_reader import code_tail
-from stream.codes.codebook_publisher import Dismissed, Pace, Topics
+from stream.codes.codebook_publisher import Pace, Topics
 from stream.codes.codebook_registry import Book
+from stream.errors import LeadershipLostError, PublishError
 from stream.kafka.connection import Connection
-from stream.kafka.producer import Outgoing, PublishFailed
+from stream.kafka.producer import Outgoing
 from stream.kafka.topic_reader import ranges
 
 log = logging.getLogger(__name__)
@@ -84,10 +85,10 @@ class Keeping:
             began = monotonic()
             try:
                 self._keep(self._duty.bundle())
-            except Dismissed:
+            except LeadershipLostError:
                 log.info("another worker keeps the codes from now on, or this one stops")
             except Exception as error:  # a bug here must not end the catalogue
-                if isinstance(error, PublishFailed | KafkaError | TimeoutError):
+                if isinstance(error, PublishError | KafkaError | TimeoutError):
                     log.warning("codes cannot be kept now, will try again: %s", error)
                 else:
                     log.exception("keeping codes failed, will try again")
@@ -144,8 +145,8 @@ class _Outside:
         try:
             return {at: end for at, (_, end) in ranges(self._connection, self._topics.item_codes).items()}
         except KafkaError as error:
-            raise PublishFailed(f"{error!r} while asking for the ends of {self._topics.item_codes}") from error
+            raise PublishError(f"{error!r} while asking for the ends of {self._topics.item_codes}") from error
 
     def wait(self, seconds: float) -> None:
         if self._stopping.wait(seconds) or not self._duty.mine() or self._duty.bundle().generation != self._bundle.generation:
-            raise Dismissed
+            raise LeadershipLostError

@@ -8,8 +8,9 @@ import msgspec
 
 from models.codes.drift import Decision, Drift
 from stream.codes.codebook_registry import Book, Record, key_of
+from stream.errors import PublishError
 from stream.kafka.messages import CodesAnswer, CodesRequest, CurrentCodes
-from stream.kafka.producer import Outgoing, PublishFailed
+from stream.kafka.producer import Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -37,27 +38,19 @@ class Outside(Protocol):
     """What the keeper needs of the world."""
 
     def publish(self, records: Sequence[Outgoing]) -> None:
-        """Return once the broker has them. Raises PublishFailed; or Dismissed, as `wait` does."""
+        """Return once the broker has them. Raises PublishError; or LeadershipLostError, as `wait` does."""
 
     def ends(self) -> Mapping[int, int]:
-        """The ends of `item-codes` now, by partition. Raises PublishFailed."""
+        """The ends of `item-codes` now, by partition. Raises PublishError."""
 
     def wait(self, seconds: float) -> None:
-        """Raises Dismissed where another one is to be the keeper, or the worker stops."""
+        """Raises LeadershipLostError where another one is to be the keeper, or the worker stops."""
 
     def measured(self, generation: str, drift: Drift, decision: Decision) -> None:
         """Told of every measurement."""
 
     def refreshed(self, how: str, result: str, seconds: float, changed: int) -> None:
         """Told of every refresh and rollback; `result` is done, none, refused or failed."""
-
-
-class Dismissed(Exception):
-    """This worker is no longer the keeper: what was begun is left as it is, for the next refresh to take back."""
-
-
-class Refused(Exception):
-    """A request that cannot be fulfilled as things are; the sentence says why."""
 
 
 class Topics(NamedTuple):
@@ -71,7 +64,7 @@ class Voice:
     """Publishes what a keeper says. Every publication is tried a few times.
 
     Raises:
-        PublishFailed: all tries failed. Dismissed: between two of them.
+        PublishError: all tries failed. LeadershipLostError: between two of them.
     """
 
     def __init__(self, outside: Outside, topics: Topics, book: Book, pace: Pace, clock_ms: Callable[[], int]) -> None:
@@ -107,7 +100,7 @@ class Voice:
             try:
                 self._outside.publish(records)
                 return
-            except PublishFailed as error:
+            except PublishError as error:
                 log.warning("codes were not published, will try again: %s", error)
                 self._outside.wait(wait_s)
         self._outside.publish(records)
@@ -117,7 +110,7 @@ class Voice:
         for wait_s in self._waits():
             try:
                 return dict(self._outside.ends())
-            except PublishFailed:
+            except PublishError:
                 self._outside.wait(wait_s)
         return dict(self._outside.ends())
 

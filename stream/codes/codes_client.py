@@ -13,15 +13,12 @@ from kafka import KafkaProducer
 
 from stream.codes.codebook_reader import Codebooks
 from stream.codes.codebook_registry import key_of
+from stream.errors import NoAnswerError
 from stream.kafka.connection import Connection
 from stream.kafka.messages import CodesAnswer, CodesRequest
 
 READ_S = 20.0
 LOOK_S = 0.05
-
-
-class NoAnswer(Exception):
-    """No catalogue worker answered a request in time."""
 
 
 class Desk:
@@ -54,7 +51,7 @@ class Desk:
         """Every answer as it comes; the last one is not `working`.
 
         Raises:
-            NoAnswer: nothing new came for `wait_s`.
+            NoAnswerError: nothing new came for `wait_s`.
         """
         seen, heard_at = None, monotonic()
         while True:
@@ -67,7 +64,7 @@ class Desk:
             elif monotonic() - heard_at > wait_s:
                 said = "began and then said nothing" if seen is not None else "answered"
                 none = "the catalogue worker" if seen is not None else "no catalogue worker"
-                raise NoAnswer(
+                raise NoAnswerError(
                     f"{none} {said} for {wait_s:.0f} s: is one running, with a bundle, and has it partition 0 of the topic of items? "
                     "The codes in use stay; a request that nobody began lapses after two minutes"
                 )

@@ -16,7 +16,8 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kp
 from kafka.admin import KafkaAdminClient
 
-from stream.kafka.connection import BrokerRefused, Connection
+from stream.errors import BrokerRefusedError, NotAuthorizedError
+from stream.kafka.connection import Connection
 
 GREETING_S = 5.0
 _NAMES = "ClusterAuthorizationFailedError", "GroupAuthorizationFailedError", "TopicAuthorizationFailedError"
@@ -26,10 +27,6 @@ _TLS = "the port speaks TLS: set EVERLONG_KAFKA_SECURITY_PROTOCOL to SSL or SASL
 _ASKS = "the broker asks for a user name and a password: set EVERLONG_KAFKA_SECURITY_PROTOCOL to SASL_{} and EVERLONG_KAFKA_SASL_*"
 _SASL = "the broker asks for no user name and password: set EVERLONG_KAFKA_SECURITY_PROTOCOL to {}"
 _CERTIFICATE = "the broker does not accept our certificate, or requires one: set EVERLONG_KAFKA_SSL_CERTFILE and EVERLONG_KAFKA_SSL_KEYFILE"
-
-
-class NotAuthorized(BrokerRefused):
-    """The broker knows who we are, and does not allow what we ask."""
 
 
 class _Closed(Exception):
@@ -44,7 +41,7 @@ def greet(connection: Connection, timeout_s: float = GREETING_S) -> None:
     """Return if one of the brokers answers a request of ours. Blocking.
 
     Raises:
-        BrokerRefused: none answered, and one said why: no retry helps.
+        BrokerRefusedError: none answered, and one said why: no retry helps.
         OSError: none answered; they may not be up yet.
     """
     end, failures, refusals = monotonic() + timeout_s, [], []
@@ -53,7 +50,7 @@ def greet(connection: Connection, timeout_s: float = GREETING_S) -> None:
             with ThreadPoolExecutor(1) as thread:  # the caller's may run an event loop
                 thread.submit(asyncio.run, _greet(connection, host, port, max(0.5, end - monotonic()))).result()
             return
-        except BrokerRefused as error:
+        except BrokerRefusedError as error:
             refusals.append(error)
         except (OSError, aio.KafkaError, _Closed) as error:
             failures.append(f"{host}:{port}: {error}")
@@ -67,23 +64,23 @@ def authorized(connection: Connection, what: str) -> Iterator[None]:
     """Turns what a client raises where an ACL is missing into one sentence; `what` is what was tried.
 
     Raises:
-        NotAuthorized: instead of the client's error.
+        NotAuthorizedError: instead of the client's error.
     """
     try:
         yield
     except _DENIALS as error:
-        raise NotAuthorized(_denied(connection, what)) from error
+        raise NotAuthorizedError(_denied(connection, what)) from error
 
 
 def described(connection: Connection, admin: KafkaAdminClient, topics: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Those of the topics that exist, as `KafkaAdminClient.describe_topics` gives them, by name. Asking makes none.
 
     Raises:
-        NotAuthorized: we may not know of one of them. (In a list of all topics it would be left out.)
+        NotAuthorizedError: we may not know of one of them. (In a list of all topics it would be left out.)
     """
     found = {topic["name"]: topic for topic in (admin.describe_topics(list(topics)) if topics else ())}
     if hidden := sorted(name for name, topic in found.items() if topic["error_code"] == kp.TopicAuthorizationFailedError.errno):
-        raise NotAuthorized(_denied(connection, f"describe {', '.join(hidden)}"))
+        raise NotAuthorizedError(_denied(connection, f"describe {', '.join(hidden)}"))
     return {name: topic for name, topic in found.items() if topic["error_code"] == 0}
 
 
@@ -91,7 +88,7 @@ def partitions_of(connection: Connection, consumer: KafkaConsumer, topic: str) -
     """The partitions of a topic, none where it does not exist.
 
     Raises:
-        NotAuthorized: we may not know whether it exists.
+        NotAuthorizedError: we may not know whether it exists.
     """
     if not (numbers := consumer.partitions_for_topic(topic)):
         with closing(KafkaAdminClient(**connection.for_kafka_python())) as admin:
@@ -109,12 +106,12 @@ async def _greet(connection: Connection, host: str, port: int, timeout_s: float)
     try:
         await asyncio.wait_for(_talk(connection, host, port, timeout_s), timeout_s)
     except (aio.SaslAuthenticationFailed, aio.IllegalSaslStateError, aio.UnsupportedSaslMechanismError) as error:
-        raise BrokerRefused(f"Kafka at {where}: {_sasl_reason(connection, error)}") from None
+        raise BrokerRefusedError(f"Kafka at {where}: {_sasl_reason(connection, error)}") from None
     except ssl.SSLCertVerificationError as error:
-        raise BrokerRefused(f"Kafka at {where}: {_distrust(error, host)}") from error
+        raise BrokerRefusedError(f"Kafka at {where}: {_distrust(error, host)}") from error
     except (OSError, _Closed) as error:
         if (reason := await _guess(connection, host, port, error)) is not None:
-            raise BrokerRefused(f"Kafka at {where}: {reason}") from error
+            raise BrokerRefusedError(f"Kafka at {where}: {reason}") from error
         raise
 
 

@@ -7,42 +7,19 @@ from contextlib import contextmanager
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, MemberToRemove
 from kafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
-from stream.kafka.access import NotAuthorized, authorized, described, greet
-from stream.kafka.connection import BrokerRefused, Connection
+from stream.errors import BrokerRefusedError, BrokerUnavailableError, NotAuthorizedError, PartitionCountError
+from stream.kafka.access import authorized, described, greet
+from stream.kafka.connection import Connection
 from stream.kafka.promised import Standing, settings
 from stream.kafka.topics import ALL, BEHAVIOUR, TopicSpec, prefixed
-
-
-class BrokerUnavailable(Exception):
-    """No broker answered in time."""
-
-    def __init__(self, connection: Connection, timeout_s: float, last: object) -> None:
-        super().__init__(
-            f"no Kafka broker answered at {connection.bootstrap} within {timeout_s:.0f} s ({last}); check EVERLONG_KAFKA_BOOTSTRAP, "
-            "the security settings and that the broker is up"
-        )
-
-
-class TopicsDisagree(Exception):
-    """Topics that exist do not fit each other: one user's clicks, queries and orders would not meet in one partition."""
-
-    def __init__(self, found: dict[str, int], wanted: int) -> None:
-        listed = ", ".join(f"{name}: {partitions}" for name, partitions in sorted(found.items()))
-        super().__init__(
-            f"clicks, queries and orders must have the same number of partitions, but there are {listed} and {wanted} are wanted; set "
-            "EVERLONG_PARTITIONS to that number if it is the same for all, else delete these topics or choose another "
-            "EVERLONG_TOPIC_PREFIX, then replay the events"
-        )
-        self.found = found
-        self.wanted = wanted
 
 
 def wait_for_broker(connection: Connection, timeout_s: float) -> None:
     """Return as soon as a broker answers.
 
     Raises:
-        BrokerRefused: one refused us, twice within a second.
-        BrokerUnavailable: none answered within `timeout_s`.
+        BrokerRefusedError: one refused us, twice within a second.
+        BrokerUnavailableError: none answered within `timeout_s`.
     """
     deadline = time.monotonic() + timeout_s
     refused = False
@@ -50,14 +27,14 @@ def wait_for_broker(connection: Connection, timeout_s: float) -> None:
         try:
             greet(connection)
             return
-        except BrokerRefused:
+        except BrokerRefusedError:
             if refused:
                 raise
             refused = True
             time.sleep(0.4)  # a broker that is starting may not know its users yet
         except OSError as error:
             if time.monotonic() >= deadline:
-                raise BrokerUnavailable(connection, timeout_s, str(error)) from error
+                raise BrokerUnavailableError(connection.bootstrap, timeout_s, str(error)) from error
         time.sleep(0.1)
 
 
@@ -67,16 +44,16 @@ def create_topics(connection: Connection, prefix: str, partitions: int, replicat
     Topics that exist stay as they are. Works against Apache Kafka and noida-db alike.
 
     Raises:
-        TopicsDisagree: behaviour topics that exist have another number of partitions.
-        BrokerUnavailable: no broker answered within 30 s.
-        BrokerRefused: we are not let in, or may not describe or create one of them.
+        PartitionCountError: behaviour topics that exist have another number of partitions.
+        BrokerUnavailableError: no broker answered within 30 s.
+        BrokerRefusedError: we are not let in, or may not describe or create one of them.
     """
     wait_for_broker(connection, 30)
     with _admin(connection, 30) as admin:
         existing = _partitions(connection, admin, [prefixed(prefix, topic) for topic in topics])
         behaviour = {name: count for topic in BEHAVIOUR if (count := existing.get(name := prefixed(prefix, topic))) is not None}
         if any(count != partitions for count in behaviour.values()):
-            raise TopicsDisagree(behaviour, partitions)
+            raise PartitionCountError(behaviour, partitions)
         missing = [topic for topic in topics if prefixed(prefix, topic) not in existing]
         for topic in missing:
             with authorized(connection, f"create topic {prefixed(prefix, topic)}"):
@@ -89,7 +66,7 @@ def standings(connection: Connection, names: Sequence[str]) -> list[Standing]:
     """How the broker has those of the topics that exist.
 
     Raises:
-        BrokerUnavailable, BrokerRefused: as of `create_topics`.
+        BrokerUnavailableError, BrokerRefusedError: as of `create_topics`.
     """
     wait_for_broker(connection, 30)
     with _admin(connection, 30) as admin:
@@ -112,14 +89,16 @@ def alter_topic(connection: Connection, name: str, wanted: dict[str, str]) -> No
     """Set these settings of a topic, and leave the others.
 
     Raises:
-        NotAuthorized: we may not.
+        NotAuthorizedError: we may not.
         ValueError: the broker refuses them.
     """
     with _admin(connection, 30) as admin, authorized(connection, f"alter topic {name}"):
         answer = admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, name, wanted)])["topic"][name]
     if answer != "OK":
         if "uthoriz" in answer:
-            raise NotAuthorized(f"Kafka does not let us alter topic {name} ({answer}): grant the ACL AlterConfigs, or use kafka-configs.sh")
+            raise NotAuthorizedError(
+                f"Kafka does not let us alter topic {name} ({answer})", "grant the ACL AlterConfigs, or use kafka-configs.sh"
+            )
         raise ValueError(f"Kafka did not alter topic {name}: {answer}")
 
 
@@ -128,7 +107,7 @@ def count_partitions(connection: Connection, name: str) -> int:
 
     Raises:
         KeyError: there is no such topic.
-        NotAuthorized: we may not know.
+        NotAuthorizedError: we may not know.
         KafkaError: no broker answered.
     """
     with _admin(connection, 30) as admin:

@@ -9,11 +9,9 @@ from faust import SASLCredentials, SSLCredentials
 from faust.types.auth import CredentialsT
 from kafka import KafkaConsumer
 
+from stream.errors import BrokerRefusedError
+
 ISOLATION = "read_committed"  # of every consumer: the records of an aborted transaction never happened
-
-
-class BrokerRefused(Exception):
-    """The broker is there and will not go on with us; no retry helps. The sentence says why, and the remedy."""
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,20 +54,20 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         """The TLS context that verifies the brokers and shows our certificate, None where the protocol has no TLS.
 
         Raises:
-            BrokerRefused: a file of certificates or of the key cannot be used.
+            BrokerRefusedError: a file of certificates or of the key cannot be used.
         """
         if "SSL" not in self.security_protocol.split("_"):
             return None
         try:
             context = ssl.create_default_context(cafile=self.ssl_cafile)
         except OSError as error:
-            raise BrokerRefused(f"EVERLONG_KAFKA_SSL_CAFILE={self.ssl_cafile} holds no certificates: {_why(error)}") from error
+            raise BrokerRefusedError(f"EVERLONG_KAFKA_SSL_CAFILE={self.ssl_cafile} holds no certificates: {_why(error)}") from error
         if self.ssl_certfile is not None:
             try:
                 context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, password=str)  # an encrypted key would ask the terminal
             except OSError as error:
                 files = f"EVERLONG_KAFKA_SSL_CERTFILE={self.ssl_certfile} and EVERLONG_KAFKA_SSL_KEYFILE={self.ssl_keyfile}"
-                raise BrokerRefused(f"{files} are no certificate with its key, unencrypted and in PEM: {_why(error)}") from error
+                raise BrokerRefusedError(f"{files} are no certificate with its key, unencrypted and in PEM: {_why(error)}") from error
         return context
 
     def for_kafka_python(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
+from stream.errors import PublishError
 from stream.kafka.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -37,14 +38,6 @@ class Outgoing(NamedTuple):
     partition: int | None = None
 
 
-class PublishFailed(Exception):
-    """The broker did not confirm all records. Some may have been written: publish all of them again."""
-
-    def __init__(self, what: str, retry_after_s: float = 0.5) -> None:
-        super().__init__(f"the broker did not confirm: {what}; check EVERLONG_KAFKA_BOOTSTRAP and that the brokers are up")
-        self.retry_after_s = retry_after_s
-
-
 class Unsendable(NamedTuple):
     """A record that the client or the broker refuses for its size, whatever is retried, and their error."""
 
@@ -55,7 +48,7 @@ class Unsendable(NamedTuple):
 class Outbound:
     """An idempotent producer. Belongs to the event loop in which `start` was awaited.
 
-    A publish is tried for `give_up_after_s`, then it raises `PublishFailed`. A record and its framing are at most `max_record_bytes`.
+    A publish is tried for `give_up_after_s`, then it raises `PublishError`. A record and its framing are at most `max_record_bytes`.
     """
 
     def __init__(self, connection: Connection, *, give_up_after_s: float = 10.0, max_record_bytes: int = 1 << 20) -> None:
@@ -69,7 +62,7 @@ class Outbound:
         """Connect, if not connected. `publish` does it too.
 
         Raises:
-            PublishFailed: no broker answers.
+            PublishError: no broker answers.
         """
         async with self._starting:
             if self._producer is not None:
@@ -85,7 +78,7 @@ class Outbound:
                 await producer.start()
             except KafkaError as error:
                 await producer.stop()
-                raise PublishFailed(f"{error!r} while connecting") from error
+                raise PublishError(f"{error!r} while connecting") from error
             except BaseException:
                 await producer.stop()
                 raise
@@ -98,11 +91,11 @@ class Outbound:
         """Ask the brokers whether they are there, connecting first if not connected.
 
         Raises:
-            PublishFailed: none of them answered.
+            PublishError: none of them answered.
         """
         await self.start()
         if (producer := self._producer) is None:
-            raise PublishFailed("the producer was stopped")
+            raise PublishError("the producer was stopped")
         client, nothing = producer.client, MetadataRequest([])  # of no topic: what is asked about one may make it
         asking = [asyncio.ensure_future(client.send(broker.nodeId, nothing)) for broker in client.cluster.brokers()]
         try:
@@ -113,7 +106,7 @@ class Outbound:
         failures = [failure for question in done if (failure := question.exception()) is not None]
         if len(failures) == len(done):
             failure = next(iter(failures), KafkaTimeoutError(f"no answer in {within_s} s"))
-            raise PublishFailed(repr(failure)) from failure
+            raise PublishError(repr(failure)) from failure
 
     async def stop(self) -> None:
         """Send what is under way, for a second at most, and close."""
@@ -125,7 +118,7 @@ class Outbound:
         """Send all records and return when the brokers confirmed each.
 
         Raises:
-            PublishFailed: an outage; send all of them again.
+            PublishError: an outage; send all of them again.
             KafkaError: no retry helps (not authorised), or a record is too large; then the others are sent.
         """
         if unsendable := await self.deliver(records):
@@ -135,7 +128,7 @@ class Outbound:
         """Send the records and return when the brokers confirmed each but those returned, which are too large for them.
 
         Raises:
-            PublishFailed: an outage; send all of them again.
+            PublishError: an outage; send all of them again.
             KafkaError: no retry helps (not authorised).
         """
         if not records:
@@ -143,7 +136,7 @@ class Outbound:
         await self.start()
         producer = self._producer
         if producer is None:
-            raise PublishFailed("the producer was stopped")
+            raise PublishError("the producer was stopped")
         failures = await self._send(producer, [Outgoing(*record) for record in records])
         unsendable = [Unsendable(record, error) for record, error in failures if isinstance(error, _Oversized)]
         failures = [failure for failure in failures if not isinstance(failure[1], _Oversized)]
@@ -159,7 +152,7 @@ class Outbound:
                 raise error
             # An idempotent producer retries for ever, and may be left with a sequence that the broker refuses: begin a new one.
             await self._discard(producer, error)
-            raise PublishFailed(repr(error)) from error
+            raise PublishError(repr(error)) from error
         return unsendable
 
     async def _send(self, producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> list[tuple[Outgoing, KafkaError]]:
@@ -196,7 +189,7 @@ class Outbound:
             await producer.start()
             failures = await self._send(producer, records)
         except KafkaError as error:
-            raise PublishFailed(f"{error!r} while connecting") from error
+            raise PublishError(f"{error!r} while connecting") from error
         finally:
             await _close(producer)
         return failures

@@ -115,7 +115,7 @@ def ranges(connection: Connection, topic: str) -> dict[int, tuple[int, int]]:
 
     Raises:
         KafkaError: no broker answers.
-        NotAuthorized: we may not read it.
+        NotAuthorizedError: we may not read it.
     """
     with closing(connection.consumer()) as consumer:
         partitions = partitions_of(connection, consumer, topic)

@@ -8,20 +8,12 @@ import faust
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from stream.errors import StalledError
 from stream.kafka.connection import Connection
-from stream.kafka.progress import Partition, Progress
+from stream.kafka.progress import Progress
 from stream.kafka.transport import Consumer
 
 log = logging.getLogger(__name__)
-
-
-class Stalled(Exception):
-    """Partitions did not move although there is something to do: the process must end, so that another takes them over."""
-
-    def __init__(self, partitions: list[Partition]) -> None:
-        named = ", ".join(f"{topic}/{number}" for topic, number in partitions)
-        super().__init__(f"no progress on {named}: the worker ends, so that a restart or another worker reads them from the last commit")
-        self.partitions = partitions
 
 
 async def watch(app: faust.App, progress: Progress, connection: Connection, check_every_s: float) -> None:
@@ -41,7 +33,7 @@ async def watch(app: faust.App, progress: Progress, connection: Connection, chec
                 log.warning("the watchdog could not ask the broker: %r", error)
                 progress.alive(monotonic())
             if not app.should_stop and (stalled := progress.stalled(monotonic())):
-                await app.crash(Stalled(stalled))
+                await app.crash(StalledError(f"{topic}/{number}" for topic, number in stalled))
                 return
     finally:
         if probe is not None:

@@ -22,8 +22,9 @@ import msgspec
 import numpy as np
 
 from features.availability import is_available
-from features.codec import Unreadable, pack, unpack
+from features.codec import pack, unpack
 from features.embeddings import Modality, given_embeddings, width_of
+from features.errors import UnreadableRowError
 from features.event_time import TimeRules
 from features.events import Id, Item, Reason, Refusal, Topic, decode
 from features.item_states import bare, item_of, same, state_of, winner
@@ -106,7 +107,7 @@ class Catalogue:
         A record without a value (a tombstone of the compacted topic) deletes the item of its key, at the record's time stamp.
 
         Raises:
-            StoreUnavailable: process the same records again.
+            StoreUnavailableError: process the same records again.
         """
         recommender = self._current()
         with steps("decode"):
@@ -174,13 +175,13 @@ class Catalogue:
         """What the store holds of items. A damaged row is kept apart and counts as none: the records make it again.
 
         Raises:
-            features.codec.OtherLayout: another version of Everlong wrote a row.
+            features.codec.OtherLayoutError: another version of Everlong wrote a row.
         """
         known: list[Known | None] = []
         for item, found in zip(items, self._store.read([_key(item) for item in items]) if items else [], strict=True):
             try:
                 known.append(None if found is None else Known(unpack(ItemRow, found.packed), found.version))
-            except Unreadable as error:
+            except UnreadableRowError as error:
                 assert found is not None
                 log.error("the row of item %r is kept apart and made again from the topic: %s", item, error)
                 version, why = (*found.version,), str(error)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import msgspec
 from kafka import KafkaProducer, TopicPartition
 
+from stream.errors import NoSuchDeadLetterError, TruncatedDeadLetterError
 from stream.kafka.access import authorized, partitions_of
 from stream.kafka.connection import Connection
 from stream.kafka.messages import DeadLetter, Skipped, decode
@@ -22,20 +23,6 @@ SILENCE_MS = 1000
 def outgoing(letter: DeadLetter, prefix: str) -> Outgoing:
     """The record of a dead letter; its key names where the event came from."""
     return Outgoing(prefixed(prefix, DEAD_LETTERS), f"{letter.topic}/{letter.partition}".encode(), msgspec.json.encode(letter))
-
-
-class NoSuchDeadLetter(LookupError):
-    """The topic holds no dead letter at that place."""
-
-
-class CutDeadLetter(ValueError):
-    """A dead letter keeps only the beginning of its record: there is no event to send again."""
-
-    def __init__(self, letter: DeadLetter) -> None:
-        super().__init__(
-            f"the record of {letter.topic} {letter.partition}:{letter.offset} was too long to be kept, {letter.cut_bytes} bytes of it are "
-            "missing: send the event anew from where it came"
-        )
 
 
 class Place(NamedTuple):
@@ -84,7 +71,7 @@ def read(connection: Connection, topic: str, wanted: Wanted | None = None) -> It
     """The dead letters that `topic` holds now, partition by partition, oldest first. Records that are none are left out.
 
     Raises:
-        NotAuthorized: we may not read the topic.
+        NotAuthorizedError: we may not read the topic.
     """
     wanted = wanted or Wanted()
     with closing(connection.consumer()) as consumer, authorized(connection, f"read topic {topic}"):
@@ -105,7 +92,7 @@ def find(connection: Connection, topic: str, place: Place) -> Found:
     """The dead letter at a place.
 
     Raises:
-        NoSuchDeadLetter: there is none.
+        NoSuchDeadLetterError: there is none.
     """
     with closing(connection.consumer()) as consumer:
         partition = TopicPartition(topic, place.partition)
@@ -118,18 +105,18 @@ def find(connection: Connection, topic: str, place: Place) -> Found:
                     found = _found(record)
                     if record.offset == place.offset and found is not None:
                         return found
-    raise NoSuchDeadLetter(f"no dead letter at {place}; `everlong dlq list` shows those there are")
+    raise NoSuchDeadLetterError(f"no dead letter at {place}; `everlong dlq list` shows those there are")
 
 
 def replay(connection: Connection, letters: Sequence[DeadLetter], sent_ms: int) -> int:
     """Send the original bytes, key and time stamp again to the original topics; how many. Returns once the broker has them.
 
     Raises:
-        CutDeadLetter: one of them is not whole; none was sent.
+        TruncatedDeadLetterError: one of them is not whole; none was sent.
     """
     for letter in letters:
         if letter.cut_bytes:
-            raise CutDeadLetter(letter)
+            raise TruncatedDeadLetterError(f"{letter.topic} {letter.partition}:{letter.offset}", letter.cut_bytes)
     headers = [("sent_ms", str(sent_ms).encode())]
     with closing(KafkaProducer(**connection.for_kafka_python(), acks="all")) as producer:
         sent = []

@@ -17,12 +17,13 @@ from features.events import MAX_EVENT_BYTES, Click, Item, Order, Query, Reason, 
 from features.quarantine import Quarantined
 from features.store import OnlineStore
 from features.store.queries import query_rows
+from stream.errors import SupersededError
 from stream.kafka.messages import DeadLetter, RefreshRequest
 from stream.kafka.partitioning import misplaced
 from stream.pipelines.mending import Mended, NoPast, Past, mend
 from stream.pipelines.merging import Arrived, arrived, merge
 from stream.pipelines.record import Record
-from stream.pipelines.row_cache import CachedUser, RowCache, Superseded
+from stream.pipelines.row_cache import CachedUser, RowCache
 from stream.pipelines.steps import Steps, untimed
 
 WRITE_ATTEMPTS = 5
@@ -72,9 +73,9 @@ class Ingest:
         """Apply records of one topic and partition, ascending by offset.
 
         Raises:
-            StoreUnavailable, LogUnavailable: nothing is lost, process the same records again.
-            Superseded: another worker owns these rows.
-            features.codec.OtherLayout: another version of Everlong wrote a row.
+            StoreUnavailableError, LogUnavailableError: nothing is lost, process the same records again.
+            SupersededError: another worker owns these rows.
+            features.codec.OtherLayoutError: another version of Everlong wrote a row.
         """
         self._go_on(records[0].partition)
         with steps("decode"):
@@ -93,7 +94,7 @@ class Ingest:
             raise
         if pending:
             self._cache.leave(records[0].partition)
-            raise Superseded(f"the rows of {len(pending)} users were refused {WRITE_ATTEMPTS} times: another worker is writing them")
+            raise SupersededError(f"the rows of {len(pending)} users were refused {WRITE_ATTEMPTS} times: another worker is writing them")
         return outcome
 
     def _go_on(self, partition: int) -> None:

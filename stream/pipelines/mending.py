@@ -22,14 +22,6 @@ from stream.pipelines.row_cache import CachedUser, Damaged
 SOURCES = (Topic.CLICKS, Topic.QUERIES, Topic.ORDERS)
 
 
-class LogUnavailable(Exception):
-    """The past could not be read from the log now. Nothing is lost: process the same records again."""
-
-    def __init__(self, what: str, retry_after_s: float = 0.5) -> None:
-        super().__init__(f"the log could not be read to rebuild rows: {what}; check EVERLONG_KAFKA_BOOTSTRAP and that the brokers are up")
-        self.retry_after_s = retry_after_s
-
-
 class History(NamedTuple):
     """Records of some keys in one partition of each topic: all that the log holds of them from `begins` to below `ends`."""
 
@@ -51,7 +43,7 @@ class Past(Protocol):
         """The records with these keys in a partition of clicks, queries and orders; of a topic in `upto` those below that offset.
 
         Raises:
-            LogUnavailable: the broker did not answer.
+            LogUnavailableError: the broker did not answer.
         """
         ...
 

@@ -125,8 +125,8 @@ class Refresh:
         A row that cannot be read is taken as empty: its user gets what is popular, or an interest without it, until ingest has rebuilt it.
 
         Raises:
-            StoreUnavailable: process the same requests again.
-            features.codec.OtherLayout: another version of Everlong wrote a row.
+            StoreUnavailableError: process the same requests again.
+            features.codec.OtherLayoutError: another version of Everlong wrote a row.
         """
         self._steps = steps
         with steps("merge"):

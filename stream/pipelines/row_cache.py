@@ -4,15 +4,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from features.codec import Row, Unreadable, unpack
+from features.codec import Row, unpack
+from features.errors import UnreadableRowError
 from features.rows import CategoryRow, UserRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CATEGORY
+from stream.errors import SupersededError
 from stream.pipelines.steps import Steps, untimed
-
-
-class Superseded(Exception):
-    """Another writer holds a newer epoch, or goes on writing the same rows: this worker must stop and join again."""
 
 
 class UserState(NamedTuple):
@@ -70,9 +68,9 @@ class RowCache:
         A user of whom a row cannot be read is not among them: see `mended`.
 
         Raises:
-            StoreUnavailable: the store did not answer.
-            Superseded: the store holds a row of a newer epoch.
-            features.codec.OtherLayout: another version of Everlong wrote a row.
+            StoreUnavailableError: the store did not answer.
+            SupersededError: the store holds a row of a newer epoch.
+            features.codec.OtherLayoutError: another version of Everlong wrote a row.
         """
         cached = {user: self._users.get((partition, user)) for user in wanted}
         missing: list[Key] = []
@@ -104,7 +102,7 @@ class RowCache:
         """A user as the store holds them, with these categories and all that the user row names, unreadable rows as empty ones; and those.
 
         Raises:
-            StoreUnavailable, Superseded, features.codec.OtherLayout: as `load`.
+            StoreUnavailableError, SupersededError, features.codec.OtherLayoutError: as `load`.
         """
         damaged: list[Damaged] = []
         key = Key(USER.name, (user,))
@@ -157,10 +155,10 @@ class RowCache:
         try:
             row = unpack(kind, stored.packed)
             if isinstance(row, CategoryRow) and row.events and row.events[0].category != key.entities[1]:
-                raise Unreadable("its events are of another category")
+                raise UnreadableRowError("its events are of another category")
             if not any(stored.version[1:]):
-                raise Unreadable("its version cannot be read")
-        except Unreadable as error:
+                raise UnreadableRowError("its version cannot be read")
+        except UnreadableRowError as error:
             damaged.append(Damaged(key, stored, str(error)))
             return kind(), Version(self._epoch)
         return row, version
@@ -168,5 +166,5 @@ class RowCache:
     def _version(self, stored: Stored) -> Version:
         epoch = stored.version.epoch
         if epoch > self._epoch:
-            raise Superseded(f"the store holds rows of epoch {epoch}, this worker writes {self._epoch}: set EVERLONG_EPOCH={epoch}")
+            raise SupersededError(f"the store holds rows of epoch {epoch}, this worker writes {self._epoch}", f"set EVERLONG_EPOCH={epoch}")
         return stored.version if epoch == self._epoch else Version(self._epoch)

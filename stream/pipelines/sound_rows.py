@@ -3,7 +3,8 @@
 from collections import Counter
 from collections.abc import Callable
 
-from features.codec import Row, Unreadable, unpack
+from features.codec import Row, unpack
+from features.errors import UnreadableRowError
 from features.quarantine import Quarantined
 from features.store import Key, OnlineStore, Stored
 from features.table import USER_INTERESTS
@@ -23,12 +24,12 @@ class SoundRows:
         """The row, or the empty one and True where it cannot be read.
 
         Raises:
-            StoreUnavailable: it could not be kept apart.
-            features.codec.OtherLayout: another version of Everlong wrote it.
+            StoreUnavailableError: it could not be kept apart.
+            features.codec.OtherLayoutError: another version of Everlong wrote it.
         """
         try:
             return unpack(kind, stored and stored.packed), False
-        except Unreadable as error:
+        except UnreadableRowError as error:
             self.unreadable[key.view] += 1
             if stored is not None and key.view == USER_INTERESTS.name:
                 version, at_ms = (*stored.version,), self._clock_ms()

@@ -2,11 +2,9 @@
 
 What a handle raises, and what becomes of it:
 
-    features.store.StoreUnavailable   the list is tried again in place, not acked, with backoff; after `Backoff.give_up_after_s` a crash
-    stream.kafka.producer.PublishFailed     the same
-    stream.pipelines.mending.LogUnavailable     the same
-    an outage as KafkaError           the same
-    anything else                     a bug: crash; the worker commits what is done and exits 1, the list is delivered again
+    RetryableError        the list is tried again in place, not acked, with backoff; after `Backoff.give_up_after_s` a crash
+    an outage (KafkaError)   the same
+    anything else         a bug: crash; the worker commits what is done and exits 1, the list is delivered again
 
 A record that cannot be used (a poison record) is the handle's to put aside as a dead letter; an exception stops the partition.
 """
@@ -20,11 +18,10 @@ from typing import Any, NamedTuple
 
 from aiokafka import ConsumerRecord
 
-from features.store import StoreUnavailable
+from features.errors import RetryableError
 from stream.kafka.app import App
-from stream.kafka.producer import PublishFailed, outage
+from stream.kafka.producer import outage
 from stream.kafka.transport import Consumer, PassThrough, Transport
-from stream.pipelines.mending import LogUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +77,7 @@ def batch_agent(
 
 
 def _retriable(error: Exception) -> bool:
-    return isinstance(error, StoreUnavailable | PublishFailed | LogUnavailable) or outage(error)
+    return isinstance(error, RetryableError) or outage(error)
 
 
 async def _waiting(stream: Any, most: int) -> AsyncIterator[list[Any]]:

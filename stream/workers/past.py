@@ -9,8 +9,9 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from features.events import Topic
+from stream.errors import LogUnavailableError
 from stream.kafka.connection import Connection
-from stream.pipelines.mending import SOURCES, History, LogUnavailable
+from stream.pipelines.mending import SOURCES, History
 
 POLL_MS = 500
 SILENCE_S = 30.0  # without a step forward it is given up, and tried again
@@ -38,7 +39,7 @@ class KafkaPast:
                 for source, place in places.items():
                     records[source] = [r for r in self._records(consumer, place, begins[place], ends[place]) if r.key in keys]
         except KafkaError as error:
-            raise LogUnavailable(repr(error)) from error
+            raise LogUnavailableError(repr(error)) from error
         return History(records, {s: begins[p] for s, p in places.items()}, {s: ends[p] for s, p in places.items()})
 
     def _records(self, consumer: KafkaConsumer, place: TopicPartition, begin: int, end: int) -> Iterator[Any]:
@@ -55,4 +56,4 @@ class KafkaPast:
             if at > before:
                 moved_s = monotonic()
             elif monotonic() - moved_s > SILENCE_S:
-                raise LogUnavailable(f"{place.topic}/{place.partition} stands at {at} of {end}")
+                raise LogUnavailableError(f"{place.topic}/{place.partition} stands at {at} of {end}")

@@ -7,7 +7,7 @@ outage (the store never answers, given up after 1 s), long-outage, hang.
 import asyncio
 import sys
 
-from features.store import StoreUnavailable
+from features.errors import StoreUnavailableError
 from infra.terminal import show_logs
 from stream.kafka.app import make_app, run
 from stream.kafka.connection import Connection
@@ -37,7 +37,7 @@ def main():
         elif behaviour == "bug":
             raise RuntimeError("a bug")
         elif behaviour in ("outage", "long-outage"):
-            raise StoreUnavailable("a test")
+            raise StoreUnavailableError("a test")
         elif behaviour == "hang":
             await asyncio.Event().wait()
         note("done", records)

@@ -12,7 +12,7 @@ from features.events import Click
 from features.store import Key
 from features.store.opening import open_store
 from infra.clock import wall_ms
-from stream.kafka.access import NotAuthorized
+from stream.errors import NotAuthorizedError
 from stream.kafka.admin import create_topics
 from stream.kafka.grants import GRANTS, rights
 from stream.kafka.producer import Outbound
@@ -109,5 +109,5 @@ def test_an_ingest_worker_works_with_its_rights_and_reads_nothing_else(secured, 
     finally:
         worker.end()
     for spec in (DEAD_LETTERS, CANDIDATES):
-        with pytest.raises(NotAuthorized, match=f"user ingest is not allowed to .*{prefixed(topics, spec)}"):
+        with pytest.raises(NotAuthorizedError, match=f"user ingest is not allowed to .*{prefixed(topics, spec)}"):
             list(read(own, prefixed(topics, spec)))

@@ -7,8 +7,8 @@ from features import sources
 from features.events import Click
 from infra.cli import make_app
 from infra.clock import wall_ms
+from stream.errors import BrokerRefusedError
 from stream.kafka.admin import create_topics, wait_for_broker
-from stream.kafka.connection import BrokerRefused
 from tests.broker.security import PASSWORD
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
@@ -47,7 +47,7 @@ def test_what_is_right_is_let_in(secured):
 @pytest.mark.parametrize("fault", WRONG)
 def test_what_is_wrong_is_named_at_once(secured, fault):
     protocol, fields, said = WRONG[fault]
-    with pytest.raises(BrokerRefused, match=said) as refused:
+    with pytest.raises(BrokerRefusedError, match=said) as refused:
         wait_for_broker(secured.connection(protocol, **fields), NEVER_S)
     assert "CANARY" not in str(refused.value)
 
@@ -67,7 +67,7 @@ def run(secured, tmp_path, monkeypatch):
         monkeypatch.setenv("EVERLONG_KAFKA_SASL_USERNAME", user)
         monkeypatch.setenv("EVERLONG_KAFKA_SASL_PASSWORD", password)
         done = CliRunner().invoke(make_app(), [word.replace("FILE", str(events)) for word in words])
-        assert isinstance(done.exception, BrokerRefused), (words, done.output, done.exception)
+        assert isinstance(done.exception, BrokerRefusedError), (words, done.output, done.exception)
         assert "CANARY" not in done.output + str(done.exception)
         return str(done.exception)
 

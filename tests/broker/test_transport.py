@@ -7,11 +7,11 @@ from itertools import pairwise
 import pytest
 from aiokafka import AIOKafkaProducer
 
-from features.store import StoreUnavailable
+from features.errors import StoreUnavailableError
+from stream.errors import PublishError, StalledError
 from stream.kafka.headers import sent_header, sent_ms
-from stream.kafka.producer import Outbound, PublishFailed
+from stream.kafka.producer import Outbound
 from stream.kafka.timestamp_merge import Limits
-from stream.kafka.watchdog import Stalled
 from stream.workers.agents import Backoff
 from tests.broker.reader import committed, create, publish, reading
 
@@ -164,7 +164,7 @@ def test_an_ack_that_comes_after_the_rebalance_commits_nothing(kafka, prefix, gr
 def test_an_outage_is_waited_for_in_place_without_a_commit(kafka, prefix, group):
     topic = prefix + "outage"
     create(kafka, [topic], partitions=1)
-    failures = [StoreUnavailable("a test"), PublishFailed("a test", 0.0), StoreUnavailable("a test")]
+    failures = [StoreUnavailableError("a test"), PublishError("a test", 0.0), StoreUnavailableError("a test")]
     seen = []
 
     async def fail_at_first(records):
@@ -192,7 +192,7 @@ def test_a_rebalance_during_an_outage_does_not_wait(kafka, prefix, group):
 
     async def fail(records):
         if down[0]:
-            raise StoreUnavailable("a test")
+            raise StoreUnavailableError("a test")
 
     async def main():
         await publish(kafka, [(topic, key, NOW) for key in range(100)])
@@ -225,7 +225,7 @@ def test_a_consumer_that_dies_silently_is_noticed(kafka, prefix, group):
             async with asyncio.timeout(60):
                 while not reader.app.crashed:
                     await asyncio.sleep(0.05)
-            assert isinstance(reader.app.crash_reason, Stalled)
+            assert isinstance(reader.app.crash_reason, StalledError)
             assert reader.count() < 4
 
     asyncio.run(main())

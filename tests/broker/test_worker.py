@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from stream.kafka.producer import Outbound, PublishFailed
+from stream.errors import PublishError
+from stream.kafka.producer import Outbound
 from tests.broker.reader import committed, create, publish
 
 SCRIPT = Path(__file__).with_name("batch_worker.py")
@@ -111,7 +112,7 @@ async def publish_through_the_end(own_kafka):
     await outbound.publish([("some", b"k", b"v", None, None)])
     own_kafka.kill()
     for _ in range(2):
-        with pytest.raises(PublishFailed):
+        with pytest.raises(PublishError):
             await outbound.publish([("some", b"k", b"v", None, None)] * 10)
     await outbound.stop()
 

@@ -13,6 +13,7 @@ from kafka.structs import OffsetAndMetadata
 from typer.testing import CliRunner
 
 from infra.cli import make_app
+from infra.errors import LogFullError
 from infra.http import server
 from infra.local import embedded, running, trimming
 from infra.local.feed import Feed
@@ -157,9 +158,9 @@ def test_a_producer_waits_for_workers_that_are_behind(broker: Connection, monkey
     trimmer = trimming.Trimmer(open_log)
     trimmer.start()
     with closing(Reader(broker, "ingest", CLICKS.name)) as reader:
-        with pytest.raises(trimming.LogFull, match="wait for the workers: they applied nothing"):
+        with pytest.raises(LogFullError, match="wait for the workers: they applied nothing"):
             asyncio.run(feed(100))
-        with pytest.raises(trimming.LogFull, match="MB of records in the embedded broker wait"):
+        with pytest.raises(LogFullError, match="MB of records in the embedded broker wait"):
             wait_until(lambda: trimmer.check() is not None, 10.0)
         reader.take(250)
         assert asyncio.run(feed(40)) == {CLICKS.name: 40}

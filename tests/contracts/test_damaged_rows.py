@@ -6,7 +6,8 @@ import sqlite3
 import pytest
 from typer.testing import CliRunner
 
-from features.codec import LayoutError, pack, unpack
+from features.codec import pack, unpack
+from features.errors import LayoutError
 from features.quarantine import Quarantined
 from features.rows import UserRow
 from features.store import MOST_EPOCH, Key, OnlineStore, Stored, Version

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from infra.cli import make_app
 from infra.local import embedded
 from infra.local.processes import Supervisor
+from stream.errors import NoSuchDeadLetterError, TruncatedDeadLetterError
 from stream.kafka.admin import count_partitions, create_topics
 from stream.kafka.connection import Connection
 from stream.kafka.messages import DeadLetter
 from stream.kafka.partitioning import partition_of
-from stream.pipelines.dead_letters import CutDeadLetter, NoSuchDeadLetter, Place, Wanted, find, read, replay
+from stream.pipelines.dead_letters import Place, Wanted, find, read, replay
 
 LETTERS = [
     DeadLetter(topic="clicks", partition=0, offset=7, reason="bad_json", detail="cut short", key=b"u1", value=b"\xff{", ts=1000),
@@ -77,7 +78,7 @@ def test_list_filters_and_show(broker: str) -> None:
 def test_replay_sends_the_original_and_leaves_out_what_is_cut(broker: str) -> None:
     [cut] = run("list", "--reason", "oversized")["dead_letters"]
     assert (cut["bytes"], cut["cut_bytes"]) == (2, 7)
-    with pytest.raises(CutDeadLetter, match=r"clicks 2:4 .* 7 bytes"):
+    with pytest.raises(TruncatedDeadLetterError, match=r"clicks 2:4 .* 7 bytes"):
         CliRunner().invoke(make_app(), ["dlq", "replay", cut["place"]], catch_exceptions=False)
     assert run("replay", "--topic", "clicks") == {"sent": 1, "left_out": [cut["place"]]}
     assert run("replay", "--topic", "orders") == {"sent": 2, "left_out": []}
@@ -101,9 +102,9 @@ def test_replay_chooses_the_partition_by_the_key_and_not_where_the_letter_lay(br
 
 def test_unknown_places_are_refused(broker: str) -> None:
     connection = Connection(bootstrap=broker)
-    with pytest.raises(NoSuchDeadLetter, match="dlq list"):
+    with pytest.raises(NoSuchDeadLetterError, match="dlq list"):
         find(connection, "events.dlq", Place(0, 99))
-    with pytest.raises(NoSuchDeadLetter):
+    with pytest.raises(NoSuchDeadLetterError):
         find(connection, "events.dlq", Place(0, 0))  # there lies a record that is no dead letter
     with pytest.raises(ValueError, match="partition:offset"):
         Place.parse("7")

@@ -170,7 +170,7 @@ def test_a_name_label_or_step_that_nobody_exports_is_found(demonstration: Demons
     assert live.wrong_selectors('rate(everlong_step_seconds_bucket{role="ingest", step="write", le="0.5"}[5m])') == []
     assert len(live.wrong_selectors('everlong_step_seconds_sum{step="apply"}')) == 1
     assert len(live.wrong_selectors('everlong_step_seconds_sum{role="ingest", step="search"}')) == 1
-    assert len(live.wrong_selectors('everlong_retries_total{step="StoreUnavailable", error="StoreUnavailable"}')) == 1
+    assert len(live.wrong_selectors('everlong_retries_total{step="StoreUnavailableError", error="StoreUnavailableError"}')) == 1
     assert len(live.wrong_selectors('everlong_refreshes_total{job="ingest", level="full"}')) == 1
     assert len(live.wrong_selectors('everlong_lag_records{user="u0"}')) == 1
     assert len(live.wrong_selectors('everlong_messages_dropped_total{reason="too_small"}')) == 1

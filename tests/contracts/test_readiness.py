@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from features.store import StoreUnavailable
+from features.errors import StoreUnavailableError
 from features.store.memory import MemoryStore
 from infra.health import Health
 from infra.http import server
@@ -17,8 +17,9 @@ from infra.local.processes import Supervisor
 from infra.metrics import IngestMetrics
 from infra.settings import Settings
 from infra.workers import frame as frames
+from stream.errors import PublishError
 from stream.kafka.connection import Connection
-from stream.kafka.producer import Outbound, PublishFailed
+from stream.kafka.producer import Outbound
 from stream.kafka.progress import Progress
 from stream.pipelines.steps import untimed
 
@@ -35,12 +36,12 @@ def test_a_broker_that_is_silent_or_gone_is_noticed_without_publishing(broker):
         outbound = Outbound(broker.connection, give_up_after_s=2)
         await outbound.ask()
         os.kill(broker.pid, signal.SIGSTOP)
-        with pytest.raises(PublishFailed, match=r"no answer in 0\.5 s"):
+        with pytest.raises(PublishError, match=r"no answer in 0\.5 s"):
             await outbound.ask(within_s=0.5)
         os.kill(broker.pid, signal.SIGCONT)
         await outbound.ask()
         os.kill(broker.pid, signal.SIGKILL)
-        with pytest.raises(PublishFailed, match="EVERLONG_KAFKA_BOOTSTRAP"):
+        with pytest.raises(PublishError, match="EVERLONG_KAFKA_BOOTSTRAP"):
             await outbound.ask()
         await outbound.stop()
 
@@ -85,7 +86,7 @@ class Worker(frames.Frame):
 
 @pytest.mark.fault("An outage of the store or the broker", "Readiness and `everlong_retries_total` report the failed step and the error")
 @pytest.mark.parametrize(
-    ("error", "part", "step"), [(StoreUnavailable("a test"), "store", "write"), (PublishFailed("a test"), "broker", "publish")]
+    ("error", "part", "step"), [(StoreUnavailableError("a test"), "store", "write"), (PublishError("a test"), "broker", "publish")]
 )
 def test_a_worker_names_the_part_and_the_step_that_failed_until_a_batch_is_done(monkeypatch, error, part, step):
     failing = True

@@ -2,7 +2,8 @@
 
 from functools import cache
 
-from features.codec import OtherLayout, unpack
+from features.codec import unpack
+from features.errors import OtherLayoutError
 from features.events import Click, Topic, encode
 from features.outcomes import InterestsRow
 from features.rows import CategoryRow, UserRow
@@ -36,7 +37,7 @@ def ingest_row(packed: bytes) -> None:
     records = [Record(n, event.user_id.encode(), encode(event)) for n, event in enumerate(clicks, 1)]
     try:
         outcome = Ingest(store, lambda: NOW).process(Topic.CLICKS, records)
-    except OtherLayout:
+    except OtherLayoutError:
         return
     assert outcome.counts["applied"] == 2
     user, category, good = store.read([*VIEWS[:2], Key("user", ("good",))])
@@ -63,7 +64,7 @@ def refresh_row(packed: bytes) -> None:
     for behind in (False, True):
         try:
             outcome = system.refresh.process([request("u", "c1"), request("good", "c1")], behind)
-        except OtherLayout:
+        except OtherLayoutError:
             return
         assert {found.user_id: bool(found.candidates) for found, _ in outcome.sets} == {"u": True, "good": True}
         assert outcome.failure is None

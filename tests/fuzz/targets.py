@@ -10,14 +10,15 @@ import numpy as np
 from hypothesis import strategies as st
 
 from features.apply import Applied, apply
-from features.codec import LayoutError, pack, unpack
+from features.codec import pack, unpack
+from features.errors import LayoutError
 from features.event_time import TimeRules
 from features.events import CONTROLS, Click, Order, OrderLine, Query, Topic, decode
 from features.feast.unpacking import columns
 from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow, QueryRow
 from features.rows import CategoryRow, UserRow, behaviours, search
+from infra.errors import RequestError
 from infra.http import intake
-from infra.http.intake import Refused
 from stream.kafka import messages
 from stream.kafka.messages import CodesAnswer, CodesRequest, DeadLetter, DriftReport, RefreshRequest, Skipped
 from stream.pipelines.dead_letters import _found as found_letter
@@ -90,7 +91,7 @@ def _decode(topic: Topic) -> Callable[[bytes], object]:
 
 def _post(body: bytes) -> None:
     for topic in (None, Topic.CLICKS):
-        with suppress(Refused):
+        with suppress(RequestError):
             sent = intake.parse(body, topic, NOW, TimeRules(), 1000)
             assert all(record.key and record.value for record in intake.records_of(sent, "", NOW))
 

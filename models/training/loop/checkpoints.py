@@ -13,16 +13,8 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+from models.errors import CheckpointError
 from models.training.loop.state import Saved
-
-REMEDY = "go on with the arguments and data it was begun with, name another --checkpoints directory, or remove this one"
-
-
-class CheckpointRefused(ValueError):
-    """A checkpoint that this training cannot go on from: the file, what differs, and the remedy."""
-
-    def __init__(self, path: Path, what: str) -> None:
-        super().__init__(f"the checkpoint {path} {what}: {REMEDY}")
 
 
 class Checkpoints:
@@ -85,17 +77,17 @@ def accept(path: Path, content: bytes, about: Mapping[str, str]) -> Saved:
     """A checkpoint, read and compared.
 
     Raises:
-        CheckpointRefused: it is of another training, or no checkpoint.
+        CheckpointError: it is of another training, or no checkpoint.
     """
     try:
         saved = Saved.read(content)
         found = saved.about
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
-        raise CheckpointRefused(path, f"cannot be read ({error})") from error
+        raise CheckpointError(path, f"cannot be read ({error})") from error
     differ = [name for name in {**about, **found} if found.get(name) != about.get(name)]
     if differ:
         listed = ", ".join(f"{name} {found.get(name)} and not {about.get(name)}" for name in differ)
-        raise CheckpointRefused(path, f"is of another training ({listed})")
+        raise CheckpointError(path, f"is of another training ({listed})")
     return saved
 
 

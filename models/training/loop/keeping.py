@@ -13,7 +13,7 @@ class Keeping:
     """What a phase does with the checkpoints of its run, nothing where it keeps none. Ranks are compared before and after.
 
     Raises:
-        RanksDiffer: they do not begin with the same weights, data and settings.
+        RanksDifferError: they do not begin with the same weights, data and settings.
     """
 
     def __init__(self, run: Run, phase: Phase, state: State, precision: Precision) -> None:
@@ -29,7 +29,7 @@ class Keeping:
         """Put back the newest checkpoint, the same on all ranks; None where the phase is to start.
 
         Raises:
-            CheckpointRefused: it is of another training.
+            CheckpointError: it is of another training.
         """
         if self._checkpoints is None:
             return None
@@ -49,7 +49,7 @@ class Keeping:
         """Write the last one.
 
         Raises:
-            RanksDiffer: the ranks do not end with the same weights.
+            RanksDifferError: the ranks do not end with the same weights.
         """
         self._compare({})
         if self._checkpoints is not None and self._ranks.leads:

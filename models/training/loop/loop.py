@@ -22,7 +22,7 @@ def fit(module: nn.Module, phase: Phase, rng: np.random.Generator, tell: Tell = 
     whether or not the run was broken off and resumed between. A phase that the run's checkpoints hold whole is not run again.
 
     Raises:
-        CheckpointRefused: the checkpoint of this phase is of another training.
+        CheckpointError: the checkpoint of this phase is of another training.
     """
     run = run or Run()
     device = next(module.parameters()).device

@@ -14,13 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-
-class RanksDiffer(ValueError):
-    """The processes of one training do not learn the same: which rank, what differs by name, and the remedy."""
-
-    def __init__(self, rank: int, differ: Mapping[str, tuple[str | None, str | None]]) -> None:
-        told = ", ".join(f"{name} {theirs} and not {first}" for name, (first, theirs) in differ.items())
-        super().__init__(f"rank {rank} does not learn what rank 0 learns ({told}): give all processes the same arguments, data and version")
+from models.errors import RanksDifferError
 
 
 class Ranks:
@@ -85,7 +79,7 @@ class Ranks:
         """Compare what all ranks learn. Where it is not the same, all of them raise: none goes on and waits for another.
 
         Raises:
-            RanksDiffer: it is not the same.
+            RanksDifferError: it is not the same.
         """
         if self.size == 1:
             return
@@ -93,7 +87,7 @@ class Ranks:
         dist.all_gather_object(every, dict(about))
         for rank, other in enumerate(every):
             if differ := [name for name in {**every[0], **other} if every[0].get(name) != other.get(name)]:
-                raise RanksDiffer(rank, {name: (every[0].get(name), other.get(name)) for name in differ})
+                raise RanksDifferError(rank, {name: (every[0].get(name), other.get(name)) for name in differ})
 
 
 def own_card() -> str:
@@ -109,7 +103,7 @@ def joined(device: str) -> Iterator[Ranks]:
     them raise, so they take leave of each other first.
 
     Raises:
-        RanksDiffer: their devices are of several kinds.
+        RanksDifferError: their devices are of several kinds.
     """
     if not dist.is_torchelastic_launched():
         yield Ranks()
@@ -122,7 +116,7 @@ def joined(device: str) -> Iterator[Ranks]:
     try:
         ranks.agree({"device": kind})
         yield ranks
-    except RanksDiffer:
+    except RanksDifferError:
         dist.destroy_process_group()
         raise
     dist.destroy_process_group()

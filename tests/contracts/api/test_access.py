@@ -4,8 +4,8 @@ from uuid import uuid4
 
 import pytest
 
-from features.store import StoreUnavailable
-from infra.api_settings import OpenToAll
+from features.errors import StoreUnavailableError
+from infra.errors import UnprotectedApiError
 from infra.http.server import run
 from infra.settings import Settings
 
@@ -96,7 +96,7 @@ def test_without_tokens_everything_is_open_on_this_machine(make):
 )
 def test_the_api_does_not_start_open_to_other_machines(host):
     settings = Settings(http_host=host, kafka_bootstrap="127.0.0.1:1", store_url="memory://")
-    with pytest.raises(OpenToAll, match=r"EVERLONG_API_ADMIN_TOKENS.*EVERLONG_API_ALLOW_ANONYMOUS=true"):
+    with pytest.raises(UnprotectedApiError, match=r"EVERLONG_API_ADMIN_TOKENS.*EVERLONG_API_ALLOW_ANONYMOUS=true"):
         run(settings)
     Settings(http_host=host, api_allow_anonymous=True).check_access()
     Settings(http_host=host, api_read_tokens=READ).check_access()
@@ -130,7 +130,7 @@ class Away:
     """A store whose error names its address, as a real one's does."""
 
     def read(self, keys):
-        raise StoreUnavailable("redis://10.1.2.3:6379/0: Connection refused")
+        raise StoreUnavailableError("redis://10.1.2.3:6379/0: Connection refused")
 
 
 @pytest.mark.fault(

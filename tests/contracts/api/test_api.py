@@ -5,8 +5,9 @@ from contextlib import closing
 
 import pytest
 
+from features.errors import StoreUnavailableError
 from features.outcomes import Candidate
-from features.store import Key, StoreUnavailable
+from features.store import Key
 from features.store.redis import RedisStore
 from infra.build import build
 from infra.health import Health
@@ -122,7 +123,7 @@ def test_an_item(api):
 
 def test_a_store_that_is_away_is_a_503(make):
     with closing(RedisStore(f"redis://127.0.0.1:{embedded.free_port()}", retries=0)) as nowhere:
-        with pytest.raises(StoreUnavailable):
+        with pytest.raises(StoreUnavailableError):
             nowhere.read([Key("user", ("ann",))])
         with make(held=nowhere) as client:
             for path in ("users/ann/candidates", "users/ann/features", "users/ann/why/x", "items/x"):

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from features.codec import LayoutError
+from features.errors import LayoutError
 from features.store import MOST_EPOCH, Version, layout
 from features.table import APPLIED, PACKED, VIEWS
 

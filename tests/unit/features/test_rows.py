@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from features import apply as applying
 from features import rows as row_rules
 from features.apply import apply, reached
-from features.codec import LayoutError, Unreadable, pack, unpack
+from features.codec import pack, unpack
+from features.errors import LayoutError, UnreadableRowError
 from features.event_time import DAY_MS, MINUTE_MS, PAIR_SKEW_MS, PAIR_WINDOW_MS
 from features.events import Click, Order, OrderLine, Query
 from features.fold import fold
@@ -312,7 +313,7 @@ def test_a_row_with_an_event_twice_or_out_of_order_is_unreadable():
     one, other = (Behaviour(ts, 1, "i", "c", 0) for ts in (5, 6))
     assert unpack(UserRow, pack(UserRow(recent=[one, other]))).recent == [one, other]
     for recent in ([one, one], [other, one]):
-        with pytest.raises(Unreadable, match="order"):
+        with pytest.raises(UnreadableRowError, match="order"):
             unpack(UserRow, pack(UserRow(recent=recent)))
-        with pytest.raises(Unreadable, match="order"):
+        with pytest.raises(UnreadableRowError, match="order"):
             unpack(CategoryRow, pack(CategoryRow(events=recent)))

@@ -6,7 +6,8 @@ from struct import pack as pack_struct
 import pytest
 
 from features import table
-from features.codec import LayoutError, pack
+from features.codec import pack
+from features.errors import LayoutError
 from features.event_time import DAY_MS
 from features.events import Click, Item, Order, OrderLine, Query
 from features.feast.unpacking import columns, fields

@@ -12,8 +12,8 @@ from infra.health import Health
 from infra.metrics import RefreshMetrics
 from infra.settings import Settings
 from infra.workers.answering import Answering
+from stream.errors import PublishError
 from stream.kafka.messages import CandidateSet, RefreshRequest
-from stream.kafka.producer import PublishFailed
 from stream.kafka.progress import Progress
 from stream.pipelines.pending_full import Owed
 from stream.pipelines.refresh import RefreshOutcome
@@ -65,7 +65,7 @@ class World:
     async def publish(self, records):
         if self.outages:
             self.outages -= 1
-            raise PublishFailed("a test")
+            raise PublishError("a test")
         self.published += records
 
     def backlog(self, waiting):
@@ -159,7 +159,7 @@ def test_what_is_owed_goes_along_with_its_partition():
     assert (world.levels(), world.handed_back()) == ({"short": 4}, [])  # it may come back
     world.progress.assigned([PLACES[0], PLACES[2]], world.now)
     world.outages = 1
-    with pytest.raises(PublishFailed):
+    with pytest.raises(PublishError):
         world.settle()
     world.settle()
     assert world.handed_back() == [asked(user, "c", sent_ms=0) for user in "abc"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from features.sources import BadSource
+from features.errors import SourceError
 from infra.cli import make_app
 from infra.files import open_file
 
@@ -63,7 +63,7 @@ def test_a_file_with_too_many_refused_rows_stops_every_command(tmp_path: Path) -
         ["replay", path],
     ):
         refused = everlong(*command)
-        assert isinstance(refused.exception, BadSource), (command, refused.output)
+        assert isinstance(refused.exception, SourceError), (command, refused.output)
         assert "--max-refused 0.34" in str(refused.exception)
     assert everlong("check", path, "--max-refused", 0.5).exit_code == 0
     assert everlong("check", path, "--columns", "kind=note", "--max-refused", 1).exit_code == 3  # no event is left
@@ -87,7 +87,7 @@ def test_what_is_not_understood_is_said_as_json_too(tmp_path: Path) -> None:
 
 def test_rules_of_time_are_those_of_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVERLONG_RETENTION_MS", "1000")
-    with pytest.raises(BadSource, match=r"beyond_retention 100.*EVERLONG_RETENTION_MS"):
+    with pytest.raises(SourceError, match=r"beyond_retention 100.*EVERLONG_RETENTION_MS"):
         open_file(_written(tmp_path))
 
 

@@ -14,19 +14,19 @@ from features.outcomes import Candidate
 from features.store.memory import MemoryStore
 from features.store.sqlite import SqliteStore
 from infra.cli import make_app
-from infra.demo.show import NotEmpty
 from infra.demo.table import LiveTable, Picture, Shown
+from infra.errors import AlreadyRunningError, FolderNotEmptyError, NothingRunningError
 from infra.http.answers import Answers
 from infra.http.popularity import Popularity
 from infra.local import running
 from infra.local.accounts import Line, Standing
-from infra.local.running import NothingRunning, Running
+from infra.local.running import Running
 from infra.scraping import Sample, Samples
 from infra.settings import Settings, child_environment
 
 COMMANDS = {
-    *("demo", "up", "worker", "api", "shop", "replay", "topics", "apply", "train", "evaluate", "relevance"),
-    *("settings", "features", "candidates", "codes", "dlq"),
+    *("demo", "up", "worker", "api", "shop", "replay", "topics", "apply", "train", "plot", "evaluate", "ablate", "relevance"),
+    *("settings", "features", "candidates", "codes", "dlq", "quarantine", "check"),
 }
 
 
@@ -144,7 +144,7 @@ def test_a_running_up_is_found_until_it_is_gone(tmp_path: Path) -> None:
     found = running.connected(settings)
     assert (found.kafka_bootstrap, found.epoch, found.bundle) == ("127.0.0.1:1", 3, Path("b"))
     running.note(tmp_path, running_now(began=1))  # the number now belongs to another process
-    with pytest.raises(NothingRunning, match="nothing is running"):
+    with pytest.raises(NothingRunningError, match="nothing is running"):
         running.connected(settings)
     running.note(tmp_path, running_now())
     running.forget(tmp_path)
@@ -152,7 +152,7 @@ def test_a_running_up_is_found_until_it_is_gone(tmp_path: Path) -> None:
 
 
 def test_a_data_directory_is_one_commands_alone_until_it_ends(tmp_path: Path) -> None:
-    with running.owned(tmp_path), pytest.raises(running.AlreadyRunning, match="EVERLONG_DATA_DIR"), running.owned(tmp_path):
+    with running.owned(tmp_path), pytest.raises(AlreadyRunningError, match="EVERLONG_DATA_DIR"), running.owned(tmp_path):
         pass
     with running.owned(tmp_path):
         pass
@@ -161,7 +161,7 @@ def test_a_data_directory_is_one_commands_alone_until_it_ends(tmp_path: Path) ->
 def test_the_demo_keeps_nothing_in_a_folder_that_holds_something(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     found = CliRunner().invoke(make_app(), ["demo", "--keep", str(tmp_path)])
-    assert isinstance(found.exception, NotEmpty)
+    assert isinstance(found.exception, FolderNotEmptyError)
     assert "is not empty: name a new folder" in str(found.exception)
 
 

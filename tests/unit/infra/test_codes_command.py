@@ -10,7 +10,8 @@ from infra.cli import codes as command
 from infra.cli import make_app
 from stream.codes import codes_client as codes_desk
 from stream.codes.codebook_registry import Book, key_of
-from stream.codes.codes_client import Desk, NoAnswer
+from stream.codes.codes_client import Desk
+from stream.errors import NoAnswerError
 from stream.kafka.messages import CodesAnswer, CodesRequest, DriftReport
 from tests.unit.stream.codes.test_codebook_registry import BUNDLE, OWN, codebook, current, generation, told
 
@@ -35,7 +36,7 @@ class Counter(Desk):
 
     def answers(self, request, wait_s):
         if not self.states:
-            raise NoAnswer("no catalogue worker answered")
+            raise NoAnswerError("no catalogue worker answered")
         for done, state in enumerate(self.states):
             yield CodesAnswer(id="r", state=state, detail="so it is", at_ms=1, generation=NEW, done=done, total=9)
 
@@ -117,14 +118,14 @@ def test_a_desk_gives_every_new_answer_and_gives_up_in_time(monkeypatch):
         desk.book.learn(key_of(answer), msgspec.json.encode(answer))
 
     say("another", "done")
-    with pytest.raises(NoAnswer, match="no catalogue worker answered for 0 s"):
+    with pytest.raises(NoAnswerError, match="no catalogue worker answered for 0 s"):
         next(desk.answers(request, 0.01))
     say("mine", "working", 1)
     answers = desk.answers(request, 0.05)
     assert next(answers).done == 1
     say("mine", "working", 2)
     assert next(answers).done == 2
-    with pytest.raises(NoAnswer, match="began and then said nothing"):
+    with pytest.raises(NoAnswerError, match="began and then said nothing"):
         next(answers)
     say("mine", "done")
     assert [answer.state for answer in desk.answers(request, 0.05)] == ["done"]

@@ -10,13 +10,13 @@ from prometheus_client import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 
+from features.errors import StoreUnavailableError
 from features.events import Reason
-from features.store import StoreUnavailable
 from infra.build import build
 from infra.health import Health
 from infra.metrics import ROLES, CatalogueMetrics, IngestMetrics, Metrics, RefreshMetrics
 from infra.probes import serve_metrics
-from stream.kafka.producer import PublishFailed
+from stream.errors import PublishError
 from tests.monitoring import documented
 
 ABOUT = {"role": "ingest", "version": build().version}
@@ -76,11 +76,11 @@ def test_a_batch_is_measured_as_a_whole_and_by_step(metrics):
 
 
 def test_a_retry_names_step_and_error_apart(metrics):
-    metrics.retry("write", StoreUnavailable("a test"))
-    metrics.retry("publish", PublishFailed("a test"))
+    metrics.retry("write", StoreUnavailableError("a test"))
+    metrics.retry("publish", PublishError("a test"))
     value = metrics.registry.get_sample_value
-    assert value("everlong_retries_total", {"role": "ingest", "step": "write", "error": "StoreUnavailable"}) == 1
-    assert value("everlong_retries_total", {"role": "ingest", "step": "publish", "error": "PublishFailed"}) == 1
+    assert value("everlong_retries_total", {"role": "ingest", "step": "write", "error": "StoreUnavailableError"}) == 1
+    assert value("everlong_retries_total", {"role": "ingest", "step": "publish", "error": "PublishError"}) == 1
 
 
 def test_latency_buckets_reach_from_5_ms_to_a_minute():

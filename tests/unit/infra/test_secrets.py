@@ -10,11 +10,13 @@ from hypothesis import settings as bounds
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from features.errors import StoreUnavailableError
 from features.feast.definitions import repo_config
-from features.store import Key, StoreUnavailable
+from features.store import Key
 from features.store.opening import open_store
 from infra.cli import make_app
-from infra.settings import PREFIX, Settings, SettingsError, child_environment, describe, load_settings, unknown_variables
+from infra.errors import SettingsError
+from infra.settings import PREFIX, Settings, child_environment, describe, load_settings, unknown_variables
 
 CANARY = "CANARY"
 TOKEN = f"{CANARY}-0123456789abcdef"
@@ -64,7 +66,7 @@ def test_no_part_of_a_password_is_ever_shown(before, after, user, scheme, end, q
 
 def test_an_error_of_the_store_shows_its_address_only():
     store = open_store(f"redis://me:{CANARY}@127.0.0.1:1/0?socket_connect_timeout=0.5")
-    with pytest.raises(StoreUnavailable) as caught:
+    with pytest.raises(StoreUnavailableError) as caught:
         store.read([Key("user", ("ann",))])
     assert "redis://127.0.0.1:1/0" in str(caught.value)
     assert CANARY not in f"{caught.value!r} {store!r}"

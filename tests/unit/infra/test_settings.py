@@ -7,8 +7,9 @@ import pytest
 from pydantic import ValidationError
 
 from features.store.address import SCHEMES
+from infra.errors import SettingsError
 from infra.masking import STORE_SCHEMES
-from infra.settings import PREFIX, Settings, SettingsError, describe, load_settings, unknown_variables
+from infra.settings import PREFIX, Settings, describe, load_settings, unknown_variables
 from infra.settings_page import settings_page
 from tests.beside import ROOT
 

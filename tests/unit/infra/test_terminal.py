@@ -9,7 +9,7 @@ import pytest
 TALK = """
 import logging, sys
 from infra.terminal import show_logs
-from stream.kafka.admin import BrokerUnavailable, wait_for_broker
+from stream.kafka.admin import BrokerUnavailableError, wait_for_broker
 from stream.kafka.connection import Connection
 show_logs(sys.argv[2])
 logging.getLogger("infra.some").debug("ours")
@@ -18,7 +18,7 @@ connection = Connection(
 )
 try:
     wait_for_broker(connection, 0.3)
-except BrokerUnavailable:
+except BrokerUnavailableError:
     print("tried")
 senders = "kafka.admin.client", "kafka.net.connection", "kafka.protocol.parser", "aiokafka.conn"
 print([name for name in senders if logging.getLogger(name).isEnabledFor(logging.DEBUG)])

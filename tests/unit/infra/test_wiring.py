@@ -5,7 +5,7 @@ from contextlib import closing
 
 import pytest
 
-from features.store import StoreUnavailable
+from features.errors import StoreUnavailableError
 from infra import wiring
 from infra.settings import Settings
 
@@ -20,7 +20,7 @@ def test_waiting_for_a_store_is_said_once_and_ends(monkeypatch: pytest.MonkeyPat
     now = [0.0]
     monkeypatch.setattr(wiring.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(wiring.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + 30))
-    with caplog.at_level(logging.WARNING), pytest.raises(StoreUnavailable, match="check EVERLONG_STORE_URL"):
+    with caplog.at_level(logging.WARNING), pytest.raises(StoreUnavailableError, match="check EVERLONG_STORE_URL"):
         wiring.open_online_store(Settings(store_url=NOWHERE), wait_s=120)
     [said] = [record.getMessage() for record in caplog.records]
     assert said.startswith("waiting up to 120 s: the online store did not answer: redis://127.0.0.1:1/0")

@@ -15,8 +15,8 @@ from features.store.memory import MemoryStore
 from infra.metrics import IngestMetrics, RefreshMetrics
 from infra.workers.answering import read_requests
 from infra.workers.ingest import IngestWorker
+from stream.errors import PublishError
 from stream.kafka.messages import MOST_BYTES, DeadLetter, RefreshRequest, decode
-from stream.kafka.producer import PublishFailed
 from stream.kafka.skips import Skips
 from stream.pipelines.ingest import Ingest
 from stream.pipelines.refresh import coalesce
@@ -47,7 +47,7 @@ class System:
     async def publish(self, records):
         if self.outages:
             self.outages -= 1
-            raise PublishFailed("a test")
+            raise PublishError("a test")
         self.published += records
 
     def handle(self, records):
@@ -75,7 +75,7 @@ def test_a_list_whose_publication_failed_is_published_again_and_counted_once_as_
     batch = [*records(0, 3), Record(3, b"u", b"{"), records(0, 1)[0]._replace(offset=4)]
     system.outages = 2
     for _ in range(2):
-        with pytest.raises(PublishFailed):
+        with pytest.raises(PublishError):
             system.handle(batch)
         assert system.count("applied") == 0
     system.handle(batch)
@@ -91,7 +91,7 @@ def test_a_list_whose_publication_failed_is_published_again_and_counted_once_as_
 def test_a_longer_list_that_begins_where_the_failed_one_did_is_applied(system):
     """After a rebalance the same records may come in another cut: what is new in it must not pass for applied."""
     system.outages = 1
-    with pytest.raises(PublishFailed):
+    with pytest.raises(PublishError):
         system.handle(records(0, 3))
     system.handle(records(0, 8))
     assert system.kept() == 8
@@ -100,7 +100,7 @@ def test_a_longer_list_that_begins_where_the_failed_one_did_is_applied(system):
 
 def test_a_shorter_list_that_begins_where_the_failed_one_did_loses_nothing(system):
     system.outages = 1
-    with pytest.raises(PublishFailed):
+    with pytest.raises(PublishError):
         system.handle(records(0, 8))
     system.handle(records(0, 3))
     system.handle(records(3, 8))
@@ -110,7 +110,7 @@ def test_a_shorter_list_that_begins_where_the_failed_one_did_loses_nothing(syste
 
 def test_the_failed_list_is_forgotten_once_another_was_handled(system):
     system.outages = 1
-    with pytest.raises(PublishFailed):
+    with pytest.raises(PublishError):
         system.handle(records(0, 3))
     system.handle(records(20, 22))
     system.handle(records(0, 3))

@@ -10,9 +10,10 @@ import pytest
 
 from features.event_time import DAY_MS
 from research import baselines as rivals
-from research.baselines import NAMES, Budget, MissingExtra, RivalHistory, RivalUser, open_rival
+from research.baselines import NAMES, Budget, RivalHistory, RivalUser, open_rival
 from research.baselines.configuration import SPACES, Configuration, draw
 from research.baselines.corpus import VALIDATION_MOMENTS, Corpus, recall, split
+from research.errors import MissingExtraError
 
 ITEMS = 200
 ONE_TRIAL = Budget(seconds=60.0, epochs=5, trials=1)
@@ -157,7 +158,7 @@ def test_names():
 
 def test_without_the_library_the_remedy_is_named(monkeypatch):
     monkeypatch.setattr("research.baselines.opening.find_spec", lambda _: None)
-    with pytest.raises(MissingExtra, match=r"pip install 'everlong\[baselines\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'everlong\[baselines\]'"):
         open_rival("sasrec")
 
 

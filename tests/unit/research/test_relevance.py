@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from infra.cli import make_app
 from models.config.seminar import SeminarConfig
+from research.errors import JudgementsError
 from research.relevance import sentences
-from research.relevance.judgements import BadJudgements, Judgements, is_judgements, read_judgements, split
+from research.relevance.judgements import Judgements, is_judgements, read_judgements, split
 from research.relevance.lexical import Bm25
 from research.relevance.measures import auc, bootstrap, measure, spearman
 from research.relevance.relevance import BM25, PSU, relevance_report, scores, summary
@@ -120,7 +121,7 @@ def test_a_file_without_its_columns_is_refused(tmp_path):
     path = tmp_path / "other.parquet"
     pyarrow.parquet.write_table(pa.table({"query": ["a"], "title": ["b"]}), path)
     assert not is_judgements(path)
-    with pytest.raises(BadJudgements, match="relevance"):
+    with pytest.raises(JudgementsError, match="relevance"):
         read_judgements(path)
 
 

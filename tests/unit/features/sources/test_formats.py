@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import sources
+from features.errors import SourceError
 from features.sources.formats import detect
 
 ROWS = [{"user_id": f"u{n}", "product_id": n, "timestamp": 1_700_000_000 + n, "tags": "[{"} for n in range(3)]
@@ -85,7 +86,7 @@ def test_blocks_cut_neither_arrays_nor_quoted_lines(tmp_path: Path, monkeypatch:
 )
 def test_what_cannot_be_read_is_named_with_its_remedy(tmp_path: Path, content: bytes, sentence: str) -> None:
     (tmp_path / "file").write_bytes(content)
-    with pytest.raises(sources.BadSource, match=sentence) as raised:
+    with pytest.raises(SourceError, match=sentence) as raised:
         sources.Reading(tmp_path / "file")
     assert str(tmp_path / "file") in str(raised.value)
 
@@ -94,16 +95,16 @@ def test_what_cannot_be_read_is_named_with_its_remedy(tmp_path: Path, content: b
 def test_a_column_is_chosen_for_one_role(tmp_path: Path, choice: dict[str, str]) -> None:
     (tmp_path / "file").write_text("user,item,ts\nu1,i1,1700000000\n")
     expected = "chooses column '.*' for .* and .*: choose a column of its own for each" if len(choice) > 1 else "no column for time"
-    with pytest.raises(sources.BadSource, match=expected):
+    with pytest.raises(SourceError, match=expected):
         sources.Reading(tmp_path / "file", sources.How(choice))
 
 
 def test_a_folder_and_a_zip_of_one_file(tmp_path: Path) -> None:
-    with pytest.raises(sources.BadSource, match="is a folder"):
+    with pytest.raises(SourceError, match="is a folder"):
         sources.Reading(tmp_path)
     with zipfile.ZipFile(tmp_path / "z.csv", "w") as archive:
         archive.writestr("events.csv", CSV)
-    with pytest.raises(sources.BadSource, match="unpack it"):
+    with pytest.raises(SourceError, match="unpack it"):
         sources.Reading(tmp_path / "z.csv")
     with pytest.raises(FileNotFoundError):
         sources.Reading(tmp_path / "nowhere")

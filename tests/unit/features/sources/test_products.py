@@ -11,6 +11,7 @@ import pytest
 
 from features import sources
 from features.availability import is_available
+from features.errors import SourceError
 from features.event_time import TimeRules
 from features.events import Event, Item, Topic, decode, encode
 
@@ -80,10 +81,10 @@ def test_events_without_a_category_get_that_of_the_product(tmp_path: Path) -> No
 def test_a_table_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
     padded = sources.Products(_csv(tmp_path / "p.csv", [{"product_id": "0101", "title": "a"}, {"product_id": "0102", "title": "b"}]))
     with pytest.raises(
-        sources.BadSource, match=r"describes none of the 2 items .*101, 102; in the table 0101, 0102\); 2 match without leading zeros"
+        SourceError, match=r"describes none of the 2 items .*101, 102; in the table 0101, 0102\); 2 match without leading zeros"
     ):
         sources.Reading(_events(tmp_path / "e.parquet", [101, 102]), products=padded)
-    with pytest.raises(sources.BadSource, match="is the right column the id"):
+    with pytest.raises(SourceError, match="is the right column the id"):
         sources.Reading(_events(tmp_path / "e.parquet", ["x", "y"]), products=padded)
 
 
@@ -99,7 +100,7 @@ def test_a_table_that_matches_nothing_is_an_error(tmp_path: Path) -> None:
     ],
 )
 def test_tables_that_cannot_be_understood_are_named(tmp_path: Path, rows: list[dict], sentence: str) -> None:
-    with pytest.raises(sources.BadSource, match=sentence):
+    with pytest.raises(SourceError, match=sentence):
         sources.Products(_csv(tmp_path / "p.csv", rows))
 
 

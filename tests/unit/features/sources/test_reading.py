@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import sources
+from features.errors import SourceError
 from features.events import Click, Event, Item, Order, OrderLine, Query
 from tests.beside import data_file
 
@@ -98,7 +99,7 @@ def test_bad_rows_are_reported_with_their_position_and_good_ones_kept(tmp_path: 
     ]  # fmt: skip
     assert reading.refusals.kinds == {"teleport": 1, "(missing)": 1}
     assert (reading.rows, reading.good, reading.refused_share) == (16, 9, 7 / 16)
-    with pytest.raises(sources.BadSource, match=r"bad\.parquet, row 2: column ts has no time"):
+    with pytest.raises(SourceError, match=r"bad\.parquet, row 2: column ts has no time"):
         sources.read(path)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from features import sources
+from features.errors import SourceError
 from features.events import Click, Order, OrderLine, Query
 from features.sources.columns import parse_columns
 
@@ -95,7 +96,7 @@ def test_instacart_has_no_time_and_says_so(tmp_path: Path) -> None:
     path = _text(
         tmp_path / "orders.csv", "order_id,user_id,eval_set,order_number,order_dow,order_hour_of_day,product_id\n1,2,prior,3,4,5,6\n"
     )
-    with pytest.raises(sources.BadSource, match=r"no column for time; its columns are order_id, .*--columns time=COLUMN"):
+    with pytest.raises(SourceError, match=r"no column for time; its columns are order_id, .*--columns time=COLUMN"):
         sources.Reading(path)
 
 
@@ -113,7 +114,7 @@ def test_movielens(tmp_path: Path) -> None:
 
 def test_otto_is_refused_until_it_is_one_event_a_line(tmp_path: Path) -> None:
     nested = _json(tmp_path / "train.jsonl", [{"session": 1, "events": [{"aid": 5, "ts": 1659304800025, "type": "clicks"}]}])
-    with pytest.raises(sources.BadSource, match=r"no column for user, item, time; its columns are session, events"):
+    with pytest.raises(SourceError, match=r"no column for user, item, time; its columns are session, events"):
         sources.Reading(nested)
     flat = _json(tmp_path / "flat.jsonl", [{"session": 1, "aid": 5, "ts": 1659304800025, "type": "carts"}])
     [event] = sources.Reading(flat, sources.How(parse_columns("user=session,item=aid"))).events()
@@ -131,7 +132,7 @@ def test_ubi_a_click_names_its_query(tmp_path: Path) -> None:
     [query] = sources.read(_json(tmp_path / "queries.ndjson", [UBI_QUERY]))
     assert query == Query(event_id=query.event_id, user_id="c1", query_id="q1", text="red shoes", ts=1790000000040)
     path = _json(tmp_path / "events.ndjson", [UBI_EVENT])
-    with pytest.raises(sources.BadSource, match=r"no column for item.*--columns item=event_attributes\.object\.object_id"):
+    with pytest.raises(SourceError, match=r"no column for item.*--columns item=event_attributes\.object\.object_id"):
         sources.Reading(path)
     how = sources.How(parse_columns("item=event_attributes.object.object_id,position=event_attributes.position.ordinal"))
     [click] = sources.Reading(path, how).events()
@@ -140,7 +141,7 @@ def test_ubi_a_click_names_its_query(tmp_path: Path) -> None:
 
 def test_ga4_names_its_lists_and_not_set_is_missing(tmp_path: Path) -> None:
     event = {"event_name": "view_item", "event_date": "20260921", "event_timestamp": 1790000000000123, "user_pseudo_id": "u"}
-    with pytest.raises(sources.BadSource, match=r"no column for item; its columns are .*items"):
+    with pytest.raises(SourceError, match=r"no column for item; its columns are .*items"):
         sources.Reading(_json(tmp_path / "ga4.json", [event | {"items": [{"item_id": "1"}]}]))
     rows = [event | {"item_id": "1", "item_category": "(not set)"}, event | {"item_id": "(not set)", "item_category": "Apparel"}]
     reading = sources.Reading(_json(tmp_path / "flat.json", rows))
@@ -153,7 +154,7 @@ def test_segment_by_the_names_of_its_properties(tmp_path: Path) -> None:
     row = {"type": "track", "event": "Product Viewed", "anonymousId": "a0", "userId": "u0", "timestamp": "2026-09-21T14:13:20Z",
            "properties": {"product_id": "0", "category": "Games"}}  # fmt: skip
     path = _json(tmp_path / "segment.jsonl", [row, row | {"userId": None}])
-    with pytest.raises(sources.BadSource, match=r"--columns item=properties\.product_id"):
+    with pytest.raises(SourceError, match=r"--columns item=properties\.product_id"):
         sources.Reading(path)
     reading = sources.Reading(path, sources.How(parse_columns("item=properties.product_id,category=properties.category")))
     [click] = reading.events()

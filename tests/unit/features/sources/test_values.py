@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from features import sources
+from features.errors import SourceError
 from features.event_time import TimeRules
 from features.sources.amounts import number
 from features.sources.columns import parse_columns
@@ -79,7 +80,7 @@ def test_one_moment_in_every_type_and_unit(tmp_path: Path) -> None:
 )
 @pytest.mark.fault("Times in float32 or in mixed units", "The file is refused with an error that names the column")
 def test_times_that_would_be_wrong_refuse_the_file(tmp_path: Path, ts: pa.Array, sentence: str) -> None:
-    with pytest.raises(sources.BadSource, match=sentence):
+    with pytest.raises(SourceError, match=sentence):
         sources.Reading(_events(tmp_path / "e.parquet", ts))
 
 
@@ -150,7 +151,7 @@ def test_an_id_is_the_same_text_in_every_type(tmp_path: Path) -> None:
     "Ids that have lost digits: float32, or a spreadsheet's 2.05E+18", "The file is refused with an error that names the column"
 )
 def test_ids_that_would_be_mixed_up_refuse_the_file(tmp_path: Path, column: pa.Array, sentence: str) -> None:
-    with pytest.raises(sources.BadSource, match=re.escape(sentence)):
+    with pytest.raises(SourceError, match=re.escape(sentence)):
         sources.Reading(_events(tmp_path / "e.parquet", pa.array([MS]), user=column))
 
 
@@ -198,8 +199,8 @@ def test_one_price_out_of_range_is_absent_and_large_ones_are_no_ids(tmp_path: Pa
 
 @pytest.mark.parametrize("given", ["user", "user=", "=a", "who=a", "user=a,moon=b"])
 def test_wrong_choices_of_columns_are_named(given: str) -> None:
-    with pytest.raises(sources.BadSource, match="write ROLE=COLUMN"):
+    with pytest.raises(SourceError, match="write ROLE=COLUMN"):
         parse_columns(given)
-    with pytest.raises(sources.BadSource, match="time is chosen twice"):
+    with pytest.raises(SourceError, match="time is chosen twice"):
         parse_columns("time=a,user=b,ts=c")
     assert parse_columns("user=a b, ts=c") == {"user": "a b", "time": "c"}

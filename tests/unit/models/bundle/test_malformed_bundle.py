@@ -11,7 +11,8 @@ import safetensors.numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from models.bundle import CODEBOOK, FILES, ITEM_VECTORS, MANIFEST, NAMES, POPULAR, WEIGHTS, BundleMismatch, load, save
+from models.bundle import CODEBOOK, FILES, ITEM_VECTORS, MANIFEST, NAMES, POPULAR, WEIGHTS, load, save
+from models.errors import BundleError
 from stream.serving.snapshot import Saved, Snapshots
 from tests.tiny_bundle import quickly_trained
 
@@ -92,7 +93,7 @@ WRONG = {
 @pytest.mark.parametrize("wrong", WRONG)
 def test_a_malformed_bundle_is_refused_in_a_sentence(directory, wrong):
     WRONG[wrong](directory)
-    with pytest.raises(BundleMismatch, match=r"the bundle's .* expected"):
+    with pytest.raises(BundleError, match=r"the bundle's .* expected"):
         load(directory)
 
 
@@ -111,7 +112,7 @@ def test_whatever_bytes_change_a_bundle_loads_or_is_refused(good, tmp_path, name
             del content[at : at + data.draw(st.sampled_from([1, 7, len(content)]))]
             content = content or bytearray(b"{")
     put(directory, name, bytes(content))
-    with suppress(BundleMismatch):
+    with suppress(BundleError):
         load(directory)
 
 

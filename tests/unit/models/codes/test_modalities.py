@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from features.events import Item
-from models.bundle import BundleMismatch, load, save
+from models.bundle import load, save
 from models.codes.codebook import Codebook
-from models.codes.modalities import MODALITIES, UnknownModality, arrange, choose, only_fused, slices, weighted
+from models.codes.modalities import MODALITIES, arrange, choose, only_fused, slices, weighted
 from models.encoding.contents import contents
+from models.errors import BundleError, UnknownModalityError
 from models.serving.recommender import Recommender
 from models.training.train import train
 from tests.references import codes as reference_codes
@@ -95,16 +96,16 @@ def test_fused_parts_are_the_vectors_and_nothing_is_kept_twice():
 
 def test_a_bundle_whose_parts_were_lost_is_refused(bundle, tmp_path):
     directory = save(replace(bundle, items=replace(bundle.items, parts=None)), tmp_path / "bundle")
-    with pytest.raises(BundleMismatch, match="vectors that are coded"):
+    with pytest.raises(BundleError, match="vectors that are coded"):
         load(directory)
 
 
 @pytest.mark.parametrize("coded", [(), ("sound",), ("id", "id")])
 def test_what_is_no_choice_is_refused_before_training(coded):
-    with pytest.raises(UnknownModality, match="fused, id, text, image, attributes"):
+    with pytest.raises(UnknownModalityError, match="fused, id, text, image, attributes"):
         choose(coded)
     events, catalogue = shop(users=2, events=9)
-    with pytest.raises(UnknownModality):
+    with pytest.raises(UnknownModalityError):
         train(events, catalogue, msgspec.structs.replace(CONFIG, coded=coded), seed=0)
 
 

@@ -11,10 +11,10 @@ from features.events import Click, Item
 from features.history import deeds
 from infra.training.from_files import file_history
 from models.encoding.catalogue import alive, catalogue_of, known_at
+from models.errors import NothingToLearnError
 from models.evaluation import evaluate_bundle as judged
 from models.evaluation import temporal
 from models.evaluation.catalogue_at_cutoff import offered
-from models.evaluation.split import NothingToLearn
 from models.serving.recommender import Recommender
 from models.training.train import learn, train
 from research.evaluation.inputs import Plan, load_data
@@ -138,6 +138,6 @@ def test_a_log_whose_items_are_all_deleted_in_the_end_is_refused_before_it_is_le
     events, catalogue, end, _ = world
     gone = [state(item, deleted=True, ts=end) for item in catalogue]
     steps = []
-    with pytest.raises(NothingToLearn, match="every item is deleted by the end of the log"):
+    with pytest.raises(NothingToLearnError, match="every item is deleted by the end of the log"):
         train(events, [*catalogue, *gone], QUICK, 0, steps.append)
     assert {step.phase for step in steps} == {"reading history"}

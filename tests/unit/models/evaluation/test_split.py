@@ -12,7 +12,8 @@ from features.events import Click, Item, Query
 from features.history import deeds, offline_rows
 from features.rows import UserRow
 from models.encoding.catalogue import catalogue_of
-from models.evaluation import NothingToLearn, by_users, temporal
+from models.errors import NothingToLearnError
+from models.evaluation import by_users, temporal
 from models.evaluation.baselines import popularity
 from models.evaluation.cascade import Cascade
 from models.evaluation.prediction_points import own_items, questions, users_asked
@@ -50,7 +51,7 @@ logs = st.lists(clicks | searches, max_size=60)
 def split_or_none(make):
     try:
         return make()
-    except NothingToLearn:
+    except NothingToLearnError:
         return None
 
 
@@ -231,12 +232,12 @@ class phase:
 def test_too_little_to_split_says_what_to_do():
     one = [Click(event_id="1", user_id="u", item_id="i", category_id="c", ts=5)]
     for make, remedy in ((lambda: temporal(deeds(one), 0.1), "longer history"), (lambda: by_users(deeds(one), 0), "--split temporal")):
-        with pytest.raises(NothingToLearn, match=remedy):
+        with pytest.raises(NothingToLearnError, match=remedy):
             make()
     same = [msgspec.structs.replace(one[0], event_id=str(n), user_id=f"u{n}") for n in range(20)]
-    with pytest.raises(NothingToLearn, match="two different times"):
+    with pytest.raises(NothingToLearnError, match="two different times"):
         by_users(deeds(same), 0)
-    with pytest.raises(NothingToLearn, match="no click and no order"):
+    with pytest.raises(NothingToLearnError, match="no click and no order"):
         temporal({}, 0.1)
     crowd = [msgspec.structs.replace(event, ts=5 if n < 19 else 6) for n, event in enumerate(same)]
     assert temporal(deeds(crowd), 0.1).cut_ms == 6  # most events share the first time: the cut moves behind it

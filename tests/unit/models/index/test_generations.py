@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from models.codes.codebook import Codebook
-from models.index import GenerationMismatch, ItemIndex, Upsert
+from models.errors import GenerationError
+from models.index import ItemIndex, Upsert
 from tests.index_cases import draw, made, upsert
 
 
@@ -43,9 +44,9 @@ def test_changes_get_codes_of_every_generation_that_is_held():
 def test_what_is_not_held_is_refused():
     index, vectors = made(20)
     other = Codebook.train(draw(1_000, 98), 4, seed=1)
-    with pytest.raises(GenerationMismatch):
+    with pytest.raises(GenerationError):
         index.serve(other.generation)
-    with pytest.raises(GenerationMismatch):
+    with pytest.raises(GenerationError):
         index.hold(other, unchanged_from="none")
     with pytest.raises(ValueError, match="serves"):
         index.drop(index.generation)
@@ -59,7 +60,7 @@ def test_what_is_not_held_is_refused():
     index.drop(other.generation)
     index.drop("never there")
     assert index.held == (index.generation,)
-    with pytest.raises(GenerationMismatch):
+    with pytest.raises(GenerationError):
         index.serve(other.generation)
 
 

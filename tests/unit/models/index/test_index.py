@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from models.codes.codebook import Codebook
-from models.index import Delete, GenerationMismatch, ItemIndex, Sizes, Upsert, Where, bytes_per_item, snapshots
+from models.errors import GenerationError
+from models.index import Delete, ItemIndex, Sizes, Upsert, Where, bytes_per_item, snapshots
 from tests.index_cases import SCANNED, SIZES, D, chosen, draw, items, made, pool, upsert
 from tests.references import search as reference_search
 
@@ -168,7 +169,7 @@ def test_what_does_not_belong_is_refused_and_nothing_is_applied():
     index, vectors = made(10)
     other = Codebook.train(draw(500, 7), 4, seed=0)
     good = upsert(index, "good", "c0", vectors[0])
-    with pytest.raises(GenerationMismatch) as caught:
+    with pytest.raises(GenerationError) as caught:
         index.apply([good, Upsert("x", "c0", vectors[0], other.encode(vectors[:1])[0], other.generation)])
     assert (caught.value.given, caught.value.held) == (other.generation, (index.generation,))
     for bad in (

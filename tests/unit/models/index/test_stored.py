@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from models.codes.codebook import Codebook
-from models.index import Delete, ItemIndex, SnapshotMismatch, Where
+from models.errors import SnapshotError
+from models.index import Delete, ItemIndex, Where
 from tests.index_cases import SCANNED, SIZES, draw, made, pool, upsert
 
 
@@ -47,25 +48,25 @@ def test_loading_cuts_nothing_anew(tmp_path):
 
 def test_what_was_changed_or_is_missing_is_refused(tmp_path):
     index, _ = made(200)
-    with pytest.raises(SnapshotMismatch, match=r"manifest.json is missing"):
+    with pytest.raises(SnapshotError, match=r"manifest.json is missing"):
         ItemIndex.load(tmp_path / "index")
     index.save(tmp_path / "index")
     for name in ("vectors.safetensors", "arrays.safetensors", "names.safetensors", "extra.bin"):
         path = tmp_path / "index" / name
         content = path.read_bytes()
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if content else b"x")
-        with pytest.raises(SnapshotMismatch, match="checksum"):
+        with pytest.raises(SnapshotError, match="checksum"):
             ItemIndex.load(tmp_path / "index")
         path.unlink()
-        with pytest.raises(SnapshotMismatch, match="missing"):
+        with pytest.raises(SnapshotError, match="missing"):
             ItemIndex.load(tmp_path / "index")
         path.write_bytes(content)
     manifest = tmp_path / "index" / "manifest.json"
     told = json.loads(manifest.read_text())
     for key, value in (("format", 99), ("generation", "another"), ("held", [index.generation, "another"]), ("items", 7), ("dim", "x")):
         manifest.write_text(json.dumps({**told, key: value}))
-        with pytest.raises(SnapshotMismatch):
+        with pytest.raises(SnapshotError):
             ItemIndex.load(tmp_path / "index")
     manifest.write_text("{")
-    with pytest.raises(SnapshotMismatch, match="unreadable"):
+    with pytest.raises(SnapshotError, match="unreadable"):
         ItemIndex.load(tmp_path / "index")

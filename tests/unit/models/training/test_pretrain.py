@@ -12,7 +12,8 @@ from features.history import Moment, deeds, moments
 from features.rows import UserRow
 from models.config.seminar import SeminarConfig
 from models.encoding.histories import NONE, build, distinct, lifelong
-from models.training.pretrain import NoHistory, draw, pretrain
+from models.errors import NoHistoryError
+from models.training.pretrain import draw, pretrain
 from research.relevance.next_click import baselines, model_scores, next_click_report, ranks, task
 from tests.tiny_bundle import MINUTE, shop
 
@@ -127,5 +128,5 @@ def test_the_report_has_a_row_for_each_ablation_and_differences():
 
 def test_nothing_before_the_cut_is_an_error():
     events, catalogue = searches(users=4)
-    with pytest.raises(NoHistory):
+    with pytest.raises(NoHistoryError):
         pretrain(deeds(events), catalogue, CONFIG, cut_ms=0, seed=0)

@@ -24,10 +24,11 @@ from models.codes.codebook import Codebook
 from models.encoding.contents import contents
 from models.encoding.inputs import Positions
 from models.encoding.vocabulary import FIRST, UNKNOWN, Vocabulary
+from models.errors import WarmStartError
 from models.network.ulim import Network
 from models.training.examples import build
 from models.training.train import learn, train
-from models.training.warm_start import CannotTune, begin_new, config_for, take_over
+from models.training.warm_start import begin_new, config_for, take_over
 from tests.tiny_bundle import CONFIG, MINUTE, START_MS, shop
 
 NEW_MS = START_MS + 1200 * MINUTE  # when the new items come
@@ -184,7 +185,7 @@ def test_known_rows_are_taken_over_and_new_ones_start_at_their_mean():
     assert 0 < away.min() <= away.max() < 0.5 * (before - mean)[FIRST:].norm(dim=1).mean()
     assert len(torch.unique(after[50:], dim=0)) == 10
     for other in (tables(49), torch.nn.ModuleDict({**tables(50), "more": torch.nn.Linear(2, 2)})):
-        with pytest.raises(CannotTune, match="train anew without --from"):
+        with pytest.raises(WarmStartError, match="train anew without --from"):
             take_over(other, old)
 
 

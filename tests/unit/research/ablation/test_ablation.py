@@ -19,7 +19,8 @@ from models.serving.recommender import Recommender
 from research.ablation.ablation import ablate
 from research.ablation.comparison import COLUMNS, Scores, effect
 from research.ablation.page import heading, section, text
-from research.ablation.rows import GROUPS, UnknownRow, chosen, trained_as
+from research.ablation.rows import GROUPS, chosen, trained_as
+from research.errors import UnknownRowError
 from research.evaluation.inputs import Plan
 from research.evaluation.oracle_category import ToldCategory
 from tests.tiny_bundle import CONFIG, START_MS, quickly_trained, shop
@@ -94,7 +95,7 @@ def test_the_rows_are_of_known_settings_and_stand_beside_rows():
         assert msgspec.json.decode(msgspec.json.encode(config), type=Config) == config
         assert (config == Config()) == (not row.changes)
     assert [row.name for row in chosen("L 8 with 4 folds")] == ["default", "L 8", "L 8 with 4 folds"]
-    with pytest.raises(UnknownRow, match="mechanisms"):
+    with pytest.raises(UnknownRowError, match="mechanisms"):
         chosen("no such row")
     assert trained_as(Config(top_k=3, category_source="pointer")) == Config()
 

@@ -9,6 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from features import sources
+from features.errors import SourceError
 from features.events import Click, Item
 from features.history import deeds
 from infra.cli import make_app
@@ -17,7 +18,8 @@ from models.config import Config
 from models.evaluation import by_users, temporal
 from models.evaluation.catalogue_at_cutoff import offered
 from models.training.train import train
-from research.evaluation.evaluation import Cost, SeenInTraining, budget_s, refuse_seen
+from research.errors import SeenInTrainingError
+from research.evaluation.evaluation import Cost, budget_s, refuse_seen
 from research.evaluation.inputs import Plan, load_data
 from tests.tiny_bundle import CONFIG, START_MS, shop
 
@@ -37,11 +39,11 @@ def test_a_bundle_that_has_seen_the_test_is_refused():
     manifest = train(events, catalogue, config, seed=0, data="log.jsonl").manifest
     refuse_seen(manifest, "log.jsonl", split)
     refuse_seen(manifest, "other.jsonl", temporal(deeds(events), 0.5))
-    with pytest.raises(SeenInTraining, match=f"--cut {split.cut_ms}"):
+    with pytest.raises(SeenInTrainingError, match=f"--cut {split.cut_ms}"):
         refuse_seen(manifest, "log.jsonl", temporal(deeds(events), 0.5))
-    with pytest.raises(SeenInTraining, match="leave --bundle out"):
+    with pytest.raises(SeenInTrainingError, match="leave --bundle out"):
         refuse_seen(manifest, "log.jsonl", by_users(deeds(events), 0))
-    with pytest.raises(SeenInTraining, match="train it again"):
+    with pytest.raises(SeenInTrainingError, match="train it again"):
         refuse_seen(msgspec.structs.replace(manifest, cut_ms=None), "log.jsonl", split)
 
 
@@ -88,7 +90,7 @@ def test_the_command_tests_a_given_bundle(tmp_path):
     assert json.loads(done.stdout)["report"]["sections"][0]["rows"].keys() == {"cascade", "cascade, no own items", "seen before"}
     save(train(events, catalogue, msgspec.structs.replace(QUICK, holdout=0.0), seed=0, data="log.jsonl"), tmp_path / "bundle")
     refused = everlong("--data", path, "--bundle", tmp_path / "bundle")
-    assert isinstance(refused.exception, SeenInTraining)
+    assert isinstance(refused.exception, SeenInTrainingError)
 
 
 @pytest.mark.parametrize("arguments", [["--baselines", "everything"], ["--cut", "yesterday"], ["--split", "by-weekday"], ["--seeds", 0]])
@@ -122,10 +124,10 @@ def test_any_number_of_steps_can_be_trained(steps):
 def test_a_file_without_events_says_what_is_needed(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"event_id": "1", "user_id": "u", "query_id": "q", "text": "shoe", "ts": 5}\n{"user_id": "u", "ts": 1}\n')
-    with pytest.raises(sources.BadSource, match=r"searches only; its first refused row is row 2.*clicks or orders"):
+    with pytest.raises(SourceError, match=r"searches only; its first refused row is row 2.*clicks or orders"):
         load_data(Plan(str(path), Config()))
     path.write_text('{"nothing": 1}\n')
-    with pytest.raises(sources.BadSource, match="no column for user, item, time"):
+    with pytest.raises(SourceError, match="no column for user, item, time"):
         load_data(Plan(str(path), Config()))
 
 

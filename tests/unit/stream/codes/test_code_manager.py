@@ -13,9 +13,8 @@ from models.codes.codebook import Codebook
 from models.codes.drift import Policy
 from stream.codes.catalogue_snapshot import Ledger
 from stream.codes.code_reader import Word
-from stream.codes.codebook_publisher import Dismissed
+from stream.errors import LeadershipLostError, PublishError
 from stream.kafka.messages import Generation, digest
-from stream.kafka.producer import PublishFailed
 from tests.keeper_world import BUNDLE, DIM, TOPICS, N, P, World, employ, hear_all, item, moved, own, published, vectors
 
 
@@ -124,7 +123,7 @@ def test_an_outage_is_waited_out_and_a_long_one_leaves_the_old_codes(caplog):
 
     def refused(records):
         if records[0].topic == TOPICS.item_codes:
-            raise PublishFailed("away")
+            raise PublishError("away")
         publish(records)
 
     world.publish = refused
@@ -172,7 +171,7 @@ def test_a_keeper_that_is_dismissed_stops_where_it_is():
     moved(world, 5)
     world.ask()
     world.dismissed = True
-    with pytest.raises(Dismissed):
+    with pytest.raises(LeadershipLostError):
         keeper.tick(0.0)
     assert world.named() == own().generation
 

@@ -10,10 +10,11 @@ from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, NotLead
 from faust.types.auth import AuthProtocol
 from rich.pretty import pretty_repr
 
-from stream.kafka.admin import BrokerUnavailable, wait_for_broker
+from stream.errors import BrokerUnavailableError, PublishError
+from stream.kafka.admin import wait_for_broker
 from stream.kafka.connection import Connection
 from stream.kafka.headers import sent_header, sent_ms
-from stream.kafka.producer import Outbound, PublishFailed, outage
+from stream.kafka.producer import Outbound, outage
 from stream.workers.agents import Backoff
 from tests.beside import ROOT
 
@@ -50,7 +51,7 @@ def test_tls_without_sasl():
 
 
 def test_no_broker_is_said_in_time():
-    with pytest.raises(BrokerUnavailable, match="EVERLONG_KAFKA_BOOTSTRAP"):
+    with pytest.raises(BrokerUnavailableError, match="EVERLONG_KAFKA_BOOTSTRAP"):
         wait_for_broker(NOBODY, 0.3)
 
 
@@ -58,7 +59,7 @@ def test_publishing_without_a_broker_fails_and_publishing_nothing_does_not():
     async def main():
         outbound = Outbound(NOBODY, give_up_after_s=1.0)
         await outbound.publish([])
-        with pytest.raises(PublishFailed):
+        with pytest.raises(PublishError):
             await outbound.publish([("topic", b"k", b"v", None, None)])
         await outbound.stop()
 

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.codec import unpack
+from features.errors import StoreUnavailableError
 from features.events import Item, encode
 from features.item_states import bare, newest, state_of
 from features.outcomes import ItemRow
-from features.store import Key, StoreUnavailable, Version
+from features.store import Key, Version
 from features.store.memory import MemoryStore
 from models.serving.recommender import Recommender
 from stream.kafka.headers import AGAIN_HEADER
@@ -40,7 +41,7 @@ class Cut(MemoryStore):
         if not self.failed:
             self.failed = True
             super().write(rows[:1])
-            raise StoreUnavailable("it was cut off")
+            raise StoreUnavailableError("it was cut off")
         return super().write(rows)
 
 
@@ -265,7 +266,7 @@ def test_the_same_records_may_be_processed_again_after_the_store_failed(recommen
     store = Cut()
     catalogue = Catalogue(store, lambda: recommender, lambda: NOW)
     batch = [record(0, item("a")), record(1, item("b"))]
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         catalogue.process(batch)
     assert [name for name, _ in catalogue.process(batch).codes] == ["a", "b"]
     assert row_of(store, "a") is not None

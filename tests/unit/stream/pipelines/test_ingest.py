@@ -9,12 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.codec import pack, unpack
+from features.errors import StoreUnavailableError
 from features.events import Click, Order, OrderLine, Query, Topic, encode
 from features.history import offline_rows
 from features.rows import CategoryRow, UserRow
-from features.store import Key, Stored, StoreUnavailable, Version
+from features.store import Key, Stored, Version
 from features.store.memory import MemoryStore
-from stream.pipelines.ingest import Ingest, Superseded
+from stream.errors import SupersededError
+from stream.pipelines.ingest import Ingest
 
 NOW = 1_700_000_000_000
 
@@ -67,7 +69,7 @@ class Crashing(MemoryStore):
     def write(self, rows):
         if self.parts and (part := self.parts.pop()) is not None:
             super().write(rows[: part % (len(rows) + 1)])
-            raise StoreUnavailable("it was cut off")
+            raise StoreUnavailableError("it was cut off")
         return super().write(rows)
 
 
@@ -102,7 +104,7 @@ def test_crashes_redelivery_and_any_interleaving_leave_the_rows_of_the_events(lo
         batch = records(topic, logs[topic])[committed[topic] : committed[topic] + size]
         try:
             outcome = ingest.process(topic, batch)
-        except StoreUnavailable:
+        except StoreUnavailableError:
             outcome = None
         before, rows = rows, stored(store, [], PAIRS)
         untold |= {key.entities for key, packed in rows.items() if packed != before.get(key)}
@@ -128,7 +130,7 @@ def test_a_late_query_whose_write_was_cut_off_names_the_categories_it_changed_wh
     ingest = Ingest(store, lambda: NOW)
     ingest.process(Topic.CLICKS, records(Topic.CLICKS, [click(1, ts=NOW - 5, category="c1"), click(2, ts=NOW - 4, category="c2")]))
     query = Query(event_id="q", user_id="u1", query_id="q", text="shoe", ts=NOW - 9)
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         ingest.process(Topic.QUERIES, records(Topic.QUERIES, [query]))
     ingest = Ingest(store, lambda: NOW) if killed else ingest
     [request] = ingest.process(Topic.QUERIES, records(Topic.QUERIES, [query])).refreshes
@@ -205,7 +207,7 @@ def test_a_newer_epoch_in_the_store_stops_the_worker_and_an_older_one_starts_off
     [row] = store.read([Key("user_category", ("u1", "c1"))])
     assert row.version == Version(2, 1)
     assert len(unpack(CategoryRow, row.packed).events) == 2
-    with pytest.raises(Superseded, match="EVERLONG_EPOCH=2"):
+    with pytest.raises(SupersededError, match="EVERLONG_EPOCH=2"):
         Ingest(store, lambda: NOW, epoch=1).process(Topic.CLICKS, records(Topic.CLICKS, [click(3)], 80))
 
 
@@ -235,7 +237,7 @@ def test_rows_that_are_always_refused_stop_the_worker():
         def write(self, rows):
             return [False] * len(rows)
 
-    with pytest.raises(Superseded):
+    with pytest.raises(SupersededError):
         Ingest(Refusing(), lambda: NOW).process(Topic.CLICKS, records(Topic.CLICKS, [click(1)]))
 
 

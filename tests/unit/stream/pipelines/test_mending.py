@@ -4,11 +4,12 @@ import random
 
 import pytest
 
-from features.codec import OtherLayout, pack, unpack
+from features.codec import pack, unpack
+from features.errors import OtherLayoutError, StoreUnavailableError
 from features.events import Click, Order, OrderLine, Query, Topic, encode
 from features.history import offline_rows
 from features.rows import CategoryRow, UserRow
-from features.store import Key, Stored, StoreUnavailable, Version
+from features.store import Key, Stored, Version
 from features.store.memory import MemoryStore
 from stream.pipelines.ingest import Ingest
 from stream.pipelines.mending import History
@@ -172,14 +173,14 @@ def test_a_failure_while_rebuilding_loses_nothing():
         def quarantine(self, rows):
             self.failures -= 1
             if self.failures >= 0:
-                raise StoreUnavailable("a test")
+                raise StoreUnavailableError("a test")
             super().quarantine(rows)
 
     world = World(store=Failing())
     world.lives()
     world.damage(Key("user", ("u",)), b"?", VERSIONS[0])
     world.store.failures = 1
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         world.happens(click(1), click(2, "v"))
     again = world.ingest.process(Topic.CLICKS, world.log.records[Topic.CLICKS][-2:])
     assert {request.user_id for request in again.refreshes} == {"u", "v"}
@@ -198,6 +199,6 @@ def test_a_row_of_another_layout_stops_the_worker_with_the_remedy():
     world = World()
     world.lives()
     world.damage(Key("user", ("u",)), b"\x95\x02" + GOOD[2:], VERSIONS[0])
-    with pytest.raises(OtherLayout, match="upgrade"):
+    with pytest.raises(OtherLayoutError, match="upgrade"):
         world.happens(click(1))
     assert world.store.quarantined() == []

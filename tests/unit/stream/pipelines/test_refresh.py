@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from features.codec import pack
+from features.errors import StoreUnavailableError
 from features.events import Query
 from features.outcomes import CandidatesRow, InterestsRow
 from features.rows import UserRow
-from features.store import Key, Stored, StoreUnavailable, Version
+from features.store import Key, Stored, Version
 from models.config.shares import Shares
 from models.index import Delete, Upsert
 from models.serving.recommender import Recommender
@@ -289,7 +290,7 @@ def test_the_same_batch_works_after_the_store_failed_at_any_call(call):
     system = System(Failing())
     asked = system.happens(click(1), click(2, "c3"))
     system.store.at = {system.store.calls + call}
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(StoreUnavailableError):
         system.refresh.process(asked)
     outcome = system.refresh.process(asked)
     assert (outcome.levels, outcome.interests_computed) == ({"full": 1}, 6)

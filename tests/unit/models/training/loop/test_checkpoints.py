@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.training.loop import CheckpointRefused, Checkpoints, Run, fit
+from models.errors import CheckpointError
+from models.training.loop import Checkpoints, Run, fit
 from models.training.loop.precision import Precision
 from models.training.loop.state import Saved
 from tests.unit.models.training.loop.test_loop import network, phase
@@ -91,7 +92,7 @@ def test_a_checkpoint_is_due_by_time_as_well(tmp_path):
 def test_a_checkpoint_of_another_training_is_refused_by_name_with_the_remedy(tmp_path, changed, what, break_at):
     with suppress(Broken):
         training(tmp_path, break_at=break_at)
-    with pytest.raises(CheckpointRefused) as refusal:
+    with pytest.raises(CheckpointError) as refusal:
         training(tmp_path, **changed)
     assert what in str(refusal.value)
     assert "another --checkpoints directory" in str(refusal.value)
@@ -110,7 +111,7 @@ def test_a_checkpoint_of_another_precision_is_refused_by_name(tmp_path, first, t
 
     with pytest.raises(Broken):
         learn(first, broken)
-    with pytest.raises(CheckpointRefused, match=f"precision {first or 'float32'} and not {then or 'float32'}"):
+    with pytest.raises(CheckpointError, match=f"precision {first or 'float32'} and not {then or 'float32'}"):
         learn(then)
     learn(first)
 
@@ -121,7 +122,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, content):
         training(tmp_path, break_at=5)
     [path] = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-9] if content is None else content)
-    with pytest.raises(CheckpointRefused, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         training(tmp_path)
 
 

@@ -49,7 +49,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models.training.loop import RanksDiffer, Run, fit, joined
+from models.training.loop import RanksDifferError, Run, fit, joined
 from models.training.loop.checkpoints import digest
 from tests.unit.models.training.loop.test_loop import network, phase
 
@@ -67,7 +67,7 @@ with joined("cpu") as ranks:
         try:
             fit(model, todo, np.random.default_rng(5), tell, Run(ranks=ranks))
             end = digest(tensor.numpy() for tensor in model.state_dict().values())
-        except RanksDiffer as error:
+        except RanksDifferError as error:
             end = error
         Path(f"{what}-{ranks.rank}").write_text(str(end))
 """
@@ -99,13 +99,13 @@ import os
 from pathlib import Path
 
 import torch.distributed as dist
-from models.training.loop import RanksDiffer, joined
+from models.training.loop import RanksDifferError, joined
 
 rank = os.environ["RANK"]
 try:
     with joined("cpu" if rank == "0" else "mps"):
         Path("joined").touch()
-except RanksDiffer as error:
+except RanksDifferError as error:
     Path(f"refused-{rank}").write_text(str(error))
 assert not dist.is_initialized()  # threads of a group that is left open may abort a process at its end
 """

