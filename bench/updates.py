@@ -17,9 +17,9 @@ from bench import table
 from bench.index import SUBSPACES, one_core, tell
 from bench.items import Items, Users, draw, unit, users
 from bench.rivals import HITS
-from infra.workers.frame import SWITCH_S
 from models.codes.codebook import Codebook
 from models.index import Change, Delete, ItemIndex, Upsert, View
+from stream.workers.context import SWITCH_S
 
 RATE, EVERY_S = 1_000, 0.02
 KINDS = ("new", "other vector", "other category", "deleted")

@@ -11,11 +11,11 @@ from aiokafka import AIOKafkaProducer
 from kafka.admin import KafkaAdminClient
 
 from infra.http.server import RecentUsers
-from infra.workers.catalogue import CatalogueWorker
 from stream.kafka.messages import DeadLetter
 from stream.kafka.topic_reader import Tail, ranges
 from stream.kafka.topics import CANDIDATES, CLICKS, DEAD_LETTERS, ITEM_CODES, ITEMS, prefixed
 from stream.pipelines.dead_letters import outgoing, read
+from stream.workers.catalogue import CatalogueWorker
 from tests.broker.reader import committed, reading
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]

@@ -16,12 +16,12 @@ from infra.local import embedded
 from infra.local.processes import Supervisor
 from infra.metrics import IngestMetrics
 from infra.settings import Settings
-from infra.workers import frame as frames
 from stream.errors import PublishError
 from stream.kafka.connection import Connection
 from stream.kafka.producer import Outbound
 from stream.kafka.progress import Progress
 from stream.pipelines.steps import untimed
+from stream.workers import context as frames
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ from prometheus_client import CollectorRegistry
 from infra.health import Health
 from infra.metrics import RefreshMetrics
 from infra.settings import Settings
-from infra.workers.answering import Answering
 from stream.errors import PublishError
 from stream.kafka.messages import CandidateSet, RefreshRequest
 from stream.kafka.progress import Progress
 from stream.pipelines.pending_full import Owed
 from stream.pipelines.refresh import RefreshOutcome
+from stream.workers.answering import Answering
 
 PLACES = [("p.refresh", number) for number in range(4)]
 BATCH, BUDGET, STALL_S = 2, 5, 60

@@ -14,7 +14,6 @@ from infra.clock import wall_ms
 from infra.health import Health
 from infra.metrics import RefreshMetrics
 from infra.settings import Settings
-from infra.workers.frame import count
 from stream.errors import PublishError
 from stream.kafka.messages import RefreshRequest, Skipped, decode, split
 from stream.kafka.producer import Outgoing
@@ -24,6 +23,7 @@ from stream.kafka.topics import CANDIDATES, REFRESH, prefixed
 from stream.pipelines.pending_full import Owed
 from stream.pipelines.refresh import RefreshOutcome, coalesce
 from stream.pipelines.steps import Steps, untimed
+from stream.workers.context import count
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,6 @@ from infra.clock import wall_ms
 from infra.metrics import RefreshMetrics
 from infra.settings import Settings
 from infra.wiring import choose_device
-from infra.workers.answering import Answering
-from infra.workers.frame import Frame
 from stream.codes.codebook_reader import Codebooks
 from stream.kafka.messages import RefreshRequest
 from stream.kafka.skips import Skips
@@ -21,6 +19,8 @@ from stream.serving.live_index import LiveServing
 from stream.serving.snapshot import Snapshots
 from stream.serving.swapper import Swapper
 from stream.serving.watcher import Watcher
+from stream.workers.answering import Answering
+from stream.workers.context import Frame
 
 TOGETHER = 16  # lists of requests, of all partitions, that are answered as one
 
@@ -31,7 +31,7 @@ def run(settings: Settings) -> int:
 
 
 class RefreshWorker:
-    """Answers requests (infra.workers.answering) with the newest bundle and index."""
+    """Answers requests (stream.workers.answering) with the newest bundle and index."""
 
     def __init__(self, frame: Frame[RefreshMetrics]) -> None:
         self._frame, self._settings = frame, frame.settings

@@ -15,8 +15,6 @@ from infra.clock import wall_ms
 from infra.metrics import CatalogueMetrics
 from infra.settings import Settings
 from infra.wiring import choose_device
-from infra.workers.codes import CodesKeeper
-from infra.workers.frame import Frame, count
 from models.bundle import load
 from models.serving.recommender import Recommender
 from stream.codes.codebook_reader import Codebooks
@@ -30,6 +28,8 @@ from stream.pipelines.catalogue import Catalogue
 from stream.pipelines.dead_letters import outgoing
 from stream.pipelines.steps import Steps
 from stream.serving.swapper import Swapper
+from stream.workers.code_management import CodesKeeper
+from stream.workers.context import Frame, count
 
 log = logging.getLogger(__name__)
 

@@ -9,5 +9,5 @@ ROLES = ("catalogue", "ingest", "refresh")
 
 def run_worker(role: str, settings: Settings) -> int:
     """Run a worker in this process until a signal; the exit code. Only the role's own libraries are imported."""
-    code: int = import_module(f"infra.workers.{role}").run(settings)
+    code: int = import_module(f"stream.workers.{role}").run(settings)
     return code

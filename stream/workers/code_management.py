@@ -6,7 +6,6 @@ from concurrent.futures import CancelledError
 
 from infra.clock import wall_ms
 from infra.metrics import CatalogueMetrics
-from infra.workers.frame import Frame
 from models.bundle import Bundle
 from models.codes.drift import Decision, Drift, Policy
 from stream.codes.code_manager_thread import Duty, Keeping, Observer, Plan
@@ -16,6 +15,7 @@ from stream.errors import LeadershipLostError
 from stream.kafka.producer import Outgoing
 from stream.kafka.topics import CODEBOOKS, ITEM_CODES, ITEMS
 from stream.pipelines.steps import Steps
+from stream.workers.context import Frame
 
 
 class CodesKeeper:

@@ -13,13 +13,13 @@ from features.rows import UserRow
 from features.store import Key
 from features.store.memory import MemoryStore
 from infra.metrics import IngestMetrics, RefreshMetrics
-from infra.workers.answering import read_requests
-from infra.workers.ingest import IngestWorker
 from stream.errors import PublishError
 from stream.kafka.messages import MOST_BYTES, DeadLetter, RefreshRequest, decode
 from stream.kafka.skips import Skips
 from stream.pipelines.ingest import Ingest
 from stream.pipelines.refresh import coalesce
+from stream.workers.answering import read_requests
+from stream.workers.ingest import IngestWorker
 
 NOW = 1_700_000_000_000
 MESSAGE_BYTES = 1 << 20  # what a broker takes by default

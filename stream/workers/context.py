@@ -18,7 +18,6 @@ from infra.metrics import WorkerMetrics
 from infra.probes import serve_metrics
 from infra.settings import Settings
 from infra.wiring import connection, open_online_store
-from infra.workers.stopwatch import Stopwatch
 from stream.errors import PublishError
 from stream.kafka.admin import count_partitions, create_topics, wait_for_broker
 from stream.kafka.app import make_app, run
@@ -28,6 +27,7 @@ from stream.kafka.topics import TopicSpec, prefixed
 from stream.kafka.transport import Transport
 from stream.pipelines.steps import Steps
 from stream.workers.agents import Backoff, batch_agent
+from stream.workers.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 

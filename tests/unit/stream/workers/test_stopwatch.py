@@ -2,7 +2,7 @@
 
 import pytest
 
-from infra.workers.stopwatch import Stopwatch
+from stream.workers.stopwatch import Stopwatch
 
 
 class Clock:

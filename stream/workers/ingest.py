@@ -13,7 +13,6 @@ from features.events import Topic
 from infra.clock import wall_ms
 from infra.metrics import IngestMetrics
 from infra.settings import Settings
-from infra.workers.frame import Frame, count
 from stream.kafka.headers import sent_header
 from stream.kafka.messages import split
 from stream.kafka.producer import Outgoing
@@ -21,6 +20,7 @@ from stream.kafka.topics import BEHAVIOUR, CLICKS, REFRESH, prefixed
 from stream.pipelines.dead_letters import outgoing
 from stream.pipelines.ingest import Ingest, Outcome
 from stream.pipelines.steps import Steps, untimed
+from stream.workers.context import Frame, count
 from stream.workers.past import KafkaPast
 
 log = logging.getLogger(__name__)
