@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from stream.kafka.connection import Connection
 
-USERS = ("ingest", "catalogue", "refresh", "api", "nobody")
+USERS = ("ingest", "catalogue", "refresh", "api", "operator", "nobody")
 PASSWORD = "right-CANARY"
 
 
