@@ -12,30 +12,32 @@ from stream.codes.code_reader import Word
 from stream.codes.codebook_registry import key_of
 from stream.kafka.connection import Connection
 from stream.kafka.messages import CurrentCodes, Generation, ItemCode, Recode, digest
-from stream.serving.watcher import Watcher
+from stream.serving.live_index import IndexObserver
 from tests.tiny_bundle import quickly_trained
 
 NOBODY = Connection(bootstrap="127.0.0.1:1")
 PLACES = {0: 0, 1: 0}
 
 
-class Told(Watcher):
-    """Notes what it is told."""
+class Told(IndexObserver):
+    """Notes the events of an index."""
 
     def __init__(self):
-        self.news, self.left_out, self.made_here, self.work, self.used, self.faults = [], 0, 0, [], [], []
+        self.news, self.others, self.made_here, self.work, self.used, self.faults = [], 0, 0, [], [], []
 
     def items(self, items, newest_ts, sent_ms):
         self.news.append((items, newest_ts, list(sent_ms)))
 
-    def generations(self, serving, held):
+    def codebooks(self, serving, held):
         self.used.append((serving, tuple(held)))
 
-    def others(self, bundles, codebooks):
-        self.left_out += bundles
-        self.made_here += codebooks
+    def left_out(self, codes):
+        self.others += codes
 
-    def skipped(self, reason):
+    def encoded_here(self, codes):
+        self.made_here += codes
+
+    def skipped(self, topic, reason):
         self.faults.append(reason)
 
     def upkeep(self, what, seconds):

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from threading import Event, Thread
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from kafka.errors import KafkaError
 
@@ -36,17 +36,17 @@ class Duty(NamedTuple):
     clock_ms: Callable[[], int]
 
 
-class Observer:
-    """Told of what a keeper does; does nothing itself."""
+class CodesObserver(Protocol):
+    """The events of the code manager."""
 
-    def measured(self, generation: str, drift: Drift, decision: Decision) -> None:
+    def measured(self, codebook: str, drift: Drift, decision: Decision) -> None:
         """The codes in use were measured."""
 
-    def refreshed(self, how: str, result: str, seconds: float, changed: int) -> None:
-        """A refresh or rollback ended."""
+    def codes_refreshed(self, how: str, result: str, seconds: float, changed: int) -> None:
+        """A refresh or rollback ended; `result` is done, none, refused or failed."""
 
-    def dismissed(self) -> None:
-        """This worker is no longer the keeper."""
+    def leadership_lost(self) -> None:
+        """This worker manages no codes any more."""
 
 
 class Plan(NamedTuple):
@@ -61,7 +61,7 @@ class Plan(NamedTuple):
 class Keeping:
     """Runs a keeper while it is this worker's turn. Whatever goes wrong is logged and begun again, later and later: codes in use stay."""
 
-    def __init__(self, connection: Connection, topics: Topics, book: Book, duty: Duty, observer: Observer, plan: Plan) -> None:
+    def __init__(self, connection: Connection, topics: Topics, book: Book, duty: Duty, observer: CodesObserver, plan: Plan) -> None:
         self._connection, self._topics, self._book = connection, topics, book
         self._duty, self._observer, self._plan = duty, observer, plan
         self._stopping = Event()
@@ -95,7 +95,7 @@ class Keeping:
                 again_s = AGAIN_S[0] if monotonic() - began > AGAIN_S[1] else min(2 * again_s, AGAIN_S[1])
                 self._stopping.wait(again_s)
             finally:
-                self._observer.dismissed()
+                self._observer.leadership_lost()
 
     def _keep(self, bundle: Bundle) -> None:
         log.info("this worker keeps the codes of bundle %s", bundle.generation)
@@ -135,11 +135,13 @@ class Keeping:
 class _Outside:
     """The world of a keeper of one bundle: see stream.codes.code_manager.Outside."""
 
-    def __init__(self, connection: Connection, topics: Topics, duty: Duty, observer: Observer, stopping: Event, bundle: Bundle) -> None:
+    def __init__(
+        self, connection: Connection, topics: Topics, duty: Duty, observer: CodesObserver, stopping: Event, bundle: Bundle
+    ) -> None:
         self._connection, self._topics, self._duty, self._observer = connection, topics, duty, observer
         self._stopping, self._bundle = stopping, bundle
         self.publish = duty.publish
-        self.measured, self.refreshed = observer.measured, observer.refreshed
+        self.measured, self.refreshed = observer.measured, observer.codes_refreshed
 
     def ends(self) -> Mapping[int, int]:
         try:

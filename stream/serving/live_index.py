@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event, Lock, Thread
 from time import monotonic
+from typing import Protocol
 
 import numpy as np
 
@@ -23,15 +24,37 @@ from stream.kafka.connection import Connection
 from stream.kafka.messages import Generation, ItemCode, Recode, digest
 from stream.kafka.skips import Skips
 from stream.kafka.topic_reader import Places
+from stream.kafka.topics import ITEM_CODES
 from stream.pipelines.refresh import Serving
 from stream.serving.snapshot import Saved, Snapshots
-from stream.serving.watcher import Watcher
 
 log = logging.getLogger(__name__)
 
 CATCH_UP_S = 120.0
 LOOK_S = 0.05  # between looks at what the topic of codebooks says
 UPKEEP_S = 0.5  # between looks at whether there is anything to compact or to save
+
+
+class IndexObserver(Protocol):
+    """The events of an index that follows item codes. Methods may be called from several threads."""
+
+    def items(self, items: int, newest_ts: int, sent_ms: Sequence[int]) -> None:
+        """Items in the index, event time (ms) of the newest, and when (ms) each was sent that came since the start."""
+
+    def codebooks(self, serving: str, held: Sequence[str]) -> None:
+        """The codebook that serves, and all those of which the index holds codes."""
+
+    def left_out(self, codes: int) -> None:
+        """This many codes belong to another bundle and were left out."""
+
+    def encoded_here(self, codes: int) -> None:
+        """This many items came with a code of a codebook that is not held; they were encoded here."""
+
+    def skipped(self, topic: str, reason: str) -> None:
+        """A record of an internal topic (without the prefix) cannot be used."""
+
+    def upkeep(self, what: str, seconds: float) -> None:
+        """The time of a compaction (`compact`), a snapshot (`save`), or of codes under another codebook (`hold`)."""
 
 
 class LiveServing:
@@ -48,7 +71,7 @@ class LiveServing:
         connection: Connection,
         topic: str,
         book: Book,
-        watcher: Watcher,
+        observer: IndexObserver,
         snapshots: Snapshots | None = None,
     ) -> None:
         bundle = load(directory, device)
@@ -57,7 +80,7 @@ class LiveServing:
         self.bundle, self.own = bundle.generation, bundle.codebook.generation
         self._bundle_codebook = bundle.codebook
         book.expect(self.bundle, bundle.codebook)
-        self._book, self._watcher, self._snapshots = book, watcher, snapshots
+        self._book, self._observer, self._snapshots = book, observer, snapshots
         saved = snapshots.load(self.bundle, connection, topic) if snapshots is not None else None
         if saved is not None and (saved.items.dim, saved.items.codebook.dim) != (bundle.manifest.dim, bundle.codebook.dim):
             log.warning("the snapshot of the index is of other dimensions than bundle %s and is not used", self.bundle)
@@ -77,7 +100,7 @@ class LiveServing:
         self._touched: dict[str, Upsert] | None = None  # what came while codes of another generation are made
         self._stopping = Event()
         self._failure: BaseException | None = None
-        self.tail = code_tail(connection, topic, self.apply, self.places, Skips(lambda _, reason: watcher.skipped(reason)))
+        self.tail = code_tail(connection, topic, self.apply, self.places, Skips(observer.skipped))
         self._threads = [Thread(target=self._repeat, args=each, daemon=True, name=each[0].__name__) for each in self._tasks()]
 
     @property
@@ -137,9 +160,9 @@ class LiveServing:
                 self.serving.recommender.remember([code.item_id for code in mine], vectors)
         sent = [code.sent_ms for code in mine if code.sent_ms] if self.tail.caught_up else []
         if strangers := len(codes) - len(ours):
-            self._watcher.others(strangers, 0)
+            self._observer.left_out(strangers)
         if words:
-            self._watcher.items(len(self.index), max((code.ts for code in mine), default=0), sent)
+            self._observer.items(len(self.index), max((code.ts for code in mine), default=0), sent)
 
     def follow(self, started: bool = True) -> bool:
         """Do one step of what the topic of codebooks asks for; False where there is nothing to do.
@@ -157,7 +180,7 @@ class LiveServing:
         began = monotonic()
         if step.action == "hold":
             self._hold(step.generation)
-            self._watcher.upkeep("hold", monotonic() - began)
+            self._observer.upkeep("hold", monotonic() - began)
         elif step.action == "serve":
             self.index.serve(step.generation)
         else:
@@ -178,14 +201,14 @@ class LiveServing:
         began = monotonic()
         if self._snapshots.save(self.bundle, now):
             self._saved = now
-            self._watcher.upkeep("save", monotonic() - began)
+            self._observer.upkeep("save", monotonic() - began)
 
     def compact(self) -> None:
         """Fold what changed into the base of the index, if it is time."""
         if self.index.compaction_due:
             began = monotonic()
             self.index.compact()
-            self._watcher.upkeep("compact", monotonic() - began)
+            self._observer.upkeep("compact", monotonic() - began)
 
     def bytes_per_item(self) -> float:
         """Memory of an item in the index, with the codes of every generation held."""
@@ -203,7 +226,7 @@ class LiveServing:
         made: Sequence[np.ndarray] = serving.encode(np.stack([_coded(vectors[n], parts[n]) for n in strange])) if strange else []  # type: ignore[assignment]
         anew = dict(zip(strange, made, strict=True))
         if strange:
-            self._watcher.others(0, len(strange))
+            self._observer.encoded_here(len(strange))
         return [
             Upsert(
                 item=code.item_id,
@@ -222,7 +245,7 @@ class LiveServing:
         """Whether the index takes it. One invalid code must end neither the tail nor the worker."""
         fault = fault_of(code, shapes)
         if fault is not None:
-            self._watcher.skipped(fault)
+            self._observer.skipped(ITEM_CODES.name, fault)
             if fault not in self._seen_faults:
                 self._seen_faults.add(fault)
                 log.error("the code of item %r does not fit bundle %s and is skipped (%s)", code.item_id, self.bundle, fault)
@@ -283,7 +306,7 @@ class LiveServing:
                 self.index.apply([u._replace(code=c, generation=generation) for u, c in zip(touched, codes, strict=True)])
 
     def _tell(self) -> None:
-        self._watcher.generations(self.index.generation, self.index.held)
+        self._observer.codebooks(self.index.generation, self.index.held)
 
     def _tasks(self) -> list[tuple[Callable[[], object], float]]:
         every_s = self._snapshots.every_s if self._snapshots is not None else float("inf")

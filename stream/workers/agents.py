@@ -1,22 +1,21 @@
-"""The one kind of agent that we have: give a list of records to a handle, ack it when the handle returned.
+"""The one kind of Faust agent that we have: it gives batches to a handler, which acknowledges each as its last step.
 
-What a handle raises, and what becomes of it:
+What a handler raises, and what follows:
 
-    RetryableError        the list is tried again in place, not acked, with backoff; after `Backoff.give_up_after_s` a crash
-    an outage (KafkaError)   the same
-    anything else         a bug: crash; the worker commits what is done and exits 1, the list is delivered again
+    features.errors.RetryableError    the batch is retried in place, unacknowledged, with backoff; after `Backoff.give_up_after_s` a crash
+    an outage as KafkaError           the same
+    anything else                     a bug: crash; the worker commits what is done and exits 1, the batch is delivered again
 
-A record that cannot be used (a poison record) is the handle's to put aside as a dead letter; an exception stops the partition.
+A record that cannot be used (a poison record) is the handler's to publish as a dead letter; an exception stops the partition.
 """
 
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 from time import monotonic
 from typing import Any, NamedTuple
-
-from aiokafka import ConsumerRecord
 
 from features.errors import RetryableError
 from stream.kafka.app import App
@@ -25,7 +24,26 @@ from stream.kafka.transport import Consumer, PassThrough, Transport
 
 log = logging.getLogger(__name__)
 
-Handle = Callable[[list[ConsumerRecord]], Awaitable[None]]
+
+async def _acknowledge_nothing() -> None:
+    """For batches that no broker delivered."""
+
+
+class Batch:
+    """Consumer records to process as one: those of one partition, ascending by offset; with `together`, those of several partitions."""
+
+    def __init__(self, records: Sequence[Any], acknowledge: Callable[[], Awaitable[None]] = _acknowledge_nothing) -> None:
+        self.records = records
+        self.acknowledged = False
+        self._acknowledge = acknowledge
+
+    async def acknowledge(self) -> None:
+        """The records are done: their offsets may be committed, and they are not delivered again."""
+        await self._acknowledge()
+        self.acknowledged = True
+
+
+Handler = Callable[[Batch], Awaitable[None]]
 OnRetry = Callable[[Exception, int], None]
 
 
@@ -37,7 +55,7 @@ class Backoff(NamedTuple):
     give_up_after_s: float = 300.0
 
     def wait_s(self, tries: int, at_least_s: float, random_share: float) -> float:
-        """How long to wait after so many failed tries; a random half of it (share in 0..1) keeps workers from knocking all at once."""
+        """Seconds to wait after this many failed tries. Half of it is jitter (share in 0..1), to avoid a thundering herd."""
         ceiling = min(self.longest_s, max(self.first_s * 2 ** min(tries - 1, 30), at_least_s))
         return ceiling * (0.5 + 0.5 * random_share)
 
@@ -48,40 +66,35 @@ BACKOFF = Backoff()
 def batch_agent(
     app: App,
     topic_names: Sequence[str],
-    handle: Handle,
+    handle: Handler,
     *,
     in_step: bool,
     on_retry: OnRetry | None = None,
     backoff: Backoff = BACKOFF,
     together: int = 1,
 ) -> None:
-    """Register an agent that awaits `handle(records)` for each list: records of one partition, ascending offsets, one list at a time.
+    """Register an agent that awaits `handle(batch)` for one batch at a time. The handler must acknowledge the batch before it returns.
 
-    With `together`, up to so many lists that wait already, of whatever partitions, are handed on as one: the more there is to do, the
-    larger the batches, and nobody waits for a batch to fill. `in_step` merges the topics of a partition by time
-    (stream.kafka.timestamp_merge); they must have equally many partitions. `on_retry(error, tries)` is called after each failed
-    try. Call it once per set of topics, before the app starts.
+    With `together`, up to that many lists of records that wait already, of any partitions, become one batch: a backlog makes batches
+    larger, and none waits to fill. `in_step` merges the topics of a partition by time (stream.kafka.timestamp_merge); they must have the
+    same number of partitions. `on_retry(error, tries)` is called after each failed try. Call it once per set of topics, before the app
+    starts.
     """
     transport: Transport = app.transport  # type: ignore[assignment]
     if in_step:
         transport.step_topics.update(topic_names)
 
     async def agent(stream: Any) -> None:
-        async for events in _waiting(stream, together):
-            if await _work(app, handle, events, backoff, on_retry):
-                for event in events:
-                    await stream.ack(event)
+        async with aclosing(_grouped(stream, together)) as groups:
+            async for events in groups:
+                await _process(app, handle, stream, events, backoff, on_retry)
 
     agent.__name__ = "-".join(("agent", *topic_names))
     app.agent(app.topic(*topic_names, schema=PassThrough()), name=agent.__name__)(agent)
 
 
-def _retriable(error: Exception) -> bool:
-    return isinstance(error, RetryableError) or outage(error)
-
-
-async def _waiting(stream: Any, most: int) -> AsyncIterator[list[Any]]:
-    """All events of the stream, those that wait together in one list of at most `most`."""
+async def _grouped(stream: Any, most: int) -> AsyncGenerator[list[Any], None]:
+    """All events of the stream, in lists of at most `most` that wait at the same time. Close it: it reads ahead in a task."""
     if most == 1:
         async for event in stream.noack().events():
             yield [event]
@@ -92,43 +105,55 @@ async def _waiting(stream: Any, most: int) -> AsyncIterator[list[Any]]:
         async for event in stream.noack().events():
             await queue.put(event)
 
-    filling = asyncio.create_task(fill())
+    filling = first = asyncio.create_task(fill())
     try:
         while True:
             first = asyncio.create_task(queue.get())
             await asyncio.wait({first, filling}, return_when=asyncio.FIRST_COMPLETED)
             if not first.done():
-                first.cancel()
                 filling.result()
                 return
             yield [first.result(), *(queue.get_nowait() for _ in range(min(queue.qsize(), most - 1)))]
     finally:
         filling.cancel()
+        first.cancel()
+        await asyncio.gather(filling, first, return_exceptions=True)
 
 
-async def _work(app: App, handle: Handle, events: list[Any], backoff: Backoff, on_retry: OnRetry | None) -> bool:
-    """True when the handle returned, False when the lists were abandoned because the worker stops or their partitions go."""
+async def _process(app: App, handle: Handler, stream: Any, events: list[Any], backoff: Backoff, on_retry: OnRetry | None) -> None:
+    """Process one batch, with retries, until the handler returns, or the worker stops, or its partitions are revoked."""
+
+    async def acknowledge() -> None:
+        for event in events:
+            await stream.ack(event)
+
     began, tries = monotonic(), 0
-    records = [record for event in events for record in event.value] if len(events) > 1 else events[0].value
+    batch = Batch([record for event in events for record in event.value] if len(events) > 1 else events[0].value, acknowledge)
     message = events[0].message
     while True:
         try:
-            await handle(records)
-            return True
+            await handle(batch)
+            break
         except Exception as error:
             tries += 1
-            if not _retriable(error) or monotonic() - began >= backoff.give_up_after_s:
+            if not _retryable(error) or monotonic() - began >= backoff.give_up_after_s:
                 raise
             log.warning("try %d of %s/%d failed, will try again: %s", tries, message.topic, message.partition, error)
             if on_retry is not None:
                 on_retry(error, tries)
             wait_s = backoff.wait_s(tries, getattr(error, "retry_after_s", 0.0), random.random())
         if not await _pause(app, [event.message for event in events], wait_s):
-            return False
+            return
+    if not batch.acknowledged:
+        raise RuntimeError(f"the handler of {message.topic} returned without acknowledging its batch")
+
+
+def _retryable(error: Exception) -> bool:
+    return isinstance(error, RetryableError) or outage(error)
 
 
 async def _pause(app: App, messages: list[Any], wait_s: float) -> bool:
-    """Wait, but not on when a stop or rebalance begins: False then, and the lists are abandoned."""
+    """Wait before the next try. False when a stop or rebalance begins meanwhile: then the batch is abandoned."""
     consumer: Consumer = app.consumer  # type: ignore[assignment]
     end = monotonic() + wait_s
     while True:

@@ -1,132 +1,180 @@
-"""The catalogue worker: items into vectors, codes and item rows. A new bundle encodes the whole catalogue anew. One keeps the codes."""
+"""The catalogue worker: items become vectors, codes and item rows. Under a new bundle the whole catalogue is encoded again.
+
+One catalogue worker of all, the leader, also manages the codes (stream.codes.code_manager).
+"""
 
 import asyncio
 import logging
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import closing
-from typing import Any, cast
+from pathlib import Path
+from threading import Event
+from typing import Any, Protocol
 
 import msgspec
 from msgspec.structs import replace
 
+from features.event_time import TimeRules
 from features.events import Item, encode, key_of
-from infra.clock import wall_ms
-from infra.metrics import CatalogueMetrics
-from infra.settings import Settings
-from infra.wiring import choose_device
 from models.bundle import load
 from models.serving.recommender import Recommender
+from stream.codes.code_manager_thread import CodesObserver, Duty, Keeping, Plan
+from stream.codes.codebook_publisher import Topics
 from stream.codes.codebook_reader import Codebooks
+from stream.errors import LeadershipLostError
 from stream.kafka.access import partitions_of
+from stream.kafka.connection import Connection
 from stream.kafka.headers import AGAIN_HEADER
 from stream.kafka.messages import DeadLetter, ItemCode
 from stream.kafka.producer import Outgoing
 from stream.kafka.skips import Skips
 from stream.kafka.topics import CODEBOOKS, ITEM_CODES, ITEMS
-from stream.pipelines.catalogue import Catalogue
+from stream.pipelines.catalogue import Catalogue, CatalogueOutcome
 from stream.pipelines.dead_letters import outgoing
-from stream.pipelines.steps import Steps
-from stream.serving.swapper import Swapper
-from stream.workers.code_management import CodesKeeper
-from stream.workers.context import Frame, count
+from stream.pipelines.steps import Steps, untimed
+from stream.serving.bundle_swapper import BundleSwapper
+from stream.workers.agents import Batch
+from stream.workers.bundle_follower import BundleFollower, BundleObserver
+from stream.workers.context import WorkerContext
+from stream.workers.observer import WorkerObserver
 
 log = logging.getLogger(__name__)
 
-ENCODE_AT_ONCE = 1000
+READ_AT_ONCE = 1000  # records of a batch of the whole catalogue
 
 
-def run(settings: Settings) -> int:
-    """Run it until a signal; the exit code."""
-    return CatalogueWorker(Frame(CatalogueMetrics(), settings, "bundle")).run()
+class CatalogueObserver(WorkerObserver, BundleObserver, CodesObserver, Protocol):
+    """The events of a catalogue worker."""
+
+    def catalogued(self, outcome: CatalogueOutcome) -> None:
+        """A batch was written, and what follows from it is published."""
+
+    def codes(self, codebook: str) -> None:
+        """Items are encoded with this codebook."""
+
+
+class CatalogueOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """`partitions`: of the topic `items`. `plan`: how the leader manages codes."""
+
+    bundle: Path
+    bundle_poll_s: float
+    device: str
+    rules: TimeRules
+    epoch: int
+    partitions: int
+    plan: Plan
 
 
 class CatalogueWorker:
-    """Applies lists of items, and all of them again under a new bundle."""
+    """Processes batches of items. Making it connects to nothing; `run` does."""
 
-    def __init__(self, frame: Frame[CatalogueMetrics]) -> None:
-        self._frame, self._settings = frame, frame.settings
-        device = choose_device(frame.settings)
-        path = frame.settings.bundle_path
-        self._swapper = frame.open_bundle(lambda: Swapper(path, lambda directory: Recommender(load(directory, device), device)))
-        frame.metrics.bundle(self._swapper.generation)
-        frame.health.set_ready("bundle")
-        self._codebooks = Codebooks(frame.connection, frame.topic(CODEBOOKS), Skips(frame.metrics.skipped))
-        self._codebooks.start(frame.stopping)
+    def __init__(
+        self, context: WorkerContext, observer: CatalogueObserver, options: CatalogueOptions, clock_ms: Callable[[], int]
+    ) -> None:
+        self._context, self._observer = context, observer
+        swapper = BundleSwapper(options.bundle, lambda directory: Recommender(load(directory, options.device), options.device))
+        self._bundles = BundleFollower(swapper, observer, options.bundle_poll_s)
+        self._codebooks = Codebooks(context.connection, context.topic(CODEBOOKS), Skips(observer.skipped))
         book = self._codebooks.book
-        self._keeper = CodesKeeper(frame, book, lambda: self._recommender().bundle)
-        self._catalogue = Catalogue(
-            frame.store,
-            self._recommender,
-            wall_ms,
-            frame.settings.time_rules,
-            frame.settings.epoch,
+        duty = Duty(self._is_leader, lambda: self._bundles.current.bundle, self._publish_blocking, clock_ms)
+        topics = Topics(context.topic(CODEBOOKS), context.topic(ITEM_CODES))
+        self._manager = Keeping(context.connection, topics, book, duty, observer, options.plan)
+        self._pipeline = Catalogue(
+            context.store,
+            lambda: self._bundles.current,
+            clock_ms,
+            options.rules,
+            options.epoch,
             codebook=book.used,
-            partitions=frame.partitions(ITEMS),
+            partitions=options.partitions,
         )
         self._one_at_a_time = asyncio.Lock()
-        self._looked_at, self._encoded = 0.0, ""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._encoded = ""  # the bundle under which the whole catalogue was encoded
 
     def run(self) -> int:
-        """Run it until a signal; the exit code."""
-        self._frame.read([ITEMS], self._handle, in_step=False)
-        self._frame.every_tick(self._follow_bundle)
-        self._frame.every_tick(self._keeper.follow)
+        """Process items until a signal; the exit code. Waits for a bundle first."""
+        context = self._context
+        self._codebooks.start(context.stopping)
         try:
-            return self._frame.run()
+            self._bundles.open()
+            context.consume([ITEMS], self.process, in_step=False)
+            context.every_tick(self._bundles.follow)
+            context.every_tick(self.encode_all)
+            context.every_tick(self._follow_codes)
+            return context.run()
         finally:
-            self._keeper.stop()
+            self._manager.stop()
             self._codebooks.stop()
 
-    def _recommender(self) -> Recommender:
-        return cast(Recommender, self._swapper.current)
+    async def process(self, batch: Batch, steps: Steps = untimed) -> None:
+        """Process one batch: 1 decode, 2 read the rows, 3 choose states and encode them, 4 write the rows, 5 publish, 6 acknowledge.
 
-    async def _publish(self, codes: Sequence[tuple[str, ItemCode | None]], again: Sequence[Item], dead: Sequence[DeadLetter] = ()) -> None:
-        topic, items = self._frame.topic(ITEM_CODES), self._frame.topic(ITEMS)
-        records = [Outgoing(topic, item.encode(), None if code is None else msgspec.json.encode(code)) for item, code in codes]
-        records += [Outgoing(items, key_of(item), encode(item), item.ts, [AGAIN_HEADER]) for item in again]
-        await self._frame.publish(records + [outgoing(letter, self._settings.topic_prefix) for letter in dead])
-
-    async def _handle(self, records: list[Any], steps: Steps) -> None:
-        metrics = self._frame.metrics
+        Raises:
+            StoreUnavailableError, PublishError: process the same batch again.
+        """
         async with self._one_at_a_time:
-            outcome = await asyncio.to_thread(self._catalogue.process, records, steps)
+            # Steps 1 to 4
+            outcome = await asyncio.to_thread(self._pipeline.process, batch.records, steps)
+            # Step 5
             with steps("publish"):
                 await self._publish(outcome.codes, outcome.again, outcome.dead)
-        count(metrics.events, lambda name: {"topic": "items", "outcome": name}, {"applied": outcome.counts["applied"]})
-        metrics.items_outdated.inc(outcome.outdated)
-        count(metrics.embeddings_ignored, lambda name: {"modality": name}, outcome.ignored)
-        count(metrics.dead_letters, lambda name: {"reason": name}, Counter(letter.reason for letter in outcome.dead))
+        self._observer.catalogued(outcome)
+        # Step 6
+        await batch.acknowledge()
 
-    async def _follow_bundle(self, steps: Steps) -> None:
-        """Under a new generation every item is encoded again, from the compacted topic; so too when the worker starts."""
+    async def encode_all(self, steps: Steps) -> None:
+        """A job: under a bundle that is new to this process, encode every item of the compacted topic again."""
+        generation = self._bundles.generation
+        if self._encoded == generation:
+            return
+        batches = read_items(self._context.connection, self._context.topic(ITEMS), self._context.stopping)
+        while (records := await asyncio.to_thread(next, batches, None)) is not None:
+            async with self._one_at_a_time:
+                outcome = await asyncio.to_thread(self._pipeline.process, records, steps)
+                with steps("publish"):
+                    await self._publish([(item, code and replace(code, sent_ms=0)) for item, code in outcome.codes], outcome.again)
+        self._encoded = generation
+        log.info("the catalogue is encoded under bundle %s", generation)
+
+    async def _follow_codes(self, _: Steps) -> None:
+        """A job: show the codebook in use. The first time also start the code manager, which publishes in this loop."""
         if self._codebooks.failure is not None:
             raise self._codebooks.failure
-        now = asyncio.get_running_loop().time()
-        if now - self._looked_at >= self._settings.bundle_poll_s:
-            self._looked_at = now
-            if await asyncio.to_thread(self._swapper.look):
-                self._frame.metrics.bundle(self._swapper.generation)
-            self._frame.health.warn("bundle", self._swapper.problem)
-        if self._encoded != self._swapper.generation:
-            generation = self._swapper.generation
-            batches = self._all()
-            while (records := await asyncio.to_thread(next, batches, None)) is not None:
-                async with self._one_at_a_time:
-                    outcome = await asyncio.to_thread(self._catalogue.process, records, steps)
-                    with steps("publish"):
-                        await self._publish([(item, code and replace(code, sent_ms=0)) for item, code in outcome.codes], outcome.again)
-            self._encoded = generation
-            log.info("the catalogue is encoded under bundle %s", generation)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._manager.start()
+        bundle = self._bundles.current.bundle
+        self._observer.codes(self._codebooks.book.used(bundle.generation, bundle.codebook).generation)
 
-    def _all(self) -> Iterator[list[Any]]:
-        """All records of topic `items` up to its end now, in lists of one partition."""
-        frame = self._frame
-        with closing(frame.connection.consumer()) as consumer:
-            partitions = partitions_of(frame.connection, consumer, frame.topic(ITEMS))
-            ends = consumer.end_offsets(partitions) if partitions else {}
-            for partition, end in ends.items():
-                consumer.assign([partition])
-                consumer.seek_to_beginning(partition)
-                while consumer.position(partition) < end and not frame.stopping.is_set():
-                    yield from consumer.poll(timeout_ms=200, max_records=ENCODE_AT_ONCE).values()
+    async def _publish(self, codes: Sequence[tuple[str, ItemCode | None]], again: Sequence[Item], dead: Sequence[DeadLetter] = ()) -> None:
+        topic, items = self._context.topic(ITEM_CODES), self._context.topic(ITEMS)
+        records = [Outgoing(topic, item.encode(), None if code is None else msgspec.json.encode(code)) for item, code in codes]
+        records += [Outgoing(items, key_of(item), encode(item), item.ts, [AGAIN_HEADER]) for item in again]
+        await self._context.publish(records + [outgoing(letter, self._context.options.topic_prefix) for letter in dead])
+
+    def _is_leader(self) -> bool:
+        """Whether this worker has partition 0 of the topic `items`, as one of all catalogue workers does."""
+        app = self._context.app
+        return not app.should_stop and (self._context.topic(ITEMS), 0) in app.progress.partitions()
+
+    def _publish_blocking(self, records: Sequence[Outgoing]) -> None:
+        """Publish from the code manager's thread."""
+        assert self._loop is not None
+        try:
+            asyncio.run_coroutine_threadsafe(self._context.publish(records), self._loop).result()
+        except (CancelledError, RuntimeError) as error:  # the loop ends, and the worker with it
+            raise LeadershipLostError from error
+
+
+def read_items(connection: Connection, topic: str, stopping: Event) -> Iterator[list[Any]]:
+    """All records of the topic `items` up to its present end, in lists of one partition. Blocks; ends early when `stopping` is set."""
+    with closing(connection.consumer()) as consumer:
+        partitions = partitions_of(connection, consumer, topic)
+        ends = consumer.end_offsets(partitions) if partitions else {}
+        for partition, end in ends.items():
+            consumer.assign([partition])
+            consumer.seek_to_beginning(partition)
+            while consumer.position(partition) < end and not stopping.is_set():
+                yield from consumer.poll(timeout_ms=200, max_records=READ_AT_ONCE).values()

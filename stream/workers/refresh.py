@@ -1,137 +1,165 @@
-"""The refresh worker: requests into interests and candidate sets, published; it follows every item code and every new bundle."""
+"""The refresh worker: requests become interests and candidate sets, degraded in a backlog and in full once it is gone."""
 
 import asyncio
-from collections.abc import Sequence
-from pathlib import Path
-from typing import cast
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
+from typing import Any, Protocol
 
-from infra.clock import wall_ms
-from infra.metrics import RefreshMetrics
-from infra.settings import Settings
-from infra.wiring import choose_device
-from stream.codes.codebook_reader import Codebooks
-from stream.kafka.messages import RefreshRequest
+import msgspec
+from kafka.errors import KafkaError
+
+from stream.errors import PublishError
+from stream.kafka.messages import RefreshRequest, Skipped, decode, split
+from stream.kafka.producer import Outgoing
+from stream.kafka.progress import Progress
 from stream.kafka.skips import Skips
-from stream.kafka.topics import CODEBOOKS, ITEM_CODES, REFRESH
-from stream.pipelines.refresh import Limits, Refresh, RefreshOutcome
-from stream.pipelines.steps import Steps
-from stream.serving.live_index import LiveServing
-from stream.serving.snapshot import Snapshots
-from stream.serving.swapper import Swapper
-from stream.serving.watcher import Watcher
-from stream.workers.answering import Answering
-from stream.workers.context import Frame
+from stream.kafka.topics import CANDIDATES, REFRESH, prefixed
+from stream.pipelines.pending_full import Owed
+from stream.pipelines.refresh import RefreshOutcome, coalesce
+from stream.pipelines.steps import Steps, untimed
+from stream.workers.agents import Batch
+from stream.workers.context import WorkerContext
+from stream.workers.observer import WorkerObserver
 
-TOGETHER = 16  # lists of requests, of all partitions, that are answered as one
+log = logging.getLogger(__name__)
+
+TOGETHER = 16  # lists of requests, of all partitions, that are processed as one batch
 
 
-def run(settings: Settings) -> int:
-    """Run it until a signal; the exit code."""
-    return RefreshWorker(Frame(RefreshMetrics(), settings, "bundle", "index")).run()
+class RefreshObserver(WorkerObserver, Protocol):
+    """The events of a refresh worker."""
+
+    def refreshed(self, outcome: RefreshOutcome) -> None:
+        """Candidate sets were published."""
+
+    def latency(self, sent_ms: Sequence[int]) -> None:
+        """Events sent at these times (wall clock, ms) now have the candidate sets that follow from them."""
+
+    def coalesced(self, requests: int) -> None:
+        """This many requests were answered together with another one of their user."""
+
+    def skipped(self, topic: str, reason: str) -> None:
+        """A record of an internal topic (without the prefix) cannot be used."""
+
+
+class RefreshOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """`batch` users are refreshed at a time. With more than `lag_budget` requests waiting, they get a degraded (`short`) candidate set."""
+
+    topic_prefix: str = ""
+    batch: int = 256
+    lag_budget: int = 5000
 
 
 class RefreshWorker:
-    """Answers requests (stream.workers.answering) with the newest bundle and index."""
+    """Processes batches of requests, each user once per batch. Users served in degraded mode are queued for a full refresh.
 
-    def __init__(self, frame: Frame[RefreshMetrics]) -> None:
-        self._frame, self._settings = frame, frame.settings
-        self._device = choose_device(frame.settings)
-        self._codebooks = Codebooks(frame.connection, frame.topic(CODEBOOKS), Skips(frame.metrics.skipped))
-        self._codebooks.start(frame.stopping)
-        self._watcher = _Watcher(frame.metrics)
-        topic, settings = frame.topic(ITEM_CODES), frame.settings
-        self._snapshots = Snapshots(settings.data_dir, topic, settings.epoch, settings.snapshot_s)
-        self._swapper = frame.open_bundle(
-            lambda: Swapper(settings.bundle_path, self._load, lambda old: cast(LiveServing, old).stop(save=False))
-        )
-        frame.metrics.bundle(self._swapper.generation)
-        frame.health.set_ready("bundle")
-        frame.health.set_ready("index")
-        limits = Limits(
-            settings.top_k_categories,
-            settings.candidates,
-            settings.exclude_bought,
-            settings.only_available,
-            settings.rescore,
-            settings.shares,
-            settings.demand,
-        )
-        self._serving = self._live.serving
-        self._refresh = Refresh(frame.store, lambda: self._serving, wall_ms, limits)
-        self._answering = Answering(self._process, frame.publish, frame.app.progress, frame.metrics, frame.health, settings)
-        self._looked_at = 0.0
+    The queue lives in memory. It is served once the backlog is gone. When a partition goes to another worker, and when this one stops, its
+    requests are published again, behind those that wait.
+    """
 
-    def run(self) -> int:
-        """Run it until a signal; the exit code."""
-        self._frame.read([REFRESH], self._answering.handle, in_step=False, together=TOGETHER)
-        self._frame.every_tick(self._answering.settle)
-        self._frame.every_tick(self._follow)
-        self._frame.at_stop(self._answering.close)
-        try:
-            return self._frame.run()
-        finally:
-            self._live.stop()
-            self._codebooks.stop()
+    def __init__(
+        self,
+        pipeline: Callable[[Sequence[RefreshRequest], bool, Steps], RefreshOutcome],
+        publish: Callable[[Sequence[Outgoing]], Awaitable[None]],
+        progress: Progress,
+        observer: RefreshObserver,
+        options: RefreshOptions,
+        clock_s: Callable[[], float] = monotonic,
+    ) -> None:
+        self._pipeline, self._publish, self._progress = pipeline, publish, progress
+        self._observer, self._options, self._clock_s = observer, options, clock_s
+        self._candidates, self._refresh = prefixed(options.topic_prefix, CANDIDATES), prefixed(options.topic_prefix, REFRESH)
+        self._pending, self._skips = Owed(), Skips(observer.skipped)
+        self._one_at_a_time = asyncio.Lock()
+        self._closed = False
 
-    @property
-    def _live(self) -> LiveServing:
-        return cast(LiveServing, self._swapper.current)
+    def run(self, context: WorkerContext) -> int:
+        """Process requests until a signal; the exit code."""
+        context.consume([REFRESH], self.process, in_step=False, together=TOGETHER)
+        context.every_tick(self.serve_pending)
+        context.at_stop(self.close)
+        return context.run()
 
-    def _load(self, directory: Path) -> LiveServing:
-        topic, book = self._frame.topic(ITEM_CODES), self._codebooks.book
-        live = LiveServing(directory, self._device, self._frame.connection, topic, book, self._watcher, self._snapshots)
-        live.start(self._frame.stopping)
-        self._watcher.items(len(live.index), 0, ())
-        return live
+    async def process(self, batch: Batch, steps: Steps = untimed) -> None:
+        """Process one batch: 1 decode and coalesce, 2 read rows, 3 retrieve, 4 write, 5 publish candidate sets, 6 acknowledge.
 
-    def _process(self, requests: Sequence[RefreshRequest], behind: bool, steps: Steps) -> RefreshOutcome:
-        live = self._live  # taken once: it may be replaced meanwhile
-        with live.lock:
-            self._serving = live.serving
-            return self._refresh.process(requests, behind, steps)
+        Raises:
+            StoreUnavailableError, PublishError: process the same batch again.
+        """
+        # Step 1
+        with steps("decode"):
+            received = read_requests(batch.records, self._skips)
+            partitions = {request.user_id: partition for partition, request in received}
+            requests = coalesce(request for _, request in received)
+        for at in range(0, len(requests), self._options.batch):
+            users, behind = requests[at : at + self._options.batch], self._behind(in_flight=len(requests) - at)
+            # Steps 2 to 5
+            outcome = await self._serve(users, behind, steps)
+            self._progress.alive(self._clock_s())
+            self._observer.latency([sent_ms for _, sent_ms in outcome.sets if sent_ms])
+            for request in users if behind else ():
+                self._pending.add(partitions[request.user_id], request)
+        self._observer.coalesced(len(received) - len(requests))
+        # Step 6
+        await batch.acknowledge()
 
-    async def _follow(self, _: Steps) -> None:
-        """Take a new bundle, and notice a tail that ended."""
-        if (failure := self._live.failure or self._codebooks.failure) is not None:
-            raise failure
-        self._show(self._live)
-        now = asyncio.get_running_loop().time()
-        if now - self._looked_at >= self._settings.bundle_poll_s:
-            self._looked_at = now
-            if await asyncio.to_thread(self._swapper.look):
-                self._frame.metrics.bundle(self._swapper.generation)
-            self._frame.health.warn("bundle", self._swapper.problem)
+    async def serve_pending(self, steps: Steps = untimed) -> None:
+        """Requeue the requests of other workers' partitions; serve the rest in full, a batch at a time, once the backlog is gone.
 
-    def _show(self, live: LiveServing) -> None:
-        metrics, index = self._frame.metrics, live.index
-        metrics.codes_unfinished.set(sum(record.ends is None for record in self._codebooks.book.of(live.bundle)))
-        metrics.index_bytes.set(len(index) * live.bytes_per_item())
-        metrics.index_segment.set(index.changes)
+        Raises:
+            StoreUnavailableError, PublishError: call it again.
+        """
+        while not (self._closed or self._progress.rebalancing):
+            mine = {number for _, number in self._progress.partitions()}
+            if lost := self._pending.of_others(mine, self._options.batch):
+                await self._requeue(lost, steps)
+            elif not self._behind() and (requests := self._pending.of(mine, self._options.batch)):
+                await self._serve(requests, behind=False, steps=steps)
+                self._pending.settled(requests)
+            else:
+                return
+
+    async def close(self) -> None:
+        """Requeue all pending requests. Users whose request the broker does not take keep their degraded set until their next event."""
+        self._closed = True
+        async with self._one_at_a_time:
+            try:
+                while requests := self._pending.of_others((), self._options.batch):
+                    await self._requeue(requests, untimed)
+            except (PublishError, KafkaError) as error:
+                log.warning("%d users keep a degraded candidate set until their next event: %s", len(self._pending), error)
+
+    def _behind(self, in_flight: int = 0) -> bool:
+        """Whether more requests wait than the budget. Those in flight count too, also where the ends of the log are not known yet."""
+        return max(in_flight, sum(self._progress.lag().values())) > self._options.lag_budget
+
+    async def _requeue(self, requests: Sequence[RefreshRequest], steps: Steps) -> None:
+        again = [msgspec.structs.replace(request, sent_ms=0) for request in requests]
+        parts = [part for request in again for part in split(request)]
+        with steps("publish"):
+            await self._publish([Outgoing(self._refresh, part.user_id.encode(), msgspec.json.encode(part)) for part in parts])
+        self._pending.settled(requests)
+
+    async def _serve(self, requests: Sequence[RefreshRequest], behind: bool, steps: Steps) -> RefreshOutcome:
+        """Refresh these users and publish their candidate sets."""
+        async with self._one_at_a_time:  # until published: an older set must not follow a newer one
+            outcome = await asyncio.to_thread(self._pipeline, requests, behind, steps)
+            with steps("publish"):
+                await self._publish(
+                    [Outgoing(self._candidates, found.user_id.encode(), msgspec.json.encode(found)) for found, _ in outcome.sets]
+                )
+        self._observer.refreshed(outcome)
+        return outcome
 
 
-class _Watcher(Watcher):
-    """Puts what an index does into the metrics."""
-
-    def __init__(self, metrics: RefreshMetrics) -> None:
-        self._metrics = metrics
-
-    def items(self, items: int, newest_ts: int, sent_ms: Sequence[int]) -> None:
-        now = wall_ms()
-        self._metrics.index_items.set(items)
-        if newest_ts:
-            self._metrics.index_newest.set(newest_ts / 1000)
-        for sent in sent_ms:
-            self._metrics.item_to_index.observe(max(0, now - sent) / 1000)
-
-    def generations(self, serving: str, held: Sequence[str]) -> None:
-        self._metrics.codes(serving, len(held))
-
-    def others(self, bundles: int, codebooks: int) -> None:
-        self._metrics.codes_left_out.inc(bundles)
-        self._metrics.codes_made_here.inc(codebooks)
-
-    def skipped(self, reason: str) -> None:
-        self._metrics.skipped(ITEM_CODES.name, reason)
-
-    def upkeep(self, what: str, seconds: float) -> None:
-        self._metrics.index_upkeep_seconds.labels(what).observe(seconds)
+def read_requests(records: Sequence[Any], skips: Skips) -> list[tuple[int, RefreshRequest]]:
+    """The requests of records, each with its partition. Invalid records go to `skips`."""
+    requests = []
+    for record in records:
+        request = decode(RefreshRequest, record.value)
+        if isinstance(request, Skipped):
+            skips.add(record, REFRESH, request)
+        else:
+            requests.append((record.partition, request))
+    return requests

@@ -30,7 +30,8 @@ def main():
         with open(log, "a") as file:
             file.write(f"{what} {records[0].partition} {records[0].offset} {records[-1].offset}\n")
 
-    async def handle(records):
+    async def handle(batch):
+        records = batch.records
         note("given", records)
         if behaviour == "slow":
             await asyncio.sleep(1.5)
@@ -41,6 +42,7 @@ def main():
         elif behaviour == "hang":
             await asyncio.Event().wait()
         note("done", records)
+        await batch.acknowledge()
 
     batch_agent(app, [topic], handle, in_step=False, backoff=Backoff(give_up_after_s=1.0 if behaviour == "outage" else 300.0))
     sys.exit(run(app, stop_deadline_s=4.0))

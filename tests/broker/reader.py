@@ -22,13 +22,15 @@ class Reader:
         self.retries = []
         self._handle = handle
 
-    async def handle(self, records):
+    async def handle(self, batch):
+        records = batch.records
         lane = (records[0].topic, records[0].partition)
         offsets = [record.offset for record in records]
         assert all((record.topic, record.partition) == lane for record in records)
         self.lists.append((lane, offsets, [record.timestamp for record in records], time.time()))
         if self._handle is not None:
             await self._handle(records)
+        await batch.acknowledge()
         self.finished[lane] += offsets
 
     def count(self):

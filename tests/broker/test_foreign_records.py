@@ -4,7 +4,6 @@ import asyncio
 from contextlib import asynccontextmanager, contextmanager
 from threading import Event
 from time import monotonic
-from types import SimpleNamespace
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -15,7 +14,7 @@ from stream.kafka.messages import DeadLetter
 from stream.kafka.topic_reader import Tail, ranges
 from stream.kafka.topics import CANDIDATES, CLICKS, DEAD_LETTERS, ITEM_CODES, ITEMS, prefixed
 from stream.pipelines.dead_letters import outgoing, read
-from stream.workers.catalogue import CatalogueWorker
+from stream.workers.catalogue import read_items
 from tests.broker.reader import committed, reading
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
@@ -69,12 +68,11 @@ def tail(kafka, topic):
 
 def by_kafka_python(kafka, prefix):
     """What a tail, the list of dead letters and the catalogue's encoding of everything find."""
-    frame = SimpleNamespace(connection=kafka, topic=lambda spec: prefixed(prefix, spec), stopping=Event())
     with tail(kafka, prefixed(prefix, ITEM_CODES)) as codes:
         return [
             codes,
             [found.letter.detail for found in read(kafka, prefixed(prefix, DEAD_LETTERS))],
-            [r.key.decode() for records in CatalogueWorker._all(SimpleNamespace(_frame=frame)) for r in records],
+            [r.key.decode() for records in read_items(kafka, prefixed(prefix, ITEMS), Event()) for r in records],
         ]
 
 

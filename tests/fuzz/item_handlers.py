@@ -23,8 +23,7 @@ from stream.kafka.messages import RECODE, Skipped
 from stream.kafka.skips import Skips
 from stream.pipelines.catalogue import Catalogue
 from stream.serving.live_index import LiveServing
-from stream.serving.watcher import Watcher
-from tests.live_index import NOBODY, PLACES, announced, check, code, codebook, follow, learn, named, recodes, say
+from tests.live_index import NOBODY, PLACES, Told, announced, check, code, codebook, follow, learn, named, recodes, say
 from tests.tiny_bundle import quickly_trained
 
 NOW = 1_700_000_000_000
@@ -70,7 +69,7 @@ def _live() -> LiveServing:
     learn(book, announced(1))
     with TemporaryDirectory() as folder:
         save(BUNDLE, Path(folder))
-        live = LiveServing(Path(folder), "cpu", NOBODY, "item-codes", book, Watcher())
+        live = LiveServing(Path(folder), "cpu", NOBODY, "item-codes", book, Told())
     say(live, ("u", SENT))
     follow(live)
     return live

@@ -8,14 +8,37 @@ import pytest
 
 from models.bundle import MANIFEST, WEIGHTS, load, save
 from models.index import Where
-from stream.serving.swapper import Swapper
+from stream.serving.bundle_swapper import BundleSwapper
 from tests.live_index import check, code, say
 from tests.tiny_bundle import quickly_trained
 
 
+def opened(directory, make, *retire):
+    swapper = BundleSwapper(directory, make, *retire)
+    assert swapper.open()
+    return swapper
+
+
+def test_the_first_bundle_is_awaited_and_the_problem_says_how_to_make_one(directory, caplog):
+    save(quickly_trained(1), directory)
+    manifest = (directory / MANIFEST).read_bytes()
+    (directory / MANIFEST).unlink()
+    swapper = BundleSwapper(directory, load)
+    assert [swapper.open(), swapper.open()] == [False, False]
+    assert f"everlong train --out {directory}" in swapper.problem
+    (directory / MANIFEST).write_bytes(b"{")
+    assert not swapper.open()
+    assert "everlong train --out" not in swapper.problem
+    (directory / MANIFEST).write_bytes(manifest)
+    assert swapper.open()
+    assert swapper.problem is None
+    assert swapper.current.generation == swapper.generation == quickly_trained(1).generation
+    assert caplog.text.count("there is no bundle at") == 1
+
+
 def test_the_same_generation_is_not_loaded_again(directory):
     made = []
-    swapper = Swapper(directory, lambda path: made.append(path) or load(path))
+    swapper = opened(directory, lambda path: made.append(path) or load(path))
     save(quickly_trained(1), directory)
     assert [swapper.look(), swapper.look()] == [False, False]
     assert made == [directory]
@@ -23,7 +46,7 @@ def test_the_same_generation_is_not_loaded_again(directory):
 
 def test_a_new_generation_replaces_the_old_one_once(directory):
     retired = []
-    swapper = Swapper(directory, load, retired.append)
+    swapper = opened(directory, load, retired.append)
     old = swapper.current
     save(quickly_trained(2), directory)
     assert [swapper.look(), swapper.look()] == [True, False]
@@ -48,7 +71,7 @@ def truncate(path):
     ],
 )
 def test_a_broken_bundle_is_logged_and_the_old_one_stays(directory, spoil, caplog):
-    swapper = Swapper(directory, load)
+    swapper = opened(directory, load)
     old = swapper.current
     save(quickly_trained(2), directory)
     spoil(directory)
@@ -71,7 +94,7 @@ def test_whatever_goes_wrong_with_a_new_bundle_does_not_end_the_worker(directory
             raise RuntimeError("CUDA out of memory")
         return bundle
 
-    swapper = Swapper(directory, make)
+    swapper = opened(directory, make)
     save(quickly_trained(2), directory)
     assert not swapper.look()
     assert swapper.current.generation == quickly_trained(1).generation
@@ -110,7 +133,7 @@ def test_histories_read_the_vectors_that_codes_brought(live):
 
 def test_codes_of_another_bundle_are_counted_and_left_out(live, told):
     say(live, ("new", code("new", seed=2)), ("i0-1", code("i0-1", "c5", generation="another")), ("mine", code("mine")))
-    assert told.left_out == 2
+    assert told.others == 2
     assert "new" not in live.index
     assert live.index.category_of("i0-1") == "c0"
     assert "mine" in live.index
@@ -119,7 +142,7 @@ def test_codes_of_another_bundle_are_counted_and_left_out(live, told):
 
 def test_a_code_of_a_codebook_that_is_not_held_is_made_here(live, told):
     say(live, ("new", code("new", codebook="unheard of")), ("other", code("other")))
-    assert (told.made_here, told.left_out) == (1, 0)
+    assert (told.made_here, told.others) == (1, 0)
     check(live)
 
 
@@ -159,5 +182,5 @@ def test_a_code_that_cannot_be_used_is_skipped_and_counted_and_each_kind_is_logg
         assert (f"bad {number}" in live.index, f"good {number}" in live.index) == (False, True), wrong
         assert told.faults[-1] == reason, wrong
     assert len(told.faults) == len(WRONG_CODES)
-    assert told.left_out == 0
+    assert told.others == 0
     assert caplog.text.count("is skipped") == len({reason for _, reason in WRONG_CODES})

@@ -40,10 +40,10 @@ def test_a_snapshot_is_made_only_when_something_changed(directory, book, snapsho
     say(live, ("new", code("new")), places={0: 7, 1: 3})
     for _ in range(3):
         live.save()
-    assert live._watcher.work == ["save"]
+    assert live._observer.work == ["save"]
     say(live, places={0: 8, 1: 3})
     live.save()
-    assert live._watcher.work == ["save", "save"]
+    assert live._observer.work == ["save", "save"]
     assert [folder.name for folder in (tmp_path / "data").iterdir()] == [f"index-{live.bundle}"]
 
 

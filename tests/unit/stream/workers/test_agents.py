@@ -1,13 +1,14 @@
 """How an agent takes lists that wait together, and how a consumer is kept from spinning."""
 
 import asyncio
+from contextlib import aclosing
 from types import SimpleNamespace
 
 import pytest
 from aiokafka.protocol.fetch import FetchRequest
 
 from stream.kafka.pacing import IDLE_S, pace
-from stream.workers.agents import _waiting
+from stream.workers.agents import _grouped, _process
 
 
 class Stream:
@@ -31,12 +32,13 @@ class Stream:
 async def groups(stream, most, number):
     """The first groups that an agent would work on; the others pile up while it works."""
     found = []
-    async for events in _waiting(stream, most):
-        found.append(events)
-        if len(found) == number:
-            return found
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+    async with aclosing(_grouped(stream, most)) as taken:
+        async for events in taken:
+            found.append(events)
+            if len(found) == number:
+                return found
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
     return found
 
 
@@ -46,7 +48,7 @@ def test_what_waits_is_taken_together_in_order_and_never_more_than_asked_for(mos
 
     async def run():
         found, got = [], 0
-        async for events in _waiting(stream, most):
+        async for events in _grouped(stream, most):
             found += events
             assert len(events) <= most
             assert stream.taken - len(found) <= most + 1  # nor does more than one group pile up unseen
@@ -68,6 +70,42 @@ def test_one_at_a_time_without_together():
 def test_an_error_of_the_stream_reaches_the_agent(most):
     with pytest.raises(OSError, match="gone"):
         asyncio.run(groups(Stream([1, 2], OSError("gone")), most, 9))
+
+
+@pytest.mark.parametrize("events", [[], [1, 2]])
+def test_an_agent_that_is_cancelled_leaves_no_task(events):
+    """Cancelled while it waits for the next event, and while it works on one."""
+
+    async def run():
+        taking = asyncio.create_task(groups(Stream(events), 4, 9))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        taking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await taking
+        return [task.get_coro().__qualname__ for task in asyncio.all_tasks() - {asyncio.current_task()}]
+
+    assert asyncio.run(run()) == []
+
+
+def test_a_handler_that_does_not_acknowledge_its_batch_is_a_bug():
+    event = SimpleNamespace(value=[7], message=SimpleNamespace(topic="clicks", partition=0))
+    acknowledged = []
+
+    async def ack(event):
+        acknowledged.append(event)
+
+    async def forgetful(batch):
+        assert batch.records == [7]
+
+    async def good(batch):
+        await batch.acknowledge()
+
+    asyncio.run(_process(None, good, SimpleNamespace(ack=ack), [event], None, None))
+    assert acknowledged == [event]
+    with pytest.raises(RuntimeError, match="without acknowledging"):
+        asyncio.run(_process(None, forgetful, SimpleNamespace(ack=ack), [event], None, None))
+    assert acknowledged == [event]
 
 
 def fetched(*bytes_of_partitions):

@@ -12,14 +12,16 @@ from features.events import MAX_EVENT_BYTES, Click, Order, OrderLine, encode
 from features.rows import UserRow
 from features.store import Key
 from features.store.memory import MemoryStore
-from infra.metrics import IngestMetrics, RefreshMetrics
+from infra.metrics import RefreshMetrics
+from infra.monitors import IngestMonitor
 from stream.errors import PublishError
 from stream.kafka.messages import MOST_BYTES, DeadLetter, RefreshRequest, decode
 from stream.kafka.skips import Skips
 from stream.pipelines.ingest import Ingest
 from stream.pipelines.refresh import coalesce
-from stream.workers.answering import read_requests
+from stream.workers.agents import Batch
 from stream.workers.ingest import IngestWorker
+from stream.workers.refresh import read_requests
 
 NOW = 1_700_000_000_000
 MESSAGE_BYTES = 1 << 20  # what a broker takes by default
@@ -42,7 +44,7 @@ class System:
         self.store, self.registry = MemoryStore(), CollectorRegistry()
         self.outages, self.published = 0, []
         ingest = Ingest(self.store, lambda: NOW)
-        self.worker = IngestWorker(ingest, self.publish, IngestMetrics(self.registry), "p.")
+        self.worker = IngestWorker(ingest, self.publish, IngestMonitor(self.registry), "p.", lambda: NOW)
 
     async def publish(self, records):
         if self.outages:
@@ -51,7 +53,7 @@ class System:
         self.published += records
 
     def handle(self, records):
-        asyncio.run(self.worker.handle(records))
+        asyncio.run(self.worker.process(Batch(records)))
 
     def count(self, outcome):
         return self.registry.get_sample_value("everlong_events_total", {"topic": "clicks", "outcome": outcome}) or 0

@@ -8,15 +8,14 @@ import msgspec
 import pytest
 from prometheus_client import CollectorRegistry
 
-from infra.health import Health
-from infra.metrics import RefreshMetrics
-from infra.settings import Settings
+from infra.monitors import RefreshMonitor
 from stream.errors import PublishError
 from stream.kafka.messages import CandidateSet, RefreshRequest
 from stream.kafka.progress import Progress
 from stream.pipelines.pending_full import Owed
 from stream.pipelines.refresh import RefreshOutcome
-from stream.workers.answering import Answering
+from stream.workers.agents import Batch
+from stream.workers.refresh import RefreshOptions, RefreshWorker
 
 PLACES = [("p.refresh", number) for number in range(4)]
 BATCH, BUDGET, STALL_S = 2, 5, 60
@@ -45,10 +44,9 @@ class World:
         self.answers, self.published, self.stalled = [], [], []
         self.sees = None  # how many requests come to wait while a batch is answered
         self.progress, self.registry = Progress(STALL_S), CollectorRegistry()
-        settings = Settings(topic_prefix="p.", refresh_batch=BATCH, refresh_lag_budget=BUDGET)
-        self.answering = Answering(
-            self.process, self.publish, self.progress, RefreshMetrics(self.registry), Health(), settings, clock_s=lambda: self.now
-        )
+        self.monitor = RefreshMonitor(self.registry)
+        options = RefreshOptions(topic_prefix="p.", batch=BATCH, lag_budget=BUDGET)
+        self.worker = RefreshWorker(self.process, self.publish, self.progress, self.monitor, options, clock_s=lambda: self.now)
         self.progress.assigned(PLACES, self.now)
 
     def process(self, requests, behind, steps):
@@ -73,13 +71,13 @@ class World:
             self.progress.observed(place, end=waiting // len(PLACES), fetched=0, committed=0, now=self.now)
 
     def handle(self, users, partition=0):
-        asyncio.run(self.answering.handle(records(users, partition)))
+        asyncio.run(self.worker.process(Batch(records(users, partition))))
 
     def settle(self):
-        asyncio.run(self.answering.settle())
+        asyncio.run(self.worker.serve_pending())
 
     def close(self):
-        asyncio.run(self.answering.close())
+        asyncio.run(self.worker.close())
 
     def handed_back(self):
         return [msgspec.json.decode(r.value, type=RefreshRequest) for r in self.published if r.topic == "p.refresh"]
@@ -145,7 +143,7 @@ def test_an_end_without_a_broker_says_who_keeps_a_short_answer(caplog):
     world.handle(["a", "b", "c"])
     world.outages = 9
     world.close()
-    assert "3 users keep a short answer until their next event" in caplog.text
+    assert "3 users keep a degraded candidate set until their next event" in caplog.text
 
 
 def test_what_is_owed_goes_along_with_its_partition():
@@ -180,7 +178,7 @@ def test_a_worker_left_without_partitions_hands_everything_back():
 def test_an_answer_to_what_was_handed_back_says_nothing_of_latency():
     world = World()
     handed = [Record(0, msgspec.json.encode(asked("a", "c", sent_ms=0)))]
-    asyncio.run(world.answering.handle(handed + records("b")))
+    asyncio.run(world.worker.process(Batch(handed + records("b"))))
     assert world.levels() == {"full": 2}
     assert world.registry.get_sample_value("everlong_event_to_candidate_seconds_count") == 1
 
