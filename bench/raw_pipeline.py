@@ -21,7 +21,7 @@ from features.store import Key, Stored
 from features.store.layout import HASH_FIELDS, bytes_value, entity_key, timestamp, version_value
 from features.store.memory import MemoryStore
 from infra.clock import wall_ms
-from stream.kafka.timestamp_merge import InStep
+from stream.kafka.timestamp_merge import TimestampMerge
 from stream.kafka.topics import BEHAVIOUR
 from stream.pipelines.ingest import Ingest
 
@@ -72,7 +72,7 @@ async def prepare(bootstrap: str, partitions: int) -> list[Batch]:
 
 def _pieces(lanes: dict[tuple[str, int], list[ConsumerRecord]]) -> list[tuple[tuple[str, int], list[ConsumerRecord]]]:
     """The lists that the worker makes of a whole backlog."""
-    step = InStep(NAMES, lambda lane: True)
+    step = TimestampMerge(NAMES, lambda lane: True)
     for lane, records in lanes.items():
         step.add(lane, records)
     pieces = []

@@ -86,13 +86,13 @@ def _ingest(settings: Settings) -> int:
 
 def _catalogue(settings: Settings) -> int:
     from models.codes.drift import Policy
-    from stream.codes.code_manager_thread import Plan
+    from stream.codes.code_manager_thread import ManagerOptions
     from stream.codes.codebook_publisher import Pace
     from stream.workers.catalogue import CatalogueOptions, CatalogueWorker
 
     monitor = CatalogueMonitor()
     with context_of(monitor, settings) as context:
-        plan = Plan(
+        manager = ManagerOptions(
             pace=Pace(measure_s=settings.codes_measure_s, rest_s=settings.codes_rest_s),
             policy=Policy(gain=settings.codes_gain, lost=settings.codes_lost),
             reservoir=settings.codes_reservoir,
@@ -105,7 +105,7 @@ def _catalogue(settings: Settings) -> int:
             rules=settings.time_rules,
             epoch=settings.epoch,
             partitions=context.partitions(ITEMS),
-            plan=plan,
+            manager=manager,
         )
         return CatalogueWorker(context, monitor, options, wall_ms).run()
 

@@ -8,15 +8,15 @@ import numpy as np
 from features.events import Item
 from models.codes.codebook import Codebook
 from models.serving.recommender import Recommender
-from stream.codes.code_reader import Word
 from stream.codes.codebook_registry import key_of
+from stream.codes.readers import CodeRecord
 from stream.kafka.connection import Connection
-from stream.kafka.messages import CurrentCodes, Generation, ItemCode, Recode, digest
+from stream.kafka.messages import CodebookRecord, CurrentCodes, ItemCode, Recode, digest
 from stream.serving.live_index import IndexObserver
 from tests.tiny_bundle import quickly_trained
 
 NOBODY = Connection(bootstrap="127.0.0.1:1")
-PLACES = {0: 0, 1: 0}
+OFFSETS = {0: 0, 1: 0}
 
 
 class Told(IndexObserver):
@@ -44,8 +44,8 @@ class Told(IndexObserver):
         self.work.append(what)
 
 
-def say(live, *words, places=None):
-    live.apply([Word(item, said) for item, said in words], places or PLACES)
+def say(live, *words, offsets=None):
+    live.apply([CodeRecord(item, said) for item, said in words], offsets or OFFSETS)
 
 
 @cache
@@ -53,7 +53,7 @@ def recommender_of(seed):
     return Recommender(quickly_trained(seed))
 
 
-def code(name, category="c1", generation=None, seed=1, ts=5, sent_ms=0, **more):
+def code(name, category="c1", bundle=None, seed=1, ts=5, sent_ms=0, **more):
     recommender = recommender_of(seed)
     title = more.pop("title", "red thing")
     vectors = recommender.item_vectors([Item(item_id=name, category_id=category, title=title, ts=ts)])
@@ -62,7 +62,7 @@ def code(name, category="c1", generation=None, seed=1, ts=5, sent_ms=0, **more):
         category_id=category,
         vector=vectors.astype("<f4").tobytes(),
         code=recommender.item_codes(vectors).tobytes(),
-        generation=generation or recommender.generation,
+        bundle=bundle or recommender.generation,
         ts=ts,
         sent_ms=sent_ms,
         **more,
@@ -78,8 +78,8 @@ def codebook(number):
 
 def announced(number, parent=0, begins=None, ends=None):
     made, bundle = codebook(number), quickly_trained(1)
-    return Generation(
-        generation=made.generation,
+    return CodebookRecord(
+        codebook=made.generation,
         bundle=bundle.generation,
         own=bundle.codebook.generation,
         parent=codebook(parent).generation,
@@ -95,16 +95,16 @@ def announced(number, parent=0, begins=None, ends=None):
 def named(number, previous, since_ms, why="refresh"):
     return CurrentCodes(
         bundle=quickly_trained(1).generation,
-        generation=codebook(number).generation,
+        codebook=codebook(number).generation,
         previous=codebook(previous).generation,
         since_ms=since_ms,
         why=why,
     )
 
 
-def learn(book, *records):
+def apply_record(registry, *records):
     for record in records:
-        book.learn(key_of(record), msgspec.json.encode(record))
+        registry.apply_record(key_of(record), msgspec.json.encode(record))
 
 
 def follow(live):
@@ -130,7 +130,7 @@ def recodes(number, live, names):
         (
             name,
             Recode(
-                item_id=name, generation=live.bundle, codebook=codebook(number).generation, code=row.tobytes(), of=digest(vector.tobytes())
+                item_id=name, bundle=live.bundle, codebook=codebook(number).generation, code=row.tobytes(), of=digest(vector.tobytes())
             ),
         )
         for name, row, vector in zip(names, made, vectors.astype("<f4"), strict=True)

@@ -104,5 +104,5 @@ def lose_model(system):
 
 
 def request(user, *categories, **changed):
-    fields = {"user_id": user, "categories": list(categories), "version": (0, 1, 0, 0), "event_ts": 5, "sent_ms": 6}
+    fields = {"user_id": user, "categories": list(categories), "log_position": (0, 1, 0, 0), "event_ts": 5, "sent_ms": 6}
     return RefreshRequest(**fields | changed)

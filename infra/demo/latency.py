@@ -10,8 +10,7 @@ import msgspec
 
 from features.events import Event, Item
 from infra.clock import wall_ms
-from stream.kafka.connection import Connection
-from stream.kafka.pacing import pace
+from stream.kafka.connection import Connection, pace
 from stream.kafka.topics import CANDIDATES, prefixed
 
 NEWEST = 20_000

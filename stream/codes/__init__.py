@@ -1,1 +1,1 @@
-"""Generations of item codes: what topic `codebooks` says, who follows it, and the keeper that refreshes them."""
+"""Generations of item codes: what topic `codebooks` says, who follows it, and the manager that refreshes them."""

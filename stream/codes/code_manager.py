@@ -1,51 +1,53 @@
-"""The keeper of codes: measures how far item codes drifted from their vectors, and refreshes them. It knows no Kafka and no threads.
+"""The code manager: measures how far item codes have drifted from their vectors, and refreshes them. It knows no Kafka and no threads.
 
-A refresh, in the order that readers rely on (stream.codes.codebook_registry): 1 train, 2 announce the generation, 3 compare and publish a
-Recode of every item whose code changed, 4 announce it again with `ends`, 5 name it as current, 6 take back what nobody may
-want again. A failure before 5 leaves a generation that nobody serves; the next refresh takes it back.
+A refresh has six steps, in the order that readers rely on (stream.codes.codebook_registry): 1 train a codebook, 2 announce it, 3 compare
+and publish a Recode of every item whose code changed, 4 announce it again with `ends`, 5 activate it, 6 retract codebooks that no rollback
+can return to. A failure before 5 leaves a codebook that no index serves; the next refresh retracts it.
 """
 
 import logging
 from collections.abc import Callable, Sequence
 from threading import Lock
 from time import monotonic
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from models.codes.codebook import TRAINING_VECTORS, Codebook, Codes, Floats
 from models.codes.drift import Baseline, Decision, Drift, Policy, Reservoir, Sample, measure, refresh
-from stream.codes.catalogue_snapshot import Ledger
-from stream.codes.code_reader import Word
-from stream.codes.codebook_publisher import Outside, Pace, State, Topics, Voice, figures
-from stream.codes.codebook_registry import Book
+from stream.codes.catalogue_snapshot import CatalogueSnapshot, Selected
+from stream.codes.codebook_publisher import CodebookPublisher, Pace, Ports, State, Topics, figures
+from stream.codes.codebook_registry import CodebookRegistry
+from stream.codes.readers import CodeRecord
 from stream.errors import CodesRequestError, PublishError
-from stream.kafka.messages import (
-    RECODE,
-    CodesRequest,
-    CurrentCodes,
-    DriftReport,
-    Generation,
-    How,
-)
+from stream.kafka.messages import RECODE, CodebookRecord, CodesRequest, CurrentCodes, DriftReport, How
 from stream.kafka.producer import Outgoing
-from stream.kafka.topic_reader import Places
+from stream.kafka.topic_reader import Offsets
 
 log = logging.getLogger(__name__)
 
 SEED = 1
 
 
-class Keeper:
-    """Keeps the codes of one bundle. `hear` is called by the tail of `item-codes`, `tick` every now and then by another thread."""
+class Changes(NamedTuple):
+    """The items whose codes (m, P) change, as of `begins`, the offsets compared up to; `items` is the size of the catalogue then."""
+
+    selected: Selected
+    codes: Codes
+    begins: Offsets
+    items: int
+
+
+class CodeManager:
+    """Manages the codes of one bundle. The reader of `item-codes` calls `apply`; another thread calls `tick` every now and then."""
 
     def __init__(
         self,
-        ledger: Ledger,
+        catalogue: CatalogueSnapshot,
         own: Codebook,
-        book: Book,
-        outside: Outside,
+        registry: CodebookRegistry,
+        ports: Ports,
         topics: Topics,
         clock_ms: Callable[[], int],
         *,
@@ -54,11 +56,11 @@ class Keeper:
         pace: Pace = Pace(),  # noqa: B008 - immutable
         automatic: bool = True,
     ) -> None:
-        self._ledger, self._own, self._book, self._outside = ledger, own, book, outside
+        self._catalogue, self._own, self._registry, self._ports = catalogue, own, registry, ports
         self._topics, self._clock_ms, self._reservoir, self._policy = topics, clock_ms, reservoir, policy
         self._pace, self._automatic = pace, automatic
-        self._voice = Voice(outside, topics, book, pace, clock_ms)
-        self._reading = Lock()  # a refresh compares and publishes against one state of the ledger
+        self._publisher = CodebookPublisher(ports, topics, registry, pace, clock_ms)
+        self._lock = Lock()  # of catalogue and reservoir; never held while anything is published
         self._measured_at = float("-inf")
         self._refreshed_at = float("-inf")
         self._decision: Decision | None = None
@@ -67,29 +69,29 @@ class Keeper:
 
     @property
     def bundle(self) -> str:
-        """The bundle whose codes are kept."""
-        return self._ledger.bundle
+        """The bundle whose codes are managed."""
+        return self._catalogue.bundle
 
-    def hear(self, words: Sequence[Word], places: Places) -> None:
-        """Take what the topic `item-codes` says."""
-        with self._reading:
-            found = self._ledger.apply(words, places)
+    def apply(self, records: Sequence[CodeRecord], offsets: Offsets) -> None:
+        """Apply records of the topic `item-codes`."""
+        with self._lock:
+            found = self._catalogue.apply(records, offsets)
             new = {item: parts for item, parts in found.items() if parts is not None}
             self._reservoir.drop(item for item, parts in found.items() if parts is None)
             if new:
                 self._reservoir.put(list(new), np.stack(list(new.values())))
 
     def tick(self, now: float) -> None:
-        """Answer a request that waits, else measure when it is time, and refresh when the policy says so.
+        """Answer a waiting request; otherwise measure when it is time, and refresh when the policy calls for it.
 
         Raises:
-            LeadershipLostError: another one is the keeper. PublishError: only where even the answer of a failed request was not taken.
+            LeadershipLostError: another worker is the manager. PublishError: not even the answer to a failed request was acknowledged.
         """
-        request = self._book.request
+        request = self._registry.request
         if request is not None and request.id != self._seen_request:
             self._seen_request = request.id
             self._fulfil(request)
-        elif now - self._measured_at >= self._pace.measure_s and len(self._ledger):
+        elif now - self._measured_at >= self._pace.measure_s and len(self._catalogue):
             self._measured_at = now
             how = self._measure().action
             if how != "none" and self._may_act() and now - self._refreshed_at >= self._pace.rest_s:
@@ -98,122 +100,127 @@ class Keeper:
 
     def current(self) -> Codebook:
         """The codebook in use."""
-        return self._book.used(self.bundle, self._own)
+        return self._registry.used(self.bundle, self._own)
 
     def _may_act(self) -> bool:
-        """Not after a rollback: whoever made it had a reason, and ends it by asking for a refresh."""
-        said = self._book.currents.get(self.bundle)
-        return self._automatic and (said is None or said.why != "rollback")
+        """Not after a rollback: its reason holds until somebody requests a refresh."""
+        current = self._registry.currents.get(self.bundle)
+        return self._automatic and (current is None or current.why != "rollback")
 
-    # What is asked for
+    # Requests
 
     def _fulfil(self, request: CodesRequest) -> None:
-        answered = self._book.answer
+        answered = self._registry.answer
         if answered is not None and answered.id == request.id:
             if answered.state == "working":
-                detail = "the worker that was at it ended; the generation in use stays. Ask again"
-                self._voice.answer(request, "failed", detail)
+                detail = "the worker that was at it ended; the generation in use stays. Send the request again"
+                self._publisher.answer(request, "failed", detail)
         elif self._clock_ms() - request.asked_ms > 1000 * self._pace.request_age_s:
-            log.warning("a request for a %s of codes is too old and is left alone", request.what)
+            log.warning("a request for a %s of codes is too old and is ignored", request.what)
         elif request.what == "rollback":
             self._roll_back(request)
         else:
             self._attempt(request.how, request)
 
     def _attempt(self, how: str, request: CodesRequest | None) -> None:
-        """Refresh, and say how it went; a failure leaves all as it was."""
+        """Refresh, and report the result; a failure leaves everything as it was."""
         began, changed = monotonic(), 0
         result: Literal["done", "none", "refused", "failed"]
         try:
-            self._voice.answer(request, "working", "measuring and training")
+            self._publisher.answer(request, "working", "measuring and training")
             if how == "auto":
-                how = self._asked()
-            result, detail, generation, changed = self._refresh(how, request)
+                how = self._choose()
+            result, detail, codebook, changed = self._refresh(how, request)
         except CodesRequestError as error:
-            result, detail, generation = "refused", str(error), ""
+            result, detail, codebook = "refused", str(error), ""
         except PublishError as error:
             log.error("the refresh of codes failed, the generation in use stays: %s", error)
-            result, detail, generation = "failed", str(error), ""
+            result, detail, codebook = "failed", str(error), ""
         seconds = monotonic() - began
         log.info("refresh of codes (%s) of bundle %s: %s, %s, %.2f s", how, self.bundle, result, detail, seconds)
-        self._outside.refreshed(how, result, seconds, changed)
+        self._ports.codes_refreshed(how, result, seconds, changed)
         state: State = "done" if result == "none" else result
-        self._voice.answer(request, state, detail, generation, changed)
+        self._publisher.answer(request, state, detail, codebook, changed)
 
     def _roll_back(self, request: CodesRequest) -> None:
-        own, book = self._own.generation, self._book
-        now = book.current(self.bundle, own)
-        target = request.to or book.previous(self.bundle, own) or ""
+        own, registry = self._own.generation, self._registry
+        now = registry.current(self.bundle, own)
+        target = request.to or registry.previous(self.bundle, own) or ""
         result: State
         if not target:
             result, detail = "refused", f"there is no generation before {now}"
         elif target == now:
             result, detail = "refused", f"{now} is in use already"
-        elif target != own and book.complete(self.bundle, target) is None:
-            there = ", ".join([own, *(g.generation for g in book.of(self.bundle) if g.ends is not None)])
-            result, detail = "refused", f"there is no complete generation {target}; there are {there}"
+        elif target != own and registry.complete(self.bundle, target) is None:
+            known = ", ".join([own, *(record.codebook for record in registry.of(self.bundle) if record.ends is not None)])
+            result, detail = "refused", f"there is no complete generation {target}; there are {known}"
         else:
-            said = CurrentCodes(bundle=self.bundle, generation=target, previous=now, since_ms=self._clock_ms(), why="rollback")
-            result, detail = "done", f"{target} is in use again, in place of {now}"
+            current = CurrentCodes(bundle=self.bundle, codebook=target, previous=now, since_ms=self._clock_ms(), why="rollback")
+            result, detail = "done", f"{target} is in use again, instead of {now}"
             try:
-                self._voice.name(said)
+                self._publisher.activate(current)
             except PublishError as error:
                 result, detail = "failed", str(error)
-        self._outside.refreshed("rollback", result, 0.0, 0)
-        self._voice.answer(request, result, detail, target)
+        self._ports.codes_refreshed("rollback", result, 0.0, 0)
+        self._publisher.answer(request, result, detail, target)
 
     # A refresh
 
     def _refresh(self, how: str, request: CodesRequest | None) -> tuple[Literal["done", "none"], str, str, int]:
-        """Result, a sentence, the generation in use then, and how many codes changed."""
+        """The result, a sentence, the codebook then in use, and how many codes changed."""
         if how == "none":
             return "none", "nothing to do: the codes fit their vectors", self.current().generation, 0
         parent = self.current()
         sample = self._sample()
-        new = refresh(parent, self._learnt_from(), how, SEED)  # 1
+        new = refresh(parent, self._training_vectors(), how, SEED)  # 1
         if new.generation == parent.generation and how != "encode":
             return "none", "training ended in the centroids that are in use", parent.generation, 0
         record = self._record(how, parent, new)
         if new.generation != parent.generation:
-            self._voice.say(record)  # 2
-            self._outside.wait(self._pace.announce_s)
-        with self._reading:
-            begins = dict(self._ledger.places)
-            changed = self._publish(new, parent, request)  # 3
-            record = msgspec.structs.replace(
-                record, items=len(self._ledger), changed=changed, begins=begins, finished_ms=self._clock_ms(), ends=self._voice.ends()
-            )
-        sentence = f"{changed:,} of {record.items:,} codes changed"
+            self._publisher.publish(record)  # 2
+            self._ports.wait(self._pace.announce_s)
+        changes = self._compare(new, parent)
+        changed = len(changes.codes)
+        self._publish(changes, new.generation, request)  # 3
+        sentence = f"{changed:,} of {changes.items:,} codes changed"
         if new.generation != parent.generation:
-            baseline = msgspec.to_builtins(Baseline.of(new, sample.vectors))
-            self._voice.say(msgspec.structs.replace(record, baseline=baseline))  # 4
-            current = CurrentCodes(
-                bundle=self.bundle, generation=new.generation, previous=parent.generation, since_ms=self._clock_ms(), why="refresh"
+            finished = msgspec.structs.replace(
+                record,
+                items=changes.items,
+                changed=changed,
+                begins=changes.begins,
+                finished_ms=self._clock_ms(),
+                ends=self._publisher.ends(),
+                baseline=msgspec.to_builtins(Baseline.of(new, sample.vectors)),
             )
-            self._voice.name(current)  # 5
+            self._publisher.publish(finished)  # 4
+            current = CurrentCodes(
+                bundle=self.bundle, codebook=new.generation, previous=parent.generation, since_ms=self._clock_ms(), why="refresh"
+            )
+            self._publisher.activate(current)  # 5
             self._decision = None
-            wanted = {new.generation, parent.generation}  # no rollback leads to older ones, nor to one that was never finished
-            self._voice.take_back([g.generation for g in self._book.of(self.bundle) if g.generation not in wanted])  # 6
+            wanted = {new.generation, parent.generation}
+            self._publisher.retract([r.codebook for r in self._registry.of(self.bundle) if r.codebook not in wanted])  # 6
         return "done", sentence, new.generation, changed
 
-    def _learnt_from(self) -> Floats:
-        """What centroids are trained on: as many vectors of the whole catalogue as training makes use of."""
-        with self._reading:
-            vectors = self._ledger.coded  # (n, D)
+    def _training_vectors(self) -> Floats:
+        """What centroids are trained on: as many vectors of the whole catalogue as training uses."""
+        with self._lock:
+            vectors = self._catalogue.coded  # (n, D)
             if len(vectors) <= TRAINING_VECTORS:
                 return vectors.copy()
             return vectors[np.random.default_rng(SEED).choice(len(vectors), TRAINING_VECTORS, replace=False)]
 
     def _sample(self) -> Sample:
-        with self._reading:
+        with self._lock:
             sample = self._reservoir.sample()
         if not sample.items:
-            raise CodesRequestError("no item was seen yet: there is nothing to learn centroids from")
+            raise CodesRequestError("there are no items yet, so there is nothing to train centroids on")
         return sample
 
-    def _record(self, how: str, parent: Codebook, new: Codebook) -> Generation:
-        return Generation(
-            generation=new.generation,
+    def _record(self, how: str, parent: Codebook, new: Codebook) -> CodebookRecord:
+        return CodebookRecord(
+            codebook=new.generation,
             bundle=self.bundle,
             own=self._own.generation,
             parent=parent.generation,
@@ -223,60 +230,62 @@ class Keeper:
             started_ms=self._clock_ms(),
         )
 
-    def _publish(self, new: Codebook, parent: Codebook, request: CodesRequest | None) -> int:
-        """Publish a Recode of each row whose code is another than that of the parent, or than what is published; how many."""
-        ledger = self._ledger
-        codes = new.encode(ledger.coded)
-        before = ledger.codes.copy()
-        other = np.flatnonzero(~ledger.of_generation(parent.generation))
-        before[other] = parent.encode(ledger.coded[other])
-        rows = np.flatnonzero((codes != before).any(axis=1) | (codes != ledger.codes).any(axis=1))
-        for at in range(0, len(rows), self._pace.batch):
-            self._voice.answer(request, "working", "publishing changed codes", new.generation, at, len(rows))
-            self._voice.send(self._recodes(rows[at : at + self._pace.batch], codes, new.generation))
-        ledger.renamed(new.generation, np.flatnonzero((codes == ledger.codes).all(axis=1)))
-        return len(rows)
+    def _compare(self, new: Codebook, parent: Codebook) -> Changes:
+        """The items whose code differs from that of the parent, or from the published one."""
+        with self._lock:
+            catalogue = self._catalogue
+            codes = new.encode(catalogue.coded)
+            before = catalogue.codes.copy()
+            other = np.flatnonzero(~catalogue.of_codebook(parent.generation))
+            before[other] = parent.encode(catalogue.coded[other])
+            rows = np.flatnonzero((codes != before).any(axis=1) | (codes != catalogue.codes).any(axis=1))
+            catalogue.tag(new.generation, np.flatnonzero((codes == catalogue.codes).all(axis=1)))
+            return Changes(catalogue.select(rows), codes[rows], dict(catalogue.offsets), len(catalogue))
 
-    def _recodes(self, rows: np.ndarray, codes: Codes, generation: str) -> list[Outgoing]:
-        made = []
-        for row in rows.tolist():
-            partition, recode = self._ledger.recode(row, generation, codes[row])
-            key = RECODE + recode.item_id.encode()
-            made.append(Outgoing(self._topics.item_codes, key, msgspec.json.encode(recode), partition=partition))
-        return made
+    def _publish(self, changes: Changes, codebook: str, request: CodesRequest | None) -> None:
+        """Publish a Recode per changed item. A record for a vector that changes meanwhile says nothing: it holds the old one's digest."""
+        selected, codes, size = changes.selected, changes.codes, self._pace.batch
+        for at in range(0, len(codes), size):
+            self._publisher.answer(request, "working", "publishing changed codes", codebook, at, len(codes))
+            self._publisher.send(
+                [
+                    Outgoing(self._topics.item_codes, RECODE + recode.item_id.encode(), msgspec.json.encode(recode), partition=partition)
+                    for partition, recode in selected.recodes(self.bundle, codebook, codes, at, at + size)
+                ]
+            )
 
-    # What is measured
+    # Measurement
 
     def _measure(self) -> Decision:
-        """Measure the codes in use, publish the report; what the policy says to it."""
+        """Measure the codes in use and publish the report. Returns the policy's decision."""
         codebook = self.current()
-        with self._reading:
+        with self._lock:
             sample = self._reservoir.sample()
-            codes, items = self._ledger.codes_of(sample.items), len(self._ledger)
+            codes, items = self._catalogue.codes_of(sample.items), len(self._catalogue)
         if not sample.items:
             return Decision(action="none", reason="there are no items")
         drift = measure(codebook, self._baseline(codebook), sample.vectors, codes)
         self._decision = self._policy.choose(drift, self._decision)
-        self._voice.say(self._report(codebook.generation, items, drift, self._decision))
-        self._outside.measured(codebook.generation, drift, self._decision)
+        self._publisher.publish(self._report(codebook.generation, items, drift, self._decision))
+        self._ports.measured(codebook.generation, drift, self._decision)
         return self._decision
 
-    def _asked(self) -> How | Literal["none"]:
-        """What a person who leaves it to the policy gets: what one measurement wants, without waiting for it to last."""
+    def _choose(self) -> How | Literal["none"]:
+        """The action for a person who leaves it to the policy: what one measurement calls for, without waiting for it to last."""
         decision = self._measure()
         return decision.wanted if decision.action == "none" else decision.action
 
     def _baseline(self, codebook: Codebook) -> Baseline:
-        """The figures of a generation when it was made."""
+        """The figures of a codebook right after it was trained."""
         if codebook.generation == self._own.generation:
             return self._own_baseline
-        return msgspec.convert(self._book.generations[codebook.generation].baseline, Baseline, strict=False)
+        return msgspec.convert(self._registry.announced[codebook.generation].record.baseline, Baseline, strict=False)
 
-    def _report(self, generation: str, items: int, drift: Drift, decision: Decision) -> DriftReport:
+    def _report(self, codebook: str, items: int, drift: Drift, decision: Decision) -> DriftReport:
         return DriftReport(
             bundle=self.bundle,
             own=self._own.generation,
-            generation=generation,
+            codebook=codebook,
             measured_ms=self._clock_ms(),
             items=items,
             figures=figures(drift),

@@ -1,4 +1,4 @@
-"""The thread in which a worker keeps codes, for as long as it is the one to do so: a tail of `item-codes`, a ledger, a keeper."""
+"""The thread in which the leader among the catalogue workers manages codes."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +10,11 @@ from kafka.errors import KafkaError
 
 from models.bundle import Bundle
 from models.codes.drift import Decision, Drift, Policy, Reservoir
-from stream.codes.catalogue_snapshot import Ledger
-from stream.codes.code_manager import Keeper
-from stream.codes.code_reader import code_tail
+from stream.codes.catalogue_snapshot import CatalogueSnapshot
+from stream.codes.code_manager import CodeManager
 from stream.codes.codebook_publisher import Pace, Topics
-from stream.codes.codebook_registry import Book
+from stream.codes.codebook_registry import CodebookRegistry
+from stream.codes.readers import code_reader
 from stream.errors import LeadershipLostError, PublishError
 from stream.kafka.connection import Connection
 from stream.kafka.producer import Outgoing
@@ -23,14 +23,14 @@ from stream.kafka.topic_reader import ranges
 log = logging.getLogger(__name__)
 
 LOOK_S = 0.2
-AGAIN_S = (1.0, 60.0)  # first and longest wait after a failure
+RETRY_S = (1.0, 60.0)  # first and longest wait after a failure
 CATCH_UP_S = 600.0
 
 
-class Duty(NamedTuple):
-    """What the thread asks of its worker: whether it is the keeper now, the bundle in use, a publication (blocking), the clock."""
+class Host(NamedTuple):
+    """What the thread needs of its worker: whether it is the leader now, the bundle in use, a blocking publication, the clock (ms)."""
 
-    mine: Callable[[], bool]
+    is_leader: Callable[[], bool]
     bundle: Callable[[], Bundle]
     publish: Callable[[Sequence[Outgoing]], None]
     clock_ms: Callable[[], int]
@@ -49,8 +49,8 @@ class CodesObserver(Protocol):
         """This worker manages no codes any more."""
 
 
-class Plan(NamedTuple):
-    """How codes are kept."""
+class ManagerOptions(NamedTuple):
+    """How codes are managed. Drift is measured on a sample of `reservoir` items; `automatic`: refresh when the policy calls for it."""
 
     pace: Pace = Pace()
     policy: Policy = Policy()
@@ -58,97 +58,105 @@ class Plan(NamedTuple):
     automatic: bool = True
 
 
-class Keeping:
-    """Runs a keeper while it is this worker's turn. Whatever goes wrong is logged and begun again, later and later: codes in use stay."""
+class CodeManagerThread:
+    """Runs a code manager while this worker is the leader. A failure is logged and retried, later and later: the codes in use stay."""
 
-    def __init__(self, connection: Connection, topics: Topics, book: Book, duty: Duty, observer: CodesObserver, plan: Plan) -> None:
-        self._connection, self._topics, self._book = connection, topics, book
-        self._duty, self._observer, self._plan = duty, observer, plan
+    def __init__(
+        self,
+        connection: Connection,
+        topics: Topics,
+        registry: CodebookRegistry,
+        host: Host,
+        observer: CodesObserver,
+        options: ManagerOptions,
+    ) -> None:
+        self._connection, self._topics, self._registry = connection, topics, registry
+        self._host, self._observer, self._options = host, observer, options
         self._stopping = Event()
-        self._thread = Thread(target=self._run, name="keeper of codes", daemon=True)
+        self._thread = Thread(target=self._run, name="code manager", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; a training under way is not waited for."""
+        """End the thread, without waiting for a training in progress."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(timeout=3)
 
     def _run(self) -> None:
-        again_s = AGAIN_S[0]
+        retry_s = RETRY_S[0]
         while not self._stopping.wait(LOOK_S):
-            if not self._duty.mine():
+            if not self._host.is_leader():
                 continue
             began = monotonic()
             try:
-                self._keep(self._duty.bundle())
+                self._manage(self._host.bundle())
             except LeadershipLostError:
-                log.info("another worker keeps the codes from now on, or this one stops")
+                log.info("this worker no longer manages codes: it stops, another one does, or the bundle changed")
             except Exception as error:  # a bug here must not end the catalogue
                 if isinstance(error, PublishError | KafkaError | TimeoutError):
-                    log.warning("codes cannot be kept now, will try again: %s", error)
+                    log.warning("codes cannot be managed now, will try again: %s", error)
                 else:
-                    log.exception("keeping codes failed, will try again")
-                again_s = AGAIN_S[0] if monotonic() - began > AGAIN_S[1] else min(2 * again_s, AGAIN_S[1])
-                self._stopping.wait(again_s)
+                    log.exception("managing codes failed, will try again")
+                retry_s = RETRY_S[0] if monotonic() - began > RETRY_S[1] else min(2 * retry_s, RETRY_S[1])
+                self._stopping.wait(retry_s)
             finally:
                 self._observer.leadership_lost()
 
-    def _keep(self, bundle: Bundle) -> None:
-        log.info("this worker keeps the codes of bundle %s", bundle.generation)
-        self._book.expect(bundle.generation, bundle.codebook)
-        ledger = Ledger(bundle.generation, bundle.codebook, bundle.manifest.dim)
-        table, plan = bundle.items, self._plan
-        parts = table.vectors if table.parts is None else table.parts
-        ledger.begin(table.ids, table.vectors, table.codes, table.parts)
-        reservoir = Reservoir(plan.reservoir)
-        reservoir.put(table.ids, parts)
-        outside = _Outside(self._connection, self._topics, self._duty, self._observer, self._stopping, bundle)
-        keeper = Keeper(
-            ledger,
+    def _manage(self, bundle: Bundle) -> None:
+        """Manage the codes of a bundle until an error, or the leadership or the bundle changes."""
+        log.info("this worker manages the codes of bundle %s", bundle.generation)
+        self._registry.expect(bundle.generation, bundle.codebook)
+        catalogue = CatalogueSnapshot(bundle.generation, bundle.codebook, bundle.manifest.dim)
+        table, options = bundle.items, self._options
+        catalogue.load_table(table.ids, table.vectors, table.codes, table.parts)
+        reservoir = Reservoir(options.reservoir)
+        reservoir.put(table.ids, table.vectors if table.parts is None else table.parts)
+        ports = _KafkaPorts(self._connection, self._topics, self._host, self._observer, self._stopping, bundle)
+        manager = CodeManager(
+            catalogue,
             bundle.codebook,
-            self._book,
-            outside,
+            self._registry,
+            ports,
             self._topics,
-            self._duty.clock_ms,
+            self._host.clock_ms,
             reservoir=reservoir,
-            policy=plan.policy,
-            pace=plan.pace,
-            automatic=plan.automatic,
+            policy=options.policy,
+            pace=options.pace,
+            automatic=options.automatic,
         )
-        tail = code_tail(self._connection, self._topics.item_codes, keeper.hear)
+        reader = code_reader(self._connection, self._topics.item_codes, manager.apply)
         try:
-            tail.start()
-            tail.catch_up(self._stopping, CATCH_UP_S)
+            reader.start()
+            reader.catch_up(self._stopping, CATCH_UP_S)
             while True:
-                outside.wait(LOOK_S)
-                if tail.failure is not None:
-                    raise tail.failure
-                keeper.tick(monotonic())
+                ports.wait(LOOK_S)
+                if reader.failure is not None:
+                    raise reader.failure
+                manager.tick(monotonic())
         finally:
-            tail.stop()
+            reader.stop()
 
 
-class _Outside:
-    """The world of a keeper of one bundle: see stream.codes.code_manager.Outside."""
+class _KafkaPorts:
+    """The ports (stream.codes.codebook_publisher.Ports) of the manager of one bundle."""
 
     def __init__(
-        self, connection: Connection, topics: Topics, duty: Duty, observer: CodesObserver, stopping: Event, bundle: Bundle
+        self, connection: Connection, topics: Topics, host: Host, observer: CodesObserver, stopping: Event, bundle: Bundle
     ) -> None:
-        self._connection, self._topics, self._duty, self._observer = connection, topics, duty, observer
+        self._connection, self._topics, self._host, self._observer = connection, topics, host, observer
         self._stopping, self._bundle = stopping, bundle
-        self.publish = duty.publish
-        self.measured, self.refreshed = observer.measured, observer.codes_refreshed
+        self.publish = host.publish
+        self.measured, self.codes_refreshed = observer.measured, observer.codes_refreshed
 
     def ends(self) -> Mapping[int, int]:
         try:
             return {at: end for at, (_, end) in ranges(self._connection, self._topics.item_codes).items()}
         except KafkaError as error:
-            raise PublishError(f"{error!r} while asking for the ends of {self._topics.item_codes}") from error
+            raise PublishError(f"{error!r} while reading the ends of {self._topics.item_codes}") from error
 
     def wait(self, seconds: float) -> None:
-        if self._stopping.wait(seconds) or not self._duty.mine() or self._duty.bundle().generation != self._bundle.generation:
+        if self._stopping.wait(seconds) or not self._host.is_leader() or self._host.bundle().generation != self._bundle.generation:
             raise LeadershipLostError

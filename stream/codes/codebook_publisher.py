@@ -1,4 +1,4 @@
-"""How the keeper of codes speaks: what it needs of the world, records published with retries, and answers to requests."""
+"""What the code manager publishes: codebooks and which one is current, with retries, and answers to requests."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -7,22 +7,22 @@ from typing import Literal, NamedTuple, Protocol
 import msgspec
 
 from models.codes.drift import Decision, Drift
-from stream.codes.codebook_registry import Book, Record, key_of
+from stream.codes.codebook_registry import CodebookRegistry, Record, key_of, key_of_codebook
 from stream.errors import PublishError
 from stream.kafka.messages import CodesAnswer, CodesRequest, CurrentCodes
 from stream.kafka.producer import Outgoing
 
 log = logging.getLogger(__name__)
 
-HEARD_S, LOOK_S = 10.0, 0.02  # how long to wait for our own record, and between looks
+READ_BACK_S, LOOK_S = 10.0, 0.02  # how long to wait for our own record, and between looks
 State = Literal["working", "done", "refused", "failed"]
 
 
 class Pace(NamedTuple):
-    """Seconds between measurements and, at least, between refreshes that nobody asked for; how a refresh goes about its work.
+    """Seconds between measurements, and at least between automatic refreshes; how a refresh goes about its work.
 
-    `announce_s` is what workers get to notice an announcement before codes are compared; a failed publication is tried
-    `tries` times, with waits that double up to `longest_wait_s`; a request older than `request_age_s` is not begun.
+    After an announcement workers get `announce_s` to notice it before codes are compared. A failed publication is tried `tries` times,
+    with waits that double up to `longest_wait_s`. A request older than `request_age_s` is not begun.
     """
 
     measure_s: float = 60.0
@@ -34,23 +34,35 @@ class Pace(NamedTuple):
     request_age_s: float = 120.0
 
 
-class Outside(Protocol):
-    """What the keeper needs of the world."""
+class Ports(Protocol):
+    """What the code manager needs from outside: the broker, its leadership, and an observer."""
 
     def publish(self, records: Sequence[Outgoing]) -> None:
-        """Return once the broker has them. Raises PublishError; or LeadershipLostError, as `wait` does."""
+        """Return once the broker acknowledged the records.
+
+        Raises:
+            PublishError: an outage. LeadershipLostError: as `wait`.
+        """
 
     def ends(self) -> Mapping[int, int]:
-        """The ends of `item-codes` now, by partition. Raises PublishError."""
+        """The present ends of `item-codes`, by partition.
+
+        Raises:
+            PublishError: an outage.
+        """
 
     def wait(self, seconds: float) -> None:
-        """Raises LeadershipLostError where another one is to be the keeper, or the worker stops."""
+        """Sleep.
 
-    def measured(self, generation: str, drift: Drift, decision: Decision) -> None:
-        """Told of every measurement."""
+        Raises:
+            LeadershipLostError: another worker is to manage the codes, or this one stops.
+        """
 
-    def refreshed(self, how: str, result: str, seconds: float, changed: int) -> None:
-        """Told of every refresh and rollback; `result` is done, none, refused or failed."""
+    def measured(self, codebook: str, drift: Drift, decision: Decision) -> None:
+        """The codes in use were measured."""
+
+    def codes_refreshed(self, how: str, result: str, seconds: float, changed: int) -> None:
+        """A refresh or rollback ended; `result` is done, none, refused or failed."""
 
 
 class Topics(NamedTuple):
@@ -60,66 +72,66 @@ class Topics(NamedTuple):
     item_codes: str
 
 
-class Voice:
-    """Publishes what a keeper says. Every publication is tried a few times.
+class CodebookPublisher:
+    """Publishes with retries.
 
-    Raises:
-        PublishError: all tries failed. LeadershipLostError: between two of them.
+    Raises (every method):
+        PublishError: all tries failed. LeadershipLostError: between two tries.
     """
 
-    def __init__(self, outside: Outside, topics: Topics, book: Book, pace: Pace, clock_ms: Callable[[], int]) -> None:
-        self._outside, self._topics, self._book, self._pace, self._clock_ms = outside, topics, book, pace, clock_ms
+    def __init__(self, ports: Ports, topics: Topics, registry: CodebookRegistry, pace: Pace, clock_ms: Callable[[], int]) -> None:
+        self._ports, self._topics, self._registry, self._pace, self._clock_ms = ports, topics, registry, pace, clock_ms
 
-    def say(self, *records: Record) -> None:
-        """Publish records of the topic of codebooks."""
+    def publish(self, *records: Record) -> None:
+        """Publish records to the topic of codebooks."""
         self.send([Outgoing(self._topics.codebooks, key_of(record), msgspec.json.encode(record)) for record in records])
 
-    def take_back(self, generations: Sequence[str]) -> None:
-        """Remove announcements of generations."""
-        self.send([Outgoing(self._topics.codebooks, f"generation:{generation}".encode(), None) for generation in generations])
-
-    def name(self, current: CurrentCodes) -> None:
-        """Say which generation is in use, and wait until the book says so: what is done next reads it there."""
-        self.say(current)
-        for _ in range(int(HEARD_S / LOOK_S)):
-            if self._book.currents.get(current.bundle) == current:
+    def activate(self, current: CurrentCodes) -> None:
+        """Publish which codebook is in use, and wait until the registry has read it back: the next steps read it there."""
+        self.publish(current)
+        for _ in range(int(READ_BACK_S / LOOK_S)):
+            if self._registry.currents.get(current.bundle) == current:
                 return
-            self._outside.wait(LOOK_S)
-        log.warning("the topic of codebooks does not give back what was published to it")
+            self._ports.wait(LOOK_S)
+        log.warning("the activation of codebook %s was published but not read back within %.0f s", current.codebook, READ_BACK_S)
 
-    def answer(self, request: CodesRequest | None, state: State, detail: str, generation: str = "", done: int = 0, total: int = 0) -> None:
-        """Answer a request, if it is one."""
+    def retract(self, codebooks: Sequence[str]) -> None:
+        """Delete the records of codebooks."""
+        self.send([Outgoing(self._topics.codebooks, key_of_codebook(name), None) for name in codebooks])
+
+    def answer(self, request: CodesRequest | None, state: State, detail: str, codebook: str = "", done: int = 0, total: int = 0) -> None:
+        """Answer a request, if there is one."""
         if request is not None:
             at_ms = self._clock_ms()
-            self.say(CodesAnswer(id=request.id, state=state, detail=detail, at_ms=at_ms, generation=generation, done=done, total=total))
+            self.publish(CodesAnswer(id=request.id, state=state, detail=detail, at_ms=at_ms, codebook=codebook, done=done, total=total))
 
     def send(self, records: Sequence[Outgoing]) -> None:
-        """Publish records."""
+        """Publish records to any topic."""
         for wait_s in self._waits():
-            self._outside.wait(0.0)
+            self._ports.wait(0.0)
             try:
-                self._outside.publish(records)
+                self._ports.publish(records)
                 return
             except PublishError as error:
                 log.warning("codes were not published, will try again: %s", error)
-                self._outside.wait(wait_s)
-        self._outside.publish(records)
+                self._ports.wait(wait_s)
+        self._ports.publish(records)
 
     def ends(self) -> dict[int, int]:
-        """The ends of `item-codes` now, by partition."""
+        """The present ends of `item-codes`, by partition."""
         for wait_s in self._waits():
             try:
-                return dict(self._outside.ends())
+                return dict(self._ports.ends())
             except PublishError:
-                self._outside.wait(wait_s)
-        return dict(self._outside.ends())
+                self._ports.wait(wait_s)
+        return dict(self._ports.ends())
 
     def _waits(self) -> Iterator[float]:
         return (min(self._pace.longest_wait_s, 0.5 * 2**tries) for tries in range(self._pace.tries - 1))
 
 
 def figures(drift: Drift) -> dict[str, float]:
-    """The figures of a measurement that are shown: of sub-spaces the worst."""
+    """The figures of a measurement that are shown; of the sub-spaces, the worst."""
     return {
         "sample": float(drift.sample),
         "distortion": drift.distortion,

@@ -1,8 +1,8 @@
-"""What the topic `codebooks` says, and what a refresh worker is to do about it: pure, no Kafka, no threads.
+"""The state of the topic `codebooks`, and the next step of an index that follows it. Pure: no Kafka, no threads.
 
-The order of a refresh: a generation is announced without `ends`; every changed code is published; it is announced again with
-`ends`; `current` names it. A reader may meet these records in any order and must come to the same end, so nothing is decided
-by what came first: a generation is complete when its record has `ends`, and the generation to serve is the one that `current` names.
+A refresh publishes in this order: the codebook's record without `ends`; every changed code; the record again with `ends`; `current`, which
+activates it. A reader may meet these records in any order and must reach the same state, so nothing depends on the order: a codebook is
+complete when its record has `ends`, and the codebook to serve is the one that `current` names.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -11,15 +11,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from models.codes.codebook import Codebook
-from stream.kafka.messages import CodesAnswer, CodesRequest, CurrentCodes, DriftReport, Generation, Skipped, decode
-from stream.kafka.skips import Skips
-from stream.kafka.topic_reader import Places
+from stream.kafka.messages import CodebookRecord, CodesAnswer, CodesRequest, CurrentCodes, DriftReport, Skipped, Skips, decode
+from stream.kafka.topic_reader import Offsets
 from stream.kafka.topics import CODEBOOKS
 
-MOST_HELD = 2  # the one that serves, and the one before it, for rollback
-Record = Generation | CurrentCodes | DriftReport | CodesRequest | CodesAnswer
+MOST_HELD = 2  # the codebook that serves, and the previous one, for rollback
+Record = CodebookRecord | CurrentCodes | DriftReport | CodesRequest | CodesAnswer
 _KINDS: dict[str, type[Record]] = {
-    "generation": Generation,
+    "codebook": CodebookRecord,
     "current": CurrentCodes,
     "drift": DriftReport,
     "request": CodesRequest,
@@ -29,44 +28,65 @@ _KINDS: dict[str, type[Record]] = {
 
 def key_of(record: Record) -> bytes:
     """The key of a record of the topic."""
-    if isinstance(record, Generation):
-        return f"generation:{record.generation}".encode()
+    if isinstance(record, CodebookRecord):
+        return key_of_codebook(record.codebook)
     if isinstance(record, CurrentCodes | DriftReport):
         return f"{'current' if isinstance(record, CurrentCodes) else 'drift'}:{record.bundle}".encode()
     return b"request" if isinstance(record, CodesRequest) else b"answer"
 
 
-def codebook_of(record: Generation) -> Codebook:
-    """The codebook that a record holds.
+def key_of_codebook(codebook: str) -> bytes:
+    """The key of a codebook's record."""
+    return f"codebook:{codebook}".encode()
+
+
+def codebook_of(record: CodebookRecord) -> Codebook:
+    """The codebook of a record.
 
     Raises:
-        ValueError: its centroids are not those that its name is made from.
+        ValueError: its centroids are not those that its name was computed from.
     """
     codebook = Codebook.from_centroids(np.frombuffer(record.centroids, "<f4").reshape(record.shape))
-    if codebook.generation != record.generation:
-        raise ValueError(f"the centroids announced as generation {record.generation} are those of {codebook.generation}")
+    if codebook.generation != record.codebook:
+        raise ValueError(f"the centroids announced as codebook {record.codebook} are those of {codebook.generation}")
     return codebook
 
 
-class Book:
-    """The newest word of the topic under each key. One thread lets it learn, any may read: what it gives is never changed."""
+class Announced(NamedTuple):
+    """A codebook and its record. One value, so that a reader in another thread sees both or neither."""
+
+    record: CodebookRecord
+    codebook: Codebook
+
+
+class CodebookRegistry:
+    """The newest record of each key. One thread applies records, any may read: what is returned is never changed.
+
+    Codebooks are named by their generation, a hash of their centroids. `own` is always the name of the bundle's own codebook.
+    """
 
     def __init__(self, skips: Skips | None = None) -> None:
-        self.generations: dict[str, Generation] = {}
+        self.announced: dict[str, Announced] = {}
         self.currents: dict[str, CurrentCodes] = {}
         self.drifts: dict[str, DriftReport] = {}
         self.request: CodesRequest | None = None
         self.answer: CodesAnswer | None = None
-        self._codebooks: dict[str, Codebook] = {}
         self._shapes: dict[str, tuple[int, int]] = {}  # of a bundle's own codebook: P and D
         self._skips = skips or Skips()
 
     def expect(self, bundle: str, own: Codebook) -> None:
-        """Take only generations that fit this bundle: those of as many sub-spaces and dimensions as its own codebook."""
+        """Accept only codebooks that fit this bundle: as many sub-spaces and dimensions as its own codebook."""
         self._shapes = {**self._shapes, bundle: (own.subspaces, own.dim)}
 
-    def learn(self, key: bytes | None, value: bytes | None) -> Skipped | None:
-        """Take a record; one that cannot be used changes nothing, and is answered with the reason."""
+    def apply(self, records: Sequence[Any], offsets: Offsets) -> None:
+        """Apply consumer records; one that cannot be used is skipped and counted."""
+        for record in records:
+            skipped = self.apply_record(record.key, record.value)
+            if skipped is not None:
+                self._skips.add(record, CODEBOOKS, skipped)
+
+    def apply_record(self, key: bytes | None, value: bytes | None) -> Skipped | None:
+        """Apply a record. One that cannot be used changes nothing; the reason is returned."""
         kind, _, name = (key or b"").decode(errors="replace").partition(":")
         type_ = _KINDS.get(kind)
         if type_ is None:
@@ -75,20 +95,60 @@ class Book:
         if isinstance(record, Skipped):
             return record
         if record is not None and key_of(record) != key:
-            return Skipped("wrong_key", "its key names another generation, bundle or kind than its value")
-        codebook = None
-        if isinstance(record, Generation):
-            try:
-                codebook = codebook_of(record)
-            except ValueError as error:
-                return Skipped("wrong_shape", str(error)[:300])
-        self._take(kind, name, record, codebook)
+            return Skipped("wrong_key", "its key names another codebook, bundle or kind than its value")
+        try:
+            self._store(kind, name, record)
+        except ValueError as error:
+            return Skipped("wrong_shape", str(error)[:300])
         return None
 
-    def _take(self, kind: str, name: str, record: Record | None, codebook: Codebook | None) -> None:
-        if kind == "generation":
-            self._codebooks = _with(self._codebooks, name, codebook)
-            self.generations = _with(self.generations, name, record)
+    def used(self, bundle: str, own: Codebook) -> Codebook:
+        """The codebook to encode a bundle's items with: its own until another one is complete and activated."""
+        name = self.current(bundle, own.generation)
+        found = self.complete(bundle, name)
+        return own if name == own.generation or found is None else found.codebook
+
+    def of(self, bundle: str) -> list[CodebookRecord]:
+        """The records of the codebooks announced for a bundle, oldest first."""
+        found = [record for record, _ in self.announced.values() if record.bundle == bundle and self._fits(record)]
+        return sorted(found, key=lambda record: (record.started_ms, record.codebook))
+
+    def complete(self, bundle: str, name: str) -> Announced | None:
+        """A codebook of this name whose changed codes are all published; None for any other."""
+        found = self.announced.get(name)
+        if found is None or found.record.bundle != bundle or found.record.ends is None or not self._fits(found.record):
+            return None
+        return found
+
+    def settled(self, bundle: str, own: str) -> bool:
+        """Whether the codebook activated for a bundle may be served; false only while its own record is still to come."""
+        current = self.currents.get(bundle)
+        return current is None or current.codebook == own or self.complete(bundle, current.codebook) is not None
+
+    def current(self, bundle: str, own: str) -> str:
+        """The codebook to encode a bundle's items with and to serve: `own` until another one is complete and activated."""
+        current = self.currents.get(bundle)
+        return current.codebook if current is not None and self.complete(bundle, current.codebook) else own
+
+    def previous(self, bundle: str, own: str) -> str | None:
+        """The codebook that a rollback returns to, if any."""
+        current = self.currents.get(bundle)
+        if current is None or current.codebook != self.current(bundle, own):
+            return None
+        found = current.previous if current.previous == own or self.complete(bundle, current.previous) else own
+        return found if found != current.codebook else None
+
+    def pending(self, bundle: str, own: str) -> Announced | None:
+        """The codebook announced last, if its codes are still being published or it is not activated yet."""
+        current = self.currents.get(bundle)
+        since = current.since_ms if current is not None else 0
+        later = [record for record in self.of(bundle) if record.started_ms >= since and record.codebook != self.current(bundle, own)]
+        return self.announced.get(later[-1].codebook) if later else None
+
+    def _store(self, kind: str, name: str, record: Record | None) -> None:
+        if kind == "codebook":
+            entry = Announced(record, codebook_of(record)) if isinstance(record, CodebookRecord) else None
+            self.announced = _with(self.announced, name, entry)
         elif kind == "current":
             self.currents = _with(self.currents, name, record)
         elif kind == "drift":
@@ -98,96 +158,42 @@ class Book:
         elif kind == "answer" and (record is None or isinstance(record, CodesAnswer)):
             self.answer = record
 
-    def apply(self, records: Sequence[Any], places: Places) -> None:
-        """Take what a tail brings; a record that cannot be used is skipped and counted."""
-        for record in records:
-            skipped = self.learn(record.key, record.value)
-            if skipped is not None:
-                self._skips.add(record, CODEBOOKS, skipped)
-
-    def codebook(self, generation: str) -> Codebook:
-        """The codebook of an announced generation.
-
-        Raises:
-            KeyError: it is not announced, or no longer.
-        """
-        return self._codebooks[generation]
-
-    def used(self, bundle: str, own: Codebook) -> Codebook:
-        """The codebook to encode a bundle's items with now: its own until another one is complete and named."""
-        generation = self.current(bundle, own.generation)
-        return own if generation == own.generation else self._codebooks[generation]
-
-    def of(self, bundle: str) -> list[Generation]:
-        """The generations announced for a bundle, oldest first."""
-        return sorted(
-            (g for g in self.generations.values() if g.bundle == bundle and self._fits(g)), key=lambda g: (g.started_ms, g.generation)
-        )
-
-    def complete(self, bundle: str, generation: str) -> Generation | None:
-        """The record of a generation of which all changed codes are published, None for any other."""
-        found = self.generations.get(generation)
-        return found if found is not None and found.bundle == bundle and found.ends is not None and self._fits(found) else None
-
-    def settled(self, bundle: str, own: str) -> bool:
-        """Whether the generation that is named for a bundle may be served; false only while its own record is still to come."""
-        said = self.currents.get(bundle)
-        return said is None or said.generation == own or self.complete(bundle, said.generation) is not None
-
-    def current(self, bundle: str, own: str) -> str:
-        """The generation that a bundle is to encode with and serve: its `own` until another one is complete and named."""
-        said = self.currents.get(bundle)
-        return said.generation if said is not None and self.complete(bundle, said.generation) else own
-
-    def previous(self, bundle: str, own: str) -> str | None:
-        """The generation to go back to; None where there is none."""
-        said = self.currents.get(bundle)
-        if said is None or said.generation != self.current(bundle, own):
-            return None
-        found = said.previous if said.previous == own or self.complete(bundle, said.previous) else own
-        return found if found != said.generation else None
-
-    def coming(self, bundle: str, own: str) -> Generation | None:
-        """The generation announced last, whose codes are being published or not yet in use; None where that is the current one."""
-        said = self.currents.get(bundle)
-        since = said.since_ms if said is not None else 0
-        later = [g for g in self.of(bundle) if g.started_ms >= since and g.generation != self.current(bundle, own)]
-        return later[-1] if later else None
-
-    def _fits(self, record: Generation) -> bool:
+    def _fits(self, record: CodebookRecord) -> bool:
         subspaces, _, width = record.shape
         return self._shapes.get(record.bundle, (subspaces, subspaces * width)) == (subspaces, subspaces * width)
 
 
-def _with(old: dict[str, Any], name: str, record: Any) -> dict[str, Any]:
-    return {**{key: value for key, value in old.items() if key != name}, **({} if record is None else {name: record})}
+def _with(old: dict[str, Any], name: str, entry: Any) -> dict[str, Any]:
+    return {**{key: value for key, value in old.items() if key != name}, **({} if entry is None else {name: entry})}
 
 
 class Step(NamedTuple):
-    """What a worker does next about a generation."""
+    """What an index does next about a codebook."""
 
     action: Literal["hold", "serve", "drop"]
-    generation: str
+    codebook: str
 
 
-def next_step(book: Book, bundle: str, own: str, held: Collection[str], serving: str, passed: Callable[[Generation], bool]) -> Step | None:
-    """The next step of an index that holds codes of `held` and serves those of `serving`; None: all is as it should be.
+def next_step(
+    registry: CodebookRegistry, bundle: str, own: str, held: Collection[str], serving: str, passed: Callable[[CodebookRecord], bool]
+) -> Step | None:
+    """The next step of an index that holds codes of the codebooks `held` and serves those of `serving`; None: nothing is to be done.
 
-    `passed` says whether the worker has read all changed codes of a complete generation. Never more than two are held, what
-    serves is never dropped, and only a complete generation (or the bundle's own) is held anew or served.
+    `passed` tells whether the worker has read all changed codes of a complete codebook. At most two are held, what serves is never
+    dropped, and only a complete codebook (or the bundle's own) is newly held or served.
     """
-    if not book.settled(bundle, own):
+    if not registry.settled(bundle, own):
         return None
-    wanted, previous = book.current(bundle, own), book.previous(bundle, own)
+    wanted, previous = registry.current(bundle, own), registry.previous(bundle, own)
     if wanted == serving:
-        surplus = [g for g in held if g not in (wanted, previous)]
+        surplus = [name for name in held if name not in (wanted, previous)]
         return Step("drop", min(surplus)) if surplus else None
     if wanted in held:
         return Step("serve", wanted)
-    record = book.complete(bundle, wanted)
-    if record is not None and wanted != own and not passed(record):
+    announced = registry.complete(bundle, wanted)
+    if announced is not None and wanted != own and not passed(announced.record):
         return None
     if len(held) >= MOST_HELD:
-        others = [g for g in held if g != serving]
-        return Step("drop", min(others, key=lambda g: (g == previous, g)))
+        others = [name for name in held if name != serving]
+        return Step("drop", min(others, key=lambda name: (name == previous, name)))
     return Step("hold", wanted)

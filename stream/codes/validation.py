@@ -1,4 +1,4 @@
-"""What can be wrong with an item code that decoded well: it would end whoever puts it into an index or a ledger."""
+"""What can be wrong with an item code that decoded well: it would end whoever puts it into an index or a catalogue."""
 
 from collections.abc import Mapping
 from enum import StrEnum

@@ -1,12 +1,20 @@
-"""What our workers say to each other, as JSON values of the topics `refresh`, `item-codes`, `codebooks`, `candidates` and `events.dlq`."""
+"""The messages of the internal topics (`refresh`, `item-codes`, `codebooks`, `candidates`, `events.dlq`), as JSON, and our record headers.
 
-from collections.abc import Iterator
+`bundle` is the generation of a bundle, `codebook` that of a codebook, everywhere.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from time import time
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
 from features.events import Id, Milliseconds
+from stream.kafka.topics import TopicSpec
+
+log = logging.getLogger(__name__)
 
 Message = TypeVar("Message", bound=msgspec.Struct)
 LEVELS = ("full", "short", "category_popular", "popular")  # of a candidate set, from the best to the last fallback
@@ -17,14 +25,14 @@ Size = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
 
 
 class Skipped(NamedTuple):
-    """Why the value of a record of an internal topic is not used: a short reason, and a sentence for a person."""
+    """Why a record of an internal topic cannot be used: a short reason, and a sentence for a person."""
 
     reason: Literal["empty", "not_utf8", "bad_json", "wrong_shape", "wrong_key", "wrong_width"]
     detail: str
 
 
 def decode(kind: type[Message], value: bytes | None) -> Message | Skipped:
-    """The message of a record's value, or why it is none. Never raises, whatever the bytes."""
+    """The message of a record's value, or why it is invalid. Never raises, whatever the bytes."""
     if not value:
         return Skipped("empty", "the record has no value")
     try:
@@ -45,42 +53,68 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"[:300]
 
 
+class Skips:
+    """Counts the invalid records of internal topics, by topic and reason, and logs the first of each kind. Thread-safe.
+
+    Args:
+        count: called with the topic's name (without the prefix) and the reason of each record.
+    """
+
+    def __init__(self, count: Callable[[str, str], object] = lambda topic, reason: None) -> None:
+        self._count = count
+        self._logged: set[tuple[str, str]] = set()
+
+    def add(self, record: Any, topic: TopicSpec, skipped: Skipped) -> None:
+        """A record of this topic is skipped."""
+        kind = topic.name, skipped.reason
+        self._count(*kind)
+        if kind not in self._logged:
+            self._logged.add(kind)
+            log.error(
+                "%s/%d offset %d is not a valid Everlong message (%s: %s) and is skipped; further ones of this kind are only counted",
+                record.topic,
+                record.partition,
+                record.offset,
+                skipped.reason,
+                skipped.detail,
+            )
+
+
 class RefreshRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `refresh`, key user id: rows of this user changed. `version` is that of the rows (epoch and offsets).
+    """Topic `refresh`, key user id: rows of this user changed. `log_position` is that of the rows: epoch, and offsets of the topics.
 
-    A message names at most MOST_CATEGORIES categories (see `split`); more of them are several messages, and mean the same.
+    A message holds at most MOST_CATEGORIES categories (see `split`); more of them are several messages, with the same meaning.
 
-    `event_ts` (ms) is the newest event applied, `sent_ms` the wall clock (ms) when its producer sent it; 0: answered before, but
-    short, and handed on by a worker that owed the full answer.
+    `event_ts` (ms) is the newest event applied; `sent_ms` (wall clock, ms) is when its producer sent it. 0: the user has a degraded
+    candidate set, and a worker requeued the full refresh.
     """
 
     user_id: Id
     categories: list[Id]
-    version: tuple[Offset, Offset, Offset, Offset]
+    log_position: tuple[Offset, Offset, Offset, Offset]
     event_ts: Milliseconds
     sent_ms: Milliseconds
 
 
 def split(request: RefreshRequest) -> Iterator[RefreshRequest]:
-    """The request as messages of bounded size. Whoever coalesces them has the request again."""
+    """The request as messages of bounded size; coalesced, they are the request again."""
     for at in range(0, max(1, len(request.categories)), MOST_CATEGORIES):
         yield msgspec.structs.replace(request, categories=request.categories[at : at + MOST_CATEGORIES])
 
 
 class ItemCode(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `item-codes`, key item id: what every refresh worker's index holds of an item. No value: the item is gone.
+    """Topic `item-codes`, key item id: the item as every index holds it. No value: the item is deleted.
 
-    `vector` is little-endian float32 (d,) and `code` uint8 (P,), both base64 in JSON. `generation` is that of the bundle, so of
-    the vector, `codebook` that of the code; empty: the bundle's own. `parts`: little-endian float32 (D,) that the code stands
-    for, empty: the vector itself. `sent_ms` is the wall clock (ms) when the item's producer sent it; 0: not said, or encoded
-    once more.
+    `vector` is little-endian float32 (d,) of this bundle, and `code` uint8 (P,), both base64 in JSON. `codebook` is that of the code;
+    empty: the bundle's own. `parts`: little-endian float32 (D,), what the code quantises; empty: the vector itself. `sent_ms` (wall clock,
+    ms) is when the item's producer sent it; 0: unknown, or encoded again.
     """
 
     item_id: Id
     category_id: Id
     vector: bytes
     code: bytes
-    generation: str
+    bundle: str
     ts: Milliseconds
     sent_ms: Milliseconds = 0
     codebook: str = ""
@@ -90,14 +124,14 @@ class ItemCode(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Recode(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `item-codes`, key 0xFF and item id (so it hides no ItemCode), in the partition of the item: its code under `codebook`.
+    """Topic `item-codes`, key 0xFF and item id (so it replaces no ItemCode), in the partition of the item: its code under `codebook`.
 
-    A refresh publishes it for an item whose code changed. It holds for the vector of which `of` is the digest (see `digest`), and
-    says nothing of an item that has another vector by now.
+    A refresh of codes publishes it for an item whose code changed. It is valid for the vector whose digest is `of`, and is ignored where
+    the item has another vector by now.
     """
 
     item_id: Id
-    generation: str
+    bundle: str
     codebook: str
     code: bytes
     of: bytes
@@ -114,17 +148,16 @@ def digest(vector: bytes) -> bytes:
 How = Literal["encode", "warm", "cold"]
 
 
-class Generation(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `codebooks`, key `generation:ID`: a codebook, and how far its codes are published.
+class CodebookRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Topic `codebooks`, key `codebook:NAME`: a codebook, and how far its codes are published.
 
-    `centroids` is little-endian float32 of `shape` (P, C, w); `own` the generation that the bundle brought, `parent` the one that
-    this was compared with. Offsets are of
-    `item-codes`, by partition: an item whose last record lies below `begins` and that has no Recode of this generation keeps the
-    bytes of its code of `parent`; once `ends` is there, all changed codes lie below it. Without `ends` nobody may serve it.
-    `baseline` are the figures of drift right after it was made.
+    `centroids` is little-endian float32 of `shape` (P, C, w); `own` is the bundle's own codebook, `parent` the one that this was compared
+    with. Offsets are of `item-codes`, by partition: an item whose last record lies below `begins`, and that has no Recode of this codebook,
+    keeps the bytes of its code under `parent`. Once `ends` is there, all changed codes lie below it; without `ends` no index serves it.
+    `baseline` are the figures of drift right after training.
     """
 
-    generation: str
+    codebook: str
     bundle: str
     own: str
     parent: str
@@ -141,24 +174,24 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CurrentCodes(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `codebooks`, key `current:BUNDLE`: the generation to encode with and to serve. `why`: refresh or rollback."""
+    """Topic `codebooks`, key `current:BUNDLE`: the codebook to encode with and to serve, and the one before it."""
 
     bundle: str
-    generation: str
+    codebook: str
     previous: str
     since_ms: Milliseconds
     why: Literal["refresh", "rollback"]
 
 
 class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `codebooks`, key `drift:BUNDLE`: the last measurement of the codes in use, and what the policy says to it.
+    """Topic `codebooks`, key `drift:BUNDLE`: the last measurement of the codes in use, and the policy's decision.
 
-    `own` is the generation that the bundle brought. `figures` are those of stream.codes.code_manager.figures.
+    `own` is the bundle's own codebook. `figures` are those of stream.codes.codebook_publisher.figures.
     """
 
     bundle: str
     own: str
-    generation: str
+    codebook: str
     measured_ms: Milliseconds
     items: Offset
     figures: dict[str, float]
@@ -168,7 +201,7 @@ class DriftReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CodesRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `codebooks`, key `request`: what a person asks for. `how` is of a refresh, `to` the generation of a rollback; empty: choose."""
+    """Topic `codebooks`, key `request`: a person's request. `to` is the codebook of a rollback; empty: the previous one."""
 
     id: str
     what: Literal["refresh", "rollback"]
@@ -178,13 +211,13 @@ class CodesRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CodesAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Topic `codebooks`, key `answer`: how far the request `id` is. `done` of `total` changed codes are published."""
+    """Topic `codebooks`, key `answer`: the state of the request `id`. `done` of `total` changed codes are published."""
 
     id: str
     state: Literal["working", "done", "refused", "failed"]
     detail: str
     at_ms: Milliseconds
-    generation: str = ""
+    codebook: str = ""
     done: Offset = 0
     total: Offset = 0
 
@@ -239,3 +272,22 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     value: bytes | None
     ts: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
     cut_bytes: Offset = 0
+
+
+SENT_HEADER = "sent_ms"
+AGAIN_HEADER: tuple[str, bytes] = ("again", b"1")  # of an item's state that a catalogue worker published again
+LONGEST_NUMBER = 16  # digits of a header; int() refuses thousands of them
+LATEST_MS = 2**52
+
+
+def sent_header(now_ms: int | None = None) -> tuple[str, bytes]:
+    """The header with the time at which a record was sent (wall clock, ms), now if not given. Latencies are measured from it."""
+    return SENT_HEADER, b"%d" % (int(time() * 1000) if now_ms is None else now_ms)
+
+
+def sent_ms(headers: Sequence[tuple[str, bytes | None]] | None, default: int) -> int:
+    """The time at which a record was sent (wall clock, ms) by its headers; `default` without a valid header."""
+    for name, value in headers or ():
+        if name == SENT_HEADER and value is not None and value.isdigit() and len(value) < LONGEST_NUMBER:
+            return int(value)
+    return min(max(default, 0), LATEST_MS)  # a producer may have stamped its record with anything

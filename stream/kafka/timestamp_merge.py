@@ -38,7 +38,7 @@ class Limits(NamedTuple):
 LIMITS = Limits()
 
 
-class InStep:
+class TimestampMerge:
     """Merges the record lists of many lanes into one sequence of pieces, oldest first within each partition.
 
     Topics that are not in `step_topics` are cut into pieces, but wait for nobody. `caught_up(lane)` says whether all that is known

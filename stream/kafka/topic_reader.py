@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 0.05  # between looks while there is nothing: a broker that does not hold fetches is not asked without end
 MOST_RECORDS = 2000
-Places = dict[int, int]  # partition and the offset of its next record
-Apply = Callable[[Sequence[Any], Places], None]  # records, each partition's in order, and the places after them
+Offsets = dict[int, int]  # partition and the offset of its next record
+Apply = Callable[[Sequence[Any], Offsets], None]  # records, each partition's in order, and the offsets after them
 
 
-class Tail:
+class TopicReader:
     """Hands every record on and says when it has reached what was there at the start.
 
     `apply` is called in the thread, once before any record, then with each batch. A broker that does not answer is asked again;
@@ -30,10 +30,10 @@ class Tail:
 
     def __init__(self, connection: Connection, topic: str, apply: Apply, start: Mapping[int, int] | None = None) -> None:
         self._connection, self._topic, self._apply = connection, topic, apply
-        self._places: Places = dict(start or {})
+        self._offsets: Offsets = dict(start or {})
         self._stopping, self._caught_up = Event(), Event()
         self._failure: BaseException | None = None
-        self._thread = Thread(target=self._run, name=f"tail of {topic}", daemon=True)
+        self._thread = Thread(target=self._run, name=f"reader of {topic}", daemon=True)
 
     def start(self) -> None:
         """Begin to read."""
@@ -46,7 +46,7 @@ class Tail:
             self._thread.join(timeout=10)
 
     def catch_up(self, stopping: Event, seconds: float) -> None:
-        """Wait until all that the topic held when the tail began has been applied, or `stopping` is set.
+        """Wait until all that the topic held when the reader began has been applied, or `stopping` is set.
 
         Raises:
             TimeoutError: it was not within `seconds`. What ended the thread, where it ended.
@@ -65,7 +65,7 @@ class Tail:
 
     @property
     def caught_up(self) -> bool:
-        """Whether all that the topic held when the tail began has been applied."""
+        """Whether all that the topic held when the reader began has been applied."""
         return self._caught_up.is_set()
 
     def _run(self) -> None:
@@ -74,31 +74,31 @@ class Tail:
                 try:
                     self._read()
                 except KafkaError as error:
-                    log.warning("the tail of %s lost the broker, will try again: %r", self._topic, error)
+                    log.warning("the reader of %s lost the broker, will try again: %r", self._topic, error)
                     self._stopping.wait(1.0)
         except Exception as error:
             self._failure = error
-            log.exception("the tail of %s ended", self._topic)
+            log.exception("the reader of %s ended", self._topic)
 
     def _read(self) -> None:
-        """Read on from the places until stopped."""
+        """Read on from the offsets until stopped."""
         with closing(self._connection.consumer()) as consumer:
             partitions = _partitions(self._connection, consumer, self._topic, self._stopping)
             consumer.assign(partitions)
             first = consumer.beginning_offsets(partitions)
             for partition in partitions:
-                consumer.seek(partition, self._places.setdefault(partition.partition, first[partition]))
+                consumer.seek(partition, self._offsets.setdefault(partition.partition, first[partition]))
             ends = consumer.end_offsets(partitions)
-            self._apply([], dict(self._places))
+            self._apply([], dict(self._offsets))
             while not self._stopping.is_set():
                 found = consumer.poll(timeout_ms=0, max_records=MOST_RECORDS)
-                places = {partition.partition: consumer.position(partition) for partition in partitions}
-                if found or places != self._places:
-                    self._apply([record for records in found.values() for record in records], places)
-                    self._places = places
+                offsets = {partition.partition: consumer.position(partition) for partition in partitions}
+                if found or offsets != self._offsets:
+                    self._apply([record for records in found.values() for record in records], offsets)
+                    self._offsets = offsets
                 if not found:
                     self._stopping.wait(IDLE_S)
-                if not self._caught_up.is_set() and all(places[partition.partition] >= end for partition, end in ends.items()):
+                if not self._caught_up.is_set() and all(offsets[partition.partition] >= end for partition, end in ends.items()):
                     self._caught_up.set()
 
 

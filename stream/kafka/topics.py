@@ -1,6 +1,8 @@
-"""The topics, listed once: name, who keys it by what, and how the broker keeps it."""
+"""The topics: name, key, retention; and the partition that a key belongs to."""
 
 from typing import NamedTuple
+
+from aiokafka.partitioner import murmur2
 
 from features.events import Topic
 
@@ -35,3 +37,22 @@ ALL = (*BEHAVIOUR, ITEMS, ITEM_CODES, CODEBOOKS, REFRESH, CANDIDATES, DEAD_LETTE
 def prefixed(prefix: str, topic: TopicSpec) -> str:
     """The broker's name of a topic: `prefix` lets several shops (and tests) share one broker."""
     return prefix + topic.name
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key among `partitions`, by murmur2: the default of Kafka's Java client and of ours.
+
+    The version of a row is offsets of one partition, so all records of a key must lie in that one.
+    """
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def misplaced(key: bytes, partition: int, partitions: int) -> str | None:
+    """Why a record of this key must not be in this partition, as a sentence with the remedy; None if it is where it belongs."""
+    right = partition_of(key, partitions)
+    if right == partition:
+        return None
+    return (
+        f"the record's key belongs to partition {right} of {partitions}: let its producer partition by murmur2 (librdkafka: "
+        "partitioner=murmur2_random), then `everlong dlq replay`"
+    )

@@ -3,7 +3,7 @@
 Per-record delivery is Faust's bottleneck: a lock, several tasks and futures a record. Here an agent gets lists of aiokafka's
 `ConsumerRecord`: one partition, ascending offsets. Faust's extension points, in the order in which a record meets them:
 
-    Consumer.getmany            takes a fetch {partition: [record]}; `InStep` cuts and orders it
+    Consumer.getmany            takes a fetch {partition: [record]}; `TimestampMerge` cuts and orders it
     Consumer._to_message        makes one message of a list
     Consumer.callback           hands it to the conductor, which queues it for the agent
     Schema.loads_key/_value     decodes; here it hands through, so decoding and dead letters are the agent's
@@ -25,10 +25,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 from mode.utils.futures import notify
 
-from stream.kafka.connection import ISOLATION
-from stream.kafka.pacing import pace
+from stream.kafka.connection import ISOLATION, pace
 from stream.kafka.progress import Progress
-from stream.kafka.timestamp_merge import LIMITS, InStep, Lane, Limits
+from stream.kafka.timestamp_merge import LIMITS, Lane, Limits, TimestampMerge
 
 POLL_S = 0.02  # how soon a held list looks again whether its partner has caught up; a fetch that brings nothing wakes nobody
 
@@ -53,7 +52,7 @@ class Consumer(driver.Consumer):
         self._deliver = self.callback
         self.callback = self._enter  # type: ignore[assignment]
         self._book: defaultdict[TP, deque[ConsumerMessage]] = defaultdict(deque)
-        self._lists = InStep(transport.step_topics, self._caught_up, transport.limits)
+        self._lists = TimestampMerge(transport.step_topics, self._caught_up, transport.limits)
         self._era = 0  # counts what makes fetched records stale: rebalances and seeks
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:

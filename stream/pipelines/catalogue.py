@@ -34,9 +34,8 @@ from features.store import Key, OnlineStore, Stored, Version
 from features.table import ITEM
 from models.codes.codebook import Codebook
 from models.serving.recommender import Recommender
-from stream.kafka.headers import AGAIN_HEADER, sent_ms
-from stream.kafka.messages import DeadLetter, ItemCode
-from stream.kafka.partitioning import misplaced
+from stream.kafka.messages import AGAIN_HEADER, DeadLetter, ItemCode, sent_ms
+from stream.kafka.topics import misplaced
 from stream.pipelines.ingest import dead_letter
 from stream.pipelines.record import Record
 from stream.pipelines.steps import Steps, untimed
@@ -232,7 +231,7 @@ class Catalogue:
                 category_id=row.category,
                 vector=row.vector,
                 code=published[n].tobytes(),
-                generation=row.generation,
+                bundle=row.generation,
                 ts=row.ts,
                 sent_ms=chosen[name].sent_ms,
                 codebook=used.generation,

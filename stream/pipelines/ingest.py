@@ -19,7 +19,7 @@ from features.store import OnlineStore
 from features.store.queries import query_rows
 from stream.errors import SupersededError
 from stream.kafka.messages import DeadLetter, RefreshRequest
-from stream.kafka.partitioning import misplaced
+from stream.kafka.topics import misplaced
 from stream.pipelines.mending import Mended, NoPast, Past, mend
 from stream.pipelines.merging import Arrived, arrived, merge
 from stream.pipelines.record import Record

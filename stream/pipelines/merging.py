@@ -10,8 +10,7 @@ from features.events import Click, Order, Query, Topic
 from features.rows import Behaviour, Search, UserRow, behaviours, search
 from features.store import Key, Stored, Version
 from features.table import USER, USER_CATEGORY
-from stream.kafka.headers import sent_ms
-from stream.kafka.messages import RefreshRequest
+from stream.kafka.messages import RefreshRequest, sent_ms
 from stream.pipelines.record import Record
 from stream.pipelines.row_cache import CachedUser, CategoryState, UserState
 
@@ -70,7 +69,7 @@ def merge(user: str, cached: CachedUser, found: Sequence[Arrived]) -> Step:
     categories = sorted({b.category for b in (*fresh, *again)} | changed.keys() | written_before)
     counts = _counts(cached, found, applied, not again and all(one.behaviours for one in found))
     ts, sent = max(one.ts for one in found), max(one.sent_ms for one in found)
-    request = RefreshRequest(user_id=user, categories=categories, version=version, event_ts=ts, sent_ms=sent)
+    request = RefreshRequest(user_id=user, categories=categories, log_position=version, event_ts=ts, sent_ms=sent)
     return Step(CachedUser(UserState(applied.user, version), states | changed), to_write, counts, request)
 
 

@@ -7,7 +7,7 @@ from stream.kafka.messages import RefreshRequest
 from stream.pipelines.refresh import coalesce
 
 
-class Owed:
+class PendingFullRefreshes:
     """The requests of those users, one each, and the partition of the topic `refresh` that each came from."""
 
     def __init__(self) -> None:

@@ -157,7 +157,7 @@ class Refresh:
             found = self._store.read(keys)
         users = []
         for request, row, interests in zip(requests, found[: len(names)], found[len(names) :], strict=True):
-            version = row.version if row and any(row.version[1:]) else Version(*request.version)
+            version = row.version if row and any(row.version[1:]) else Version(*request.log_position)
             lived, _ = self._sound.row(UserRow, Key(USER.name, (request.user_id,)), row)
             held, lost = self._sound.row(InterestsRow, Key(USER_INTERESTS.name, (request.user_id,)), interests)
             users.append(User(request, lived, held, version, lost))
@@ -331,7 +331,7 @@ def coalesce(requests: Iterable[RefreshRequest]) -> list[RefreshRequest]:
         users[request.user_id] = RefreshRequest(
             user_id=request.user_id,
             categories=sorted({*old.categories, *request.categories}),
-            version=max(old.version, request.version),
+            log_position=max(old.log_position, request.log_position),
             event_ts=max(old.event_ts, request.event_ts),
             sent_ms=max(old.sent_ms, request.sent_ms),
         )

@@ -9,7 +9,7 @@ from typing import Literal
 
 from features.events import Event, Topic, encode, key_of
 from features.sources import Reading, topic_of
-from stream.kafka.headers import sent_header
+from stream.kafka.messages import sent_header
 from stream.kafka.producer import Outgoing
 
 BATCH_EVENTS = 1_000

@@ -1,4 +1,4 @@
-"""The snapshot of an index on disk, with the places of the tail at which it was made: a start from it reads what came since."""
+"""The snapshot of an index on disk, with the offsets of the reader at which it was made: a start from it reads what came since."""
 
 import logging
 import re
@@ -12,7 +12,7 @@ import msgspec
 
 from models.index import ItemIndex
 from stream.kafka.connection import Connection
-from stream.kafka.topic_reader import Places, ranges
+from stream.kafka.topic_reader import Offsets, ranges
 
 log = logging.getLogger(__name__)
 
@@ -20,20 +20,20 @@ GENERATION = re.compile("[0-9a-f]{12}")
 
 
 class Saved(NamedTuple):
-    """An index, the places up to which it holds what the topic says, and the generations of codes that it holds."""
+    """An index, the offsets up to which it holds what the topic says, and the generations of codes that it holds."""
 
     items: ItemIndex
-    places: Places
+    offsets: Offsets
     held: Sequence[str]
 
 
 class _Mark(msgspec.Struct, frozen=True):
-    """Beside the index: of which bundle, topic and epoch it is, and the places."""
+    """Beside the index: of which bundle, topic and epoch it is, and the offsets."""
 
     bundle: str
     topic: str
     epoch: int
-    places: dict[int, int]
+    offsets: dict[int, int]
 
 
 class Snapshots:
@@ -46,7 +46,7 @@ class Snapshots:
     def load(self, bundle: str, connection: Connection, topic: str) -> Saved | None:
         """The snapshot of a bundle, None where there is none that can be used: whatever is wrong with it is logged.
 
-        Its places must be those of the topic's partitions, and lie where the topic has records or ends.
+        Its offsets must be those of the topic's partitions, and lie where the topic has records or ends.
         """
         try:
             place = self._place(bundle)
@@ -58,18 +58,18 @@ class Snapshots:
             log.warning("the snapshot of the index in %s is not used, the topic is read from its start: %s", self._folder, error)
             return None
         found = ranges(connection, topic)
-        fits = mark.places.keys() == found.keys() and all(found[at][0] <= offset <= found[at][1] for at, offset in mark.places.items())
+        fits = mark.offsets.keys() == found.keys() and all(found[at][0] <= offset <= found[at][1] for at, offset in mark.offsets.items())
         if (mark.bundle, mark.topic, mark.epoch) != (bundle, self._topic, self._epoch) or not fits:
             log.warning("the snapshot of the index in %s is of another topic, epoch or bundle and is not used", place)
             return None
         log.info("the index starts from its snapshot in %s, with %d items", place, len(index))
-        return Saved(index, mark.places, index.held)
+        return Saved(index, mark.offsets, index.held)
 
     def save(self, bundle: str, now: Saved) -> bool:
         """Write a snapshot in the place of the one before, and remove those of other bundles; a failure is logged, False then."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            mark = _Mark(bundle, self._topic, self._epoch, now.places)
+            mark = _Mark(bundle, self._topic, self._epoch, now.offsets)
             now.items.save(self._place(bundle), msgspec.json.encode(mark))
         except (OSError, ValueError) as error:
             log.error("the snapshot of the index was not written: %r", error)

@@ -19,16 +19,14 @@ from features.event_time import TimeRules
 from features.events import Item, encode, key_of
 from models.bundle import load
 from models.serving.recommender import Recommender
-from stream.codes.code_manager_thread import CodesObserver, Duty, Keeping, Plan
+from stream.codes.code_manager_thread import CodeManagerThread, CodesObserver, Host, ManagerOptions
 from stream.codes.codebook_publisher import Topics
-from stream.codes.codebook_reader import Codebooks
+from stream.codes.readers import CodebookReader
 from stream.errors import LeadershipLostError
 from stream.kafka.access import partitions_of
 from stream.kafka.connection import Connection
-from stream.kafka.headers import AGAIN_HEADER
-from stream.kafka.messages import DeadLetter, ItemCode
+from stream.kafka.messages import AGAIN_HEADER, DeadLetter, ItemCode, Skips
 from stream.kafka.producer import Outgoing
-from stream.kafka.skips import Skips
 from stream.kafka.topics import CODEBOOKS, ITEM_CODES, ITEMS
 from stream.pipelines.catalogue import Catalogue, CatalogueOutcome
 from stream.pipelines.dead_letters import outgoing
@@ -55,7 +53,7 @@ class CatalogueObserver(WorkerObserver, BundleObserver, CodesObserver, Protocol)
 
 
 class CatalogueOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """`partitions`: of the topic `items`. `plan`: how the leader manages codes."""
+    """`partitions`: of the topic `items`. `manager`: how the leader manages codes."""
 
     bundle: Path
     bundle_poll_s: float
@@ -63,7 +61,7 @@ class CatalogueOptions(msgspec.Struct, frozen=True, kw_only=True):
     rules: TimeRules
     epoch: int
     partitions: int
-    plan: Plan
+    manager: ManagerOptions
 
 
 class CatalogueWorker:
@@ -75,18 +73,18 @@ class CatalogueWorker:
         self._context, self._observer = context, observer
         swapper = BundleSwapper(options.bundle, lambda directory: Recommender(load(directory, options.device), options.device))
         self._bundles = BundleFollower(swapper, observer, options.bundle_poll_s)
-        self._codebooks = Codebooks(context.connection, context.topic(CODEBOOKS), Skips(observer.skipped))
-        book = self._codebooks.book
-        duty = Duty(self._is_leader, lambda: self._bundles.current.bundle, self._publish_blocking, clock_ms)
+        self._codebooks = CodebookReader(context.connection, context.topic(CODEBOOKS), Skips(observer.skipped))
+        registry = self._codebooks.registry
+        host = Host(self._is_leader, lambda: self._bundles.current.bundle, self._publish_blocking, clock_ms)
         topics = Topics(context.topic(CODEBOOKS), context.topic(ITEM_CODES))
-        self._manager = Keeping(context.connection, topics, book, duty, observer, options.plan)
+        self._manager = CodeManagerThread(context.connection, topics, registry, host, observer, options.manager)
         self._pipeline = Catalogue(
             context.store,
             lambda: self._bundles.current,
             clock_ms,
             options.rules,
             options.epoch,
-            codebook=book.used,
+            codebook=registry.used,
             partitions=options.partitions,
         )
         self._one_at_a_time = asyncio.Lock()
@@ -146,7 +144,7 @@ class CatalogueWorker:
             self._loop = asyncio.get_running_loop()
             self._manager.start()
         bundle = self._bundles.current.bundle
-        self._observer.codes(self._codebooks.book.used(bundle.generation, bundle.codebook).generation)
+        self._observer.codes(self._codebooks.registry.used(bundle.generation, bundle.codebook).generation)
 
     async def _publish(self, codes: Sequence[tuple[str, ItemCode | None]], again: Sequence[Item], dead: Sequence[DeadLetter] = ()) -> None:
         topic, items = self._context.topic(ITEM_CODES), self._context.topic(ITEMS)

@@ -8,8 +8,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from features.events import Topic
-from stream.kafka.headers import sent_header
-from stream.kafka.messages import split
+from stream.kafka.messages import sent_header, split
 from stream.kafka.producer import Outgoing
 from stream.kafka.topics import BEHAVIOUR, REFRESH, prefixed
 from stream.pipelines.dead_letters import outgoing

@@ -7,14 +7,13 @@ from typing import Protocol
 
 import msgspec
 
-from stream.codes.codebook_reader import Codebooks
-from stream.kafka.messages import RefreshRequest
-from stream.kafka.skips import Skips
+from stream.codes.readers import CodebookReader
+from stream.kafka.messages import RefreshRequest, Skips
 from stream.kafka.topics import CODEBOOKS, ITEM_CODES
 from stream.pipelines.refresh import Limits, Refresh, RefreshOutcome
 from stream.pipelines.steps import Steps
 from stream.serving.bundle_swapper import BundleSwapper
-from stream.serving.live_index import IndexObserver, LiveServing
+from stream.serving.live_index import IndexObserver, LiveIndex
 from stream.serving.snapshot import Snapshots
 from stream.workers.bundle_follower import BundleFollower, BundleObserver
 from stream.workers.context import WorkerContext
@@ -49,7 +48,7 @@ class ServedBundle:
         self, context: WorkerContext, observer: ServingObserver, options: ServingOptions, clock_ms: Callable[[], int]
     ) -> None:
         self._context, self._observer, self._options = context, observer, options
-        self._codebooks = Codebooks(context.connection, context.topic(CODEBOOKS), Skips(observer.skipped))
+        self._codebooks = CodebookReader(context.connection, context.topic(CODEBOOKS), Skips(observer.skipped))
         self._snapshots = Snapshots(options.data_dir, context.topic(ITEM_CODES), options.epoch, options.snapshot_s)
         swapper = BundleSwapper(options.bundle, self._load, lambda old: old.stop(save=False))
         self._bundles = BundleFollower(swapper, observer, options.bundle_poll_s)
@@ -80,9 +79,9 @@ class ServedBundle:
             self._serving = live.serving
             return self._refresh.process(requests, behind, steps)
 
-    def _load(self, directory: Path) -> LiveServing:
-        context, topic, book = self._context, self._context.topic(ITEM_CODES), self._codebooks.book
-        live = LiveServing(directory, self._options.device, context.connection, topic, book, self._observer, self._snapshots)
+    def _load(self, directory: Path) -> LiveIndex:
+        context, topic, registry = self._context, self._context.topic(ITEM_CODES), self._codebooks.registry
+        live = LiveIndex(directory, self._options.device, context.connection, topic, registry, self._observer, self._snapshots)
         live.start(context.stopping)
         self._observer.items(len(live.index), 0, ())
         return live
@@ -92,5 +91,5 @@ class ServedBundle:
         live = self._bundles.current
         if (failure := live.failure or self._codebooks.failure) is not None:
             raise failure
-        unfinished = sum(record.ends is None for record in self._codebooks.book.of(live.bundle))
+        unfinished = sum(record.ends is None for record in self._codebooks.registry.of(live.bundle))
         self._observer.index(len(live.index) * live.bytes_per_item(), live.index.changes, unfinished)

@@ -10,12 +10,11 @@ import msgspec
 from kafka.errors import KafkaError
 
 from stream.errors import PublishError
-from stream.kafka.messages import RefreshRequest, Skipped, decode, split
+from stream.kafka.messages import RefreshRequest, Skipped, Skips, decode, split
 from stream.kafka.producer import Outgoing
 from stream.kafka.progress import Progress
-from stream.kafka.skips import Skips
 from stream.kafka.topics import CANDIDATES, REFRESH, prefixed
-from stream.pipelines.pending_full import Owed
+from stream.pipelines.pending_full import PendingFullRefreshes
 from stream.pipelines.refresh import RefreshOutcome, coalesce
 from stream.pipelines.steps import Steps, untimed
 from stream.workers.agents import Batch
@@ -70,7 +69,7 @@ class RefreshWorker:
         self._pipeline, self._publish, self._progress = pipeline, publish, progress
         self._observer, self._options, self._clock_s = observer, options, clock_s
         self._candidates, self._refresh = prefixed(options.topic_prefix, CANDIDATES), prefixed(options.topic_prefix, REFRESH)
-        self._pending, self._skips = Owed(), Skips(observer.skipped)
+        self._pending, self._skips = PendingFullRefreshes(), Skips(observer.skipped)
         self._one_at_a_time = asyncio.Lock()
         self._closed = False
 

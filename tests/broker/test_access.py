@@ -24,7 +24,7 @@ from stream.errors import NotAuthorizedError
 from stream.kafka.admin import create_topics
 from stream.kafka.grants import GRANTS, rights
 from stream.kafka.producer import Outbound
-from stream.kafka.topic_reader import Tail
+from stream.kafka.topic_reader import TopicReader
 from stream.kafka.topics import CANDIDATES, CLICKS, DEAD_LETTERS, prefixed
 from stream.pipelines.dead_letters import read
 from stream.pipelines.replay import record
@@ -96,7 +96,7 @@ def test_the_clients_of_each_role_need_no_more_rights(secured, topics):
         await outbound.publish([(prefixed(topics, spec), b"k", b"v", None, None) for spec in grants.writes])
         await outbound.stop()
         for spec in grants.reads:
-            tail = Tail(own, prefixed(topics, spec), lambda records, places: None)
+            tail = TopicReader(own, prefixed(topics, spec), lambda records, places: None)
             tail.start()
             await asyncio.to_thread(tail.catch_up, Event(), 60)
             await asyncio.to_thread(tail.stop)

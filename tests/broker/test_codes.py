@@ -20,8 +20,8 @@ from infra.shop import Shop
 from models.bundle import save
 from models.config import Config
 from models.training.train import train
-from stream.codes.codebook_reader import Codebooks
-from stream.codes.codes_client import Desk
+from stream.codes.codes_client import CodesClient
+from stream.codes.readers import CodebookReader
 from stream.kafka.messages import CandidateSet
 from stream.kafka.topics import CANDIDATES, CODEBOOKS
 from stream.pipelines.replay import record
@@ -90,8 +90,8 @@ class Live:
 class Codes:
     """What a test asks of codes: the command line, the topic, and the workers' metrics."""
 
-    def __init__(self, system, book):
-        self.system, self.book = system, book
+    def __init__(self, system, registry):
+        self.system, self.registry = system, registry
         settings = {"kafka_bootstrap": system.connection.bootstrap, "topic_prefix": system.prefix}
         self._environment = os.environ | {f"EVERLONG_{key.upper()}": value for key, value in settings.items()}
 
@@ -107,8 +107,8 @@ class Codes:
 
     def ask(self, *what):
         """As the command does, without the time that a process takes to start."""
-        with Desk(self.system.connection, self.system.prefix + CODEBOOKS.name) as desk:
-            *_, last = desk.answers(desk.ask(*what, wall_ms()), 60)
+        with CodesClient(self.system.connection, self.system.prefix + CODEBOOKS.name) as client:
+            *_, last = client.answers(client.request(*what, wall_ms()), 60)
             return last
 
     def used(self, role):
@@ -121,10 +121,10 @@ class Codes:
 
 @contextmanager
 def following(system):
-    codebooks = Codebooks(system.connection, system.prefix + CODEBOOKS.name)
+    codebooks = CodebookReader(system.connection, system.prefix + CODEBOOKS.name)
     codebooks.start(Event())
     try:
-        yield Codes(system, codebooks.book)
+        yield Codes(system, codebooks.registry)
     finally:
         codebooks.stop()
 
@@ -149,7 +149,7 @@ def test_codes_are_refreshed_while_everything_goes_on(kafka, prefix, tmp_path, r
         own = bundle.codebook.generation
         codes.wait_used(own)
         with Live(system, shop, catalogue, users_of(history)) as live:
-            wait_for(lambda: bundle.generation in codes.book.drifts, 60, "a measurement", system.logs)
+            wait_for(lambda: bundle.generation in codes.registry.drifts, 60, "a measurement", system.logs)
             a_cold_refresh(codes, bundle, own, record_property)
             a_rollback(codes, own)
             newer = a_refresh_that_was_killed(codes, own, record_property)
@@ -165,23 +165,23 @@ def test_codes_are_refreshed_while_everything_goes_on(kafka, prefix, tmp_path, r
 def a_cold_refresh(codes, bundle, own, record_property):
     began = time.monotonic()
     answer = codes.run("refresh", "--how", "cold")
-    assert (answer["state"], answer["generation"] != own) == ("done", True)
-    new = answer["generation"]
+    assert (answer["state"], answer["codebook"] != own) == ("done", True)
+    new = answer["codebook"]
     codes.wait_used(new)
     record_property("refresh_s", round(time.monotonic() - began, 2))
     print(f"refreshed after {time.monotonic() - began:.1f} s: {answer['detail']}")
     [status] = codes.run("status")["bundles"]
     assert (status["bundle"], status["current"], status["previous"]) == (bundle.generation, new, own)
-    states = {g["generation"]: (g["state"], g["how"]) for g in status["generations"]}
+    states = {g["codebook"]: (g["state"], g["how"]) for g in status["codebooks"]}
     assert states == {own: ("complete", "bundle"), new: ("current", "cold")}
-    assert status["generations"][-1]["items"] == ITEMS
-    assert 0 < status["generations"][-1]["changed"] <= ITEMS
+    assert status["codebooks"][-1]["items"] == ITEMS
+    assert 0 < status["codebooks"][-1]["changed"] <= ITEMS
     assert status["drift"]["figures"]["distortion"] >= 0
     assert codes.system.samples_of("catalogue").total("everlong_codes_refreshes_total", how="cold", result="done") == 1
 
 
 def a_rollback(codes, own):
-    assert codes.run("rollback")["generation"] == own
+    assert codes.run("rollback")["codebook"] == own
     codes.wait_used(own)
     assert codes.ask("rollback", "auto", own).state == "refused"
 
@@ -189,12 +189,12 @@ def a_rollback(codes, own):
 def a_refresh_that_was_killed(codes, own, record_property):
     """The generation stays without `ends`, nobody serves it, and the next refresh succeeds."""
     system = codes.system
-    bundle = next(iter(codes.book.drifts))
+    bundle = next(iter(codes.registry.drifts))
     asked = codes.start("refresh", "--how", "warm", "--wait", "40")
-    wait_for(lambda: any(g.ends is None for g in codes.book.of(bundle)), 60, "an announcement", system.logs, 0.01)
+    wait_for(lambda: any(g.ends is None for g in codes.registry.of(bundle)), 60, "an announcement", system.logs, 0.01)
     system.workers["catalogue"].kill()
     wait_for(lambda: system.samples_of("refresh").total("everlong_codes_unfinished") == 1, 60, "the gauge", system.logs)
-    assert [g.ends for g in codes.book.of(bundle)][-1] is None
+    assert [g.ends for g in codes.registry.of(bundle)][-1] is None
     assert codes.used("refresh") == {own}
     system.workers["catalogue"].start()
     out, error = asked.communicate(timeout=60)
@@ -203,9 +203,9 @@ def a_refresh_that_was_killed(codes, own, record_property):
     assert codes.used("refresh") == {own}
     answer = codes.ask("refresh", "warm", "")
     assert answer.state == "done"
-    codes.wait_used(answer.generation)
-    assert all(g.ends is not None for g in codes.book.of(bundle))
-    return answer.generation
+    codes.wait_used(answer.codebook)
+    assert all(g.ends is not None for g in codes.registry.of(bundle))
+    return answer.codebook
 
 
 def a_restart_from_the_snapshot(codes, generation):

@@ -11,7 +11,7 @@ from kafka.admin import KafkaAdminClient
 
 from infra.http.server import RecentUsers
 from stream.kafka.messages import DeadLetter
-from stream.kafka.topic_reader import Tail, ranges
+from stream.kafka.topic_reader import TopicReader, ranges
 from stream.kafka.topics import CANDIDATES, CLICKS, DEAD_LETTERS, ITEM_CODES, ITEMS, prefixed
 from stream.pipelines.dead_letters import outgoing, read
 from stream.workers.catalogue import read_items
@@ -57,7 +57,7 @@ def make(kafka, **prefixes):
 def tail(kafka, topic):
     """The keys that a tail of the topic has brought."""
     found, stopping = [], Event()
-    reader = Tail(kafka, topic, lambda records, places: found.extend(record.key.decode() for record in records))
+    reader = TopicReader(kafka, topic, lambda records, places: found.extend(record.key.decode() for record in records))
     reader.start()
     try:
         reader.catch_up(stopping, 60)

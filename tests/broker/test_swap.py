@@ -208,7 +208,7 @@ def a_new_bundle_is_swapped_in(shopping, write, old, new, record_property):
     measured = shopping.measured()
     write()
     took = wait_for(swapped, 60, "the new bundle", system.logs, 0.05)
-    wait_for(lambda: {code.generation for code in shopping.codes().values() if code} == {new}, 30, "the new codes", system.logs)
+    wait_for(lambda: {code.bundle for code in shopping.codes().values() if code} == {new}, 30, "the new codes", system.logs)
     shopping.wait_indexed(ITEMS + NEW - 1)
     assert unready == []
     codes = shopping.codes()

@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer
 
 from features.errors import StoreUnavailableError
 from stream.errors import PublishError, StalledError
-from stream.kafka.headers import sent_header, sent_ms
+from stream.kafka.messages import sent_header, sent_ms
 from stream.kafka.producer import Outbound
 from stream.kafka.timestamp_merge import Limits
 from stream.workers.agents import Backoff

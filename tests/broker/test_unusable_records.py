@@ -12,9 +12,8 @@ from features.store import Key
 from features.store.layout import HASH_FIELDS
 from infra.clock import wall_ms
 from stream.kafka.messages import MOST_CATEGORIES, RefreshRequest, decode
-from stream.kafka.partitioning import partition_of
 from stream.kafka.producer import Outbound, Outgoing
-from stream.kafka.topics import CLICKS, DEAD_LETTERS, ORDERS, REFRESH, prefixed
+from stream.kafka.topics import CLICKS, DEAD_LETTERS, ORDERS, REFRESH, partition_of, prefixed
 from stream.pipelines.dead_letters import Wanted, read, replay
 from stream.pipelines.replay import record
 from tests.broker.system import differing, running, wait_for

@@ -20,7 +20,7 @@ from stream.errors import NoSuchDeadLetterError, TruncatedDeadLetterError
 from stream.kafka.admin import count_partitions, create_topics
 from stream.kafka.connection import Connection
 from stream.kafka.messages import DeadLetter
-from stream.kafka.partitioning import partition_of
+from stream.kafka.topics import partition_of
 from stream.pipelines.dead_letters import Place, Wanted, find, read, replay
 
 LETTERS = [

@@ -16,14 +16,13 @@ from features.store import Key
 from features.store.memory import MemoryStore
 from models.bundle import save
 from models.serving.recommender import Recommender
-from stream.codes.catalogue_snapshot import Ledger
-from stream.codes.code_reader import words
-from stream.codes.codebook_registry import Book, key_of, next_step
-from stream.kafka.messages import RECODE, Skipped
-from stream.kafka.skips import Skips
+from stream.codes.catalogue_snapshot import CatalogueSnapshot
+from stream.codes.codebook_registry import CodebookRegistry, key_of, next_step
+from stream.codes.readers import decode_codes
+from stream.kafka.messages import RECODE, Skipped, Skips
 from stream.pipelines.catalogue import Catalogue
-from stream.serving.live_index import LiveServing
-from tests.live_index import NOBODY, PLACES, Told, announced, check, code, codebook, follow, learn, named, recodes, say
+from stream.serving.live_index import LiveIndex
+from tests.live_index import NOBODY, OFFSETS, Told, announced, apply_record, check, code, codebook, follow, named, recodes, say
 from tests.tiny_bundle import quickly_trained
 
 NOW = 1_700_000_000_000
@@ -63,28 +62,28 @@ _names = count()
 
 
 @cache
-def _live() -> LiveServing:
+def _live() -> LiveIndex:
     """An index that gathers the codes of an announced codebook."""
-    book = Book()
-    learn(book, announced(1))
+    registry = CodebookRegistry()
+    apply_record(registry, announced(1))
     with TemporaryDirectory() as folder:
         save(BUNDLE, Path(folder))
-        live = LiveServing(Path(folder), "cpu", NOBODY, "item-codes", book, Told())
+        live = LiveIndex(Path(folder), "cpu", NOBODY, "item-codes", registry, Told())
     say(live, ("u", SENT))
     follow(live)
     return live
 
 
 def item_code(value: bytes) -> None:
-    """A hostile value under the key of an item, and as a code alone, then a good item: the index takes that, and so does the ledger."""
+    """A hostile value under the key of an item, and as a code alone, then a good item: the index takes that, and so does the catalogue."""
     live = _live()
-    ledger = Ledger(BUNDLE.generation, BUNDLE.codebook, live.index.dim)
+    catalogue = CatalogueSnapshot(BUNDLE.generation, BUNDLE.codebook, live.index.dim)
     good = f"good{next(_names) % 50}"
     records = [Record(b"u", value), Record(RECODE + b"u", value), Record(good.encode(), msgspec.json.encode(code(good)))]
-    found = words(records, Skips())
-    for reader in (live, ledger):
-        reader.apply(found, PLACES)
-    assert ledger.codes_of([good]) is not None
+    found = decode_codes(records, Skips())
+    for reader in (live, catalogue):
+        reader.apply(found, OFFSETS)
+    assert catalogue.codes_of([good]) is not None
     view = live.index.look()
     assert (view.numbers([good]) >= 0).all()
     assert np.isfinite(view.vectors(view.everything())).all()
@@ -92,19 +91,20 @@ def item_code(value: bytes) -> None:
 
 
 def codebook_record(value: bytes) -> None:
-    """A hostile value under every key of the topic, then a good codebook: that is learnt, and an index comes to rest."""
-    book = Book()
-    book.expect(BUNDLE.generation, BUNDLE.codebook)
+    """A hostile value under every key of the topic, then a good codebook: it is taken, and an index comes to rest."""
+    registry = CodebookRegistry()
+    registry.expect(BUNDLE.generation, BUNDLE.codebook)
     generation = codebook(1).generation
-    for kind in ("generation", "current", "drift"):
+    for kind in ("codebook", "current", "drift"):
         for name in (generation, BUNDLE.generation, "x"):
-            book.learn(f"{kind}:{name}".encode(), value)
+            registry.apply_record(f"{kind}:{name}".encode(), value)
     for key in (b"request", b"answer", b"", None, b"\xff"):
-        book.learn(key, value)
+        registry.apply_record(key, value)
     for record in CODEBOOKS:
-        assert not isinstance(book.learn(key_of(record), msgspec.json.encode(record)), Skipped)
-    assert book.used(BUNDLE.generation, BUNDLE.codebook).generation == generation
-    next_step(book, BUNDLE.generation, BUNDLE.codebook.generation, {BUNDLE.codebook.generation}, BUNDLE.codebook.generation, lambda _: True)
+        assert not isinstance(registry.apply_record(key_of(record), msgspec.json.encode(record)), Skipped)
+    assert registry.used(BUNDLE.generation, BUNDLE.codebook).generation == generation
+    own = BUNDLE.codebook.generation
+    next_step(registry, BUNDLE.generation, own, {own}, own, lambda _: True)
 
 
 def seeds() -> list[bytes]:

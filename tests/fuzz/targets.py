@@ -46,9 +46,9 @@ EVENTS = {
         "text_embedding": [1],
     },
 }
-REQUEST = RefreshRequest(user_id="u", categories=["c"], version=(0, 1, 2, 3), event_ts=NOW, sent_ms=NOW)
+REQUEST = RefreshRequest(user_id="u", categories=["c"], log_position=(0, 1, 2, 3), event_ts=NOW, sent_ms=NOW)
 DRIFT = DriftReport(
-    bundle="b", own="o", generation="g", measured_ms=NOW, items=3, figures={"relative": 1.1}, action="none", reason="", automatic=True
+    bundle="b", own="o", codebook="g", measured_ms=NOW, items=3, figures={"relative": 1.1}, action="none", reason="", automatic=True
 )
 ASKED = CodesRequest(id="a", what="refresh", asked_ms=NOW)
 ANSWER = CodesAnswer(id="a", state="done", detail="", at_ms=NOW)

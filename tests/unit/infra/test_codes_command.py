@@ -8,9 +8,9 @@ from typer.testing import CliRunner
 
 from infra.cli import codes as command
 from infra.cli import make_app
-from stream.codes import codes_client as codes_desk
-from stream.codes.codebook_registry import Book, key_of
-from stream.codes.codes_client import Desk
+from stream.codes import codes_client as codes_client
+from stream.codes.codebook_registry import CodebookRegistry, key_of
+from stream.codes.codes_client import CodesClient
 from stream.errors import NoAnswerError
 from stream.kafka.messages import CodesAnswer, CodesRequest, DriftReport
 from tests.unit.stream.codes.test_codebook_registry import BUNDLE, OWN, codebook, current, generation, told
@@ -18,11 +18,11 @@ from tests.unit.stream.codes.test_codebook_registry import BUNDLE, OWN, codebook
 NEW = codebook(1).generation
 
 
-class Counter(Desk):
-    """A desk whose keeper answers at once, with what a test lays out."""
+class Counter(CodesClient):
+    """A client whose manager answers at once, with what a test lays out."""
 
-    def __init__(self, states, book=None):
-        self.book, self.states, self.asked = book or Book(), states, []
+    def __init__(self, states, registry=None):
+        self.registry, self.states, self.asked = registry or CodebookRegistry(), states, []
 
     def __enter__(self):
         return self
@@ -30,7 +30,7 @@ class Counter(Desk):
     def __exit__(self, *error):
         pass
 
-    def ask(self, what, how, to, now_ms):
+    def request(self, what, how, to, now_ms):
         self.asked.append((what, how, to))
         return CodesRequest(id="r", what=what, how=how, to=to, asked_ms=now_ms)
 
@@ -38,29 +38,29 @@ class Counter(Desk):
         if not self.states:
             raise NoAnswerError("no catalogue worker answered")
         for done, state in enumerate(self.states):
-            yield CodesAnswer(id="r", state=state, detail="so it is", at_ms=1, generation=NEW, done=done, total=9)
+            yield CodesAnswer(id="r", state=state, detail="so it is", at_ms=1, codebook=NEW, done=done, total=9)
 
 
-def everlong(monkeypatch, desk, *arguments):
-    monkeypatch.setattr(command, "_desk", lambda: desk)
+def everlong(monkeypatch, client, *arguments):
+    monkeypatch.setattr(command, "_client", lambda: client)
     return CliRunner().invoke(make_app(), ["codes", *arguments])
 
 
 @pytest.mark.parametrize(("states", "code"), [(["working", "working", "done"], 0), (["refused"], 3), (["working", "failed"], 4), ([], 5)])
 def test_how_it_went_is_the_exit_code(monkeypatch, states, code):
-    desk = Counter(states)
-    done = everlong(monkeypatch, desk, "refresh", "--how", "warm", "--json")
+    client = Counter(states)
+    done = everlong(monkeypatch, client, "refresh", "--how", "warm", "--json")
     assert done.exit_code == code
     assert json.loads(done.stdout)["state"] == (states[-1] if states else "no_answer")
-    assert desk.asked == [("refresh", "warm", "")]
+    assert client.asked == [("refresh", "warm", "")]
 
 
 def test_what_is_asked_for(monkeypatch):
-    desk = Counter(["done"])
+    client = Counter(["done"])
     for arguments in (["refresh"], ["rollback"], ["rollback", "--to", NEW]):
-        assert everlong(monkeypatch, desk, *arguments).exit_code == 0
-    assert desk.asked == [("refresh", "auto", ""), ("rollback", "auto", ""), ("rollback", "auto", NEW)]
-    assert everlong(monkeypatch, desk, "refresh", "--how", "hot").exit_code == 2
+        assert everlong(monkeypatch, client, *arguments).exit_code == 0
+    assert client.asked == [("refresh", "auto", ""), ("rollback", "auto", ""), ("rollback", "auto", NEW)]
+    assert everlong(monkeypatch, client, "refresh", "--how", "hot").exit_code == 2
 
 
 def test_status_of_nothing(monkeypatch):
@@ -73,7 +73,7 @@ def test_status_says_which_is_in_use_and_how_far_it_drifted(monkeypatch):
     report = DriftReport(
         bundle=BUNDLE,
         own=OWN,
-        generation=NEW,
+        codebook=NEW,
         measured_ms=12,
         items=7,
         figures={"overlap": 0.75},
@@ -85,7 +85,7 @@ def test_status_says_which_is_in_use_and_how_far_it_drifted(monkeypatch):
     done = everlong(monkeypatch, Counter([], told(*records)), "status", "--json")
     [bundle] = json.loads(done.stdout)["bundles"]
     assert (bundle["bundle"], bundle["current"], bundle["previous"], bundle["why"]) == (BUNDLE, NEW, OWN, "refresh")
-    assert [(g["generation"], g["state"]) for g in bundle["generations"]] == [
+    assert [(g["codebook"], g["state"]) for g in bundle["codebooks"]] == [
         (OWN, "complete"),
         (NEW, "current"),
         (codebook(2).generation, "unfinished"),
@@ -99,33 +99,33 @@ def test_status_says_which_is_in_use_and_how_far_it_drifted(monkeypatch):
 
 def test_before_any_refresh_the_own_generation_is_in_use(monkeypatch):
     report = DriftReport(
-        bundle=BUNDLE, own=OWN, generation=OWN, measured_ms=1, items=7, figures={}, action="none", reason="", automatic=True
+        bundle=BUNDLE, own=OWN, codebook=OWN, measured_ms=1, items=7, figures={}, action="none", reason="", automatic=True
     )
     done = everlong(monkeypatch, Counter([], told(report)), "status", "--json")
     [bundle] = json.loads(done.stdout)["bundles"]
     assert (bundle["current"], bundle["why"]) == (OWN, "bundle")
-    assert [(g["generation"], g["state"], g["how"]) for g in bundle["generations"]] == [(OWN, "current", "bundle")]
+    assert [(g["codebook"], g["state"], g["how"]) for g in bundle["codebooks"]] == [(OWN, "current", "bundle")]
 
 
-def test_a_desk_gives_every_new_answer_and_gives_up_in_time(monkeypatch):
-    monkeypatch.setattr(codes_desk, "LOOK_S", 0.001)
-    desk = Desk.__new__(Desk)
-    desk.book = Book()
+def test_a_client_gives_every_new_answer_and_gives_up_in_time(monkeypatch):
+    monkeypatch.setattr(codes_client, "LOOK_S", 0.001)
+    client = CodesClient.__new__(CodesClient)
+    client.registry = CodebookRegistry()
     request = CodesRequest(id="mine", what="refresh", asked_ms=1)
 
     def say(name, state, done=0):
         answer = CodesAnswer(id=name, state=state, detail="", at_ms=1, done=done)
-        desk.book.learn(key_of(answer), msgspec.json.encode(answer))
+        client.registry.apply_record(key_of(answer), msgspec.json.encode(answer))
 
     say("another", "done")
     with pytest.raises(NoAnswerError, match="no catalogue worker answered for 0 s"):
-        next(desk.answers(request, 0.01))
+        next(client.answers(request, 0.01))
     say("mine", "working", 1)
-    answers = desk.answers(request, 0.05)
+    answers = client.answers(request, 0.05)
     assert next(answers).done == 1
     say("mine", "working", 2)
     assert next(answers).done == 2
-    with pytest.raises(NoAnswerError, match="began and then said nothing"):
+    with pytest.raises(NoAnswerError, match="began and then sent nothing"):
         next(answers)
     say("mine", "done")
-    assert [answer.state for answer in desk.answers(request, 0.05)] == ["done"]
+    assert [answer.state for answer in client.answers(request, 0.05)] == ["done"]

@@ -11,13 +11,13 @@ from models.codes.codebook import Codebook
 from models.codes.drift import Policy, Reservoir
 from models.serving.recommender import Recommender
 from models.training.train import train
-from stream.codes.catalogue_snapshot import Ledger
-from stream.codes.code_manager import Keeper
-from stream.codes.code_reader import Word
-from stream.codes.codebook_registry import Book
+from stream.codes.catalogue_snapshot import CatalogueSnapshot
+from stream.codes.code_manager import CodeManager
+from stream.codes.codebook_registry import CodebookRegistry
+from stream.codes.readers import CodeRecord
 from stream.pipelines.catalogue import Catalogue
-from stream.serving.live_index import LiveServing
-from tests.keeper_world import PACE, TOPICS, World
+from stream.serving.live_index import LiveIndex
+from tests.code_manager_world import PACE, TOPICS, World
 from tests.live_index import NOBODY, Told
 from tests.tiny_bundle import CONFIG, shop
 
@@ -45,14 +45,14 @@ def published(bundle, used):
     items = [Item(item_id=name, category_id="c1", title="red thing", ts=NOW - 5, price=2.5) for name in ("i1-1", "new")]
     catalogue = Catalogue(MemoryStore(), lambda: recommender, lambda: NOW, codebook=lambda generation, own: used)
     outcome = catalogue.process([Record(offset, item) for offset, item in enumerate(items)])
-    return [Word(name, code) for name, code in outcome.codes], recommender.item_parts(items)
+    return [CodeRecord(name, code) for name, code in outcome.codes], recommender.item_parts(items)
 
 
 def test_parts_reach_the_index_and_every_generation_is_made_of_them(bundle, tmp_path):
-    words, parts = published(bundle, bundle.codebook)
-    assert [np.frombuffer(word.said.parts, "<f4").shape for word in words] == [(2 * bundle.manifest.dim,)] * 2
-    live = LiveServing(save(bundle, tmp_path / "bundle"), "cpu", NOBODY, "item-codes", Book(), Told())
-    live.apply(words, {0: 2})
+    records, parts = published(bundle, bundle.codebook)
+    assert [np.frombuffer(record.value.parts, "<f4").shape for record in records] == [(2 * bundle.manifest.dim,)] * 2
+    live = LiveIndex(save(bundle, tmp_path / "bundle"), "cpu", NOBODY, "item-codes", CodebookRegistry(), Told())
+    live.apply(records, {0: 2})
     view = live.index.look()
     np.testing.assert_array_equal(view.codes(view.numbers(["i1-1", "new"])), bundle.codebook.encode(parts))
     other = Codebook.from_centroids(bundle.codebook.centroids * np.float32(2))
@@ -64,24 +64,25 @@ def test_parts_reach_the_index_and_every_generation_is_made_of_them(bundle, tmp_
 
 def test_the_catalogue_encodes_under_the_codebook_in_use_and_the_row_under_the_bundles_own(bundle):
     other = Codebook.from_centroids(bundle.codebook.centroids * np.float32(2))
-    words, parts = published(bundle, other)
-    assert {word.said.codebook for word in words} == {other.generation}
-    assert [word.said.code for word in words] == [code.tobytes() for code in other.encode(parts)]
+    records, parts = published(bundle, other)
+    assert {record.value.codebook for record in records} == {other.generation}
+    assert [record.value.code for record in records] == [code.tobytes() for code in other.encode(parts)]
 
 
 def test_the_keeper_refreshes_codes_of_parts(bundle):
     world, table = World(), bundle.items
-    ledger, reservoir = Ledger(bundle.generation, bundle.codebook, bundle.manifest.dim), Reservoir(1000)
-    ledger.begin(table.ids, table.vectors, table.codes, table.parts)
+    catalogue, reservoir = CatalogueSnapshot(bundle.generation, bundle.codebook, bundle.manifest.dim), Reservoir(1000)
+    catalogue.load_table(table.ids, table.vectors, table.codes, table.parts)
     reservoir.put(table.ids, table.parts)
-    keeper = Keeper(
-        ledger, bundle.codebook, world.book, world, TOPICS, lambda: next(world.clock), reservoir=reservoir, policy=Policy(), pace=PACE
-    )
-    words, parts = published(bundle, bundle.codebook)
-    keeper.hear(words, {0: 2})
+    manager = CodeManager(
+        catalogue, bundle.codebook, world.registry, world, TOPICS, lambda: next(world.clock), reservoir=reservoir, policy=Policy(),
+        pace=PACE,
+    )  # fmt: skip
+    records, parts = published(bundle, bundle.codebook)
+    manager.apply(records, {0: 2})
     world.ask(how="warm")
-    keeper.tick(0.0)
-    used = world.book.used(bundle.generation, bundle.codebook)
+    manager.tick(0.0)
+    used = world.registry.used(bundle.generation, bundle.codebook)
     assert used.dim == 2 * bundle.manifest.dim
     codes = {recode.item_id: recode.code for recode in world.recodes()}
     old = bundle.codebook.encode(parts[1:])[0].tobytes()

@@ -13,7 +13,7 @@ from rich.pretty import pretty_repr
 from stream.errors import BrokerUnavailableError, PublishError
 from stream.kafka.admin import wait_for_broker
 from stream.kafka.connection import Connection
-from stream.kafka.headers import sent_header, sent_ms
+from stream.kafka.messages import sent_header, sent_ms
 from stream.kafka.producer import Outbound, outage
 from stream.workers.agents import Backoff
 from tests.beside import ROOT

@@ -12,7 +12,7 @@ LONGEST = "\U0001f45f" * 128
 
 def test_a_request_is_split_and_put_together_again():
     request = RefreshRequest(
-        user_id=LONGEST, categories=[f"{LONGEST[:-6]}{n:06d}" for n in range(1700)], version=(1, 2, 3, 4), event_ts=5, sent_ms=6
+        user_id=LONGEST, categories=[f"{LONGEST[:-6]}{n:06d}" for n in range(1700)], log_position=(1, 2, 3, 4), event_ts=5, sent_ms=6
     )
     parts = list(split(request))
     assert [len(part.categories) for part in parts] == [MOST_CATEGORIES, MOST_CATEGORIES, MOST_CATEGORIES, 200]

@@ -14,7 +14,7 @@ from features.history import offline_rows
 from features.store import Key
 from features.store.memory import MemoryStore
 from models.serving.recommender import Recommender
-from stream.kafka.partitioning import partition_of
+from stream.kafka.topics import partition_of
 from stream.pipelines import ingest as pipeline
 from stream.pipelines.catalogue import Catalogue
 from stream.pipelines.ingest import Ingest

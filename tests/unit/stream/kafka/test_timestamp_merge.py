@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.kafka.timestamp_merge import InStep, Limits
+from stream.kafka.timestamp_merge import Limits, TimestampMerge
 
 STEP = ("clicks", "queries", "orders")
 SMALL = Limits(grace_s=1.0, piece_min=2, piece_max=5, lane_full=10)
@@ -31,7 +31,7 @@ class Broker:
 
 
 def test_live_traffic_waits_for_nobody():
-    merge = InStep(STEP, Broker().caught_up, SMALL)
+    merge = TimestampMerge(STEP, Broker().caught_up, SMALL)
     merge.add(("clicks", 0), records(7))
     assert stamps(merge.take(0.0)) == (("clicks", 0), [7])
     assert merge.take(0.0) is None
@@ -39,7 +39,7 @@ def test_live_traffic_waits_for_nobody():
 
 
 def test_the_oldest_first_record_goes_first():
-    merge = InStep(STEP, Broker().caught_up, SMALL)
+    merge = TimestampMerge(STEP, Broker().caught_up, SMALL)
     merge.add(("clicks", 0), records(10, 11))
     merge.add(("queries", 0), records(5, 6))
     merge.add(("orders", 0), records(8))
@@ -48,7 +48,7 @@ def test_the_oldest_first_record_goes_first():
 
 def test_a_list_waits_for_a_topic_that_is_behind():
     broker = Broker(("queries", 0))
-    merge = InStep(STEP, broker.caught_up, SMALL)
+    merge = TimestampMerge(STEP, broker.caught_up, SMALL)
     merge.add(("clicks", 0), records(10))
     assert merge.take(0.0) is None
     assert len(merge) == 1
@@ -60,7 +60,7 @@ def test_a_list_waits_for_a_topic_that_is_behind():
 
 def test_it_goes_on_as_soon_as_the_other_is_known_to_have_nothing():
     broker = Broker(("queries", 0))
-    merge = InStep(STEP, broker.caught_up, SMALL)
+    merge = TimestampMerge(STEP, broker.caught_up, SMALL)
     merge.add(("clicks", 0), records(10))
     assert merge.take(0.0) is None
     broker.behind.clear()
@@ -68,7 +68,7 @@ def test_it_goes_on_as_soon_as_the_other_is_known_to_have_nothing():
 
 
 def test_it_waits_for_the_grace_time_once_and_again_only_after_the_late_topic_came():
-    merge = InStep(STEP, Broker(("queries", 0)).caught_up, SMALL)
+    merge = TimestampMerge(STEP, Broker(("queries", 0)).caught_up, SMALL)
     merge.add(("clicks", 0), records(1, 2, 3, 4, 5, 6, 7))
     assert merge.take(0.0) is None
     assert merge.take(0.99) is None
@@ -83,7 +83,7 @@ def test_it_waits_for_the_grace_time_once_and_again_only_after_the_late_topic_ca
 
 
 def test_a_waiting_partition_does_not_hold_up_another():
-    merge = InStep(STEP, Broker(("queries", 0)).caught_up, SMALL)
+    merge = TimestampMerge(STEP, Broker(("queries", 0)).caught_up, SMALL)
     merge.add(("clicks", 0), records(1))
     merge.add(("clicks", 1), records(2))
     assert stamps(merge.take(0.0)) == (("clicks", 1), [2])
@@ -91,14 +91,14 @@ def test_a_waiting_partition_does_not_hold_up_another():
 
 
 def test_partitions_take_turns():
-    merge = InStep(STEP, Broker().caught_up, SMALL)
+    merge = TimestampMerge(STEP, Broker().caught_up, SMALL)
     merge.add(("clicks", 0), records(*range(10)))
     merge.add(("clicks", 1), records(*range(10)))
     assert [stamps(merge.take(0.0))[0][1] for _ in range(4)] == [0, 1, 0, 1]
 
 
 def test_a_long_list_ends_where_the_other_topics_turn_comes():
-    merge = InStep(STEP, Broker().caught_up, SMALL)
+    merge = TimestampMerge(STEP, Broker().caught_up, SMALL)
     merge.add(("clicks", 0), records(1, 2, 3, 4, 9))
     merge.add(("queries", 0), records(3, 4, 5))
     assert stamps(merge.take(0.0)) == (("clicks", 0), [1, 2, 3])
@@ -107,14 +107,14 @@ def test_a_long_list_ends_where_the_other_topics_turn_comes():
 
 
 def test_topics_out_of_step_wait_for_nobody_but_are_cut():
-    merge = InStep(STEP, Broker(("queries", 0)).caught_up, SMALL)
+    merge = TimestampMerge(STEP, Broker(("queries", 0)).caught_up, SMALL)
     merge.add(("items", 0), records(*range(7)))
     assert stamps(merge.take(0.0)) == (("items", 0), [0, 1, 2, 3, 4])
     assert stamps(merge.take(0.0)) == (("items", 0), [5, 6])
 
 
 def test_a_lane_with_enough_is_full_and_clear_drops_all():
-    merge = InStep(STEP, Broker(("queries", 0)).caught_up, SMALL)
+    merge = TimestampMerge(STEP, Broker(("queries", 0)).caught_up, SMALL)
     merge.add(("clicks", 0), records(*range(10)))
     assert merge.full() == {("clicks", 0)}
     merge.clear()
@@ -130,7 +130,7 @@ def test_a_lane_with_enough_is_full_and_clear_drops_all():
     st.sets(st.tuples(st.sampled_from(STEP), st.integers(0, 1))),
 )
 def test_nothing_is_lost_doubled_or_turned_round(lists, behind):
-    merge = InStep(STEP, Broker(*behind).caught_up, SMALL)
+    merge = TimestampMerge(STEP, Broker(*behind).caught_up, SMALL)
     added, taken = defaultdict(list), defaultdict(list)
     now = 0.0
     for topic, partition, timestamps in lists:
@@ -153,7 +153,7 @@ def test_nothing_is_lost_doubled_or_turned_round(lists, behind):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 300), st.sampled_from(STEP)), max_size=200).map(sorted))
 def test_all_there_no_topic_runs_further_ahead_than_a_piece(events):
-    merge = InStep(STEP, Broker().caught_up, SMALL)
+    merge = TimestampMerge(STEP, Broker().caught_up, SMALL)
     for topic in STEP:
         merge.add((topic, 0), records(*(ts for ts, name in events if name == topic)))
     left = {topic: [ts for ts, name in events if name == topic] for topic in STEP}

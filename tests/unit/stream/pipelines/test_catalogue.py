@@ -15,7 +15,7 @@ from features.outcomes import ItemRow
 from features.store import Key, Version
 from features.store.memory import MemoryStore
 from models.serving.recommender import Recommender
-from stream.kafka.headers import AGAIN_HEADER
+from stream.kafka.messages import AGAIN_HEADER
 from stream.pipelines.catalogue import Catalogue
 from tests.tiny_bundle import quickly_trained
 
@@ -79,7 +79,7 @@ def test_an_item_becomes_a_row_and_a_code_of_the_bundle(catalogue, store, recomm
     [(name, code)] = outcome.codes
     vector = recommender.item_vectors([item()])
     assert (row.category, row.title, row.price, row.ts, row.deleted) == ("c1", "red thing", 2.5, NOW - 5, False)
-    assert row.generation == code.generation == recommender.generation
+    assert row.generation == code.bundle == recommender.generation
     assert row.vector == code.vector == vector.astype("<f4").tobytes()
     assert row.code == code.code == recommender.item_codes(vector).tobytes()
     assert version == Version(0, 8)
@@ -279,8 +279,8 @@ def test_the_bundle_of_the_moment_encodes(store, recommender):
     [(_, before)] = catalogue.process([record(0, item())]).codes
     current[0] = Recommender(quickly_trained(2))
     [(_, after)] = catalogue.process([record(0, item())]).codes
-    assert before.generation != after.generation
-    assert row_of(store, "new")[0].generation == after.generation == current[0].generation
+    assert before.bundle != after.bundle
+    assert row_of(store, "new")[0].generation == after.bundle == current[0].generation
 
 
 @pytest.mark.parametrize(("header", "expected"), [(b"12", 12), (None, 0), (b"", 0), (b"-1", 0), (b"1.5", 0), (b"9" * 5000, 0)])

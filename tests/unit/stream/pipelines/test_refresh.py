@@ -172,10 +172,10 @@ def test_a_user_who_only_searched_has_a_full_answer(system):
 
 
 def test_coalescing_takes_the_newest_and_all_categories():
-    first = request("a", "c2", "c1", version=(0, 5, 1, 0), event_ts=9, sent_ms=1)
+    first = request("a", "c2", "c1", log_position=(0, 5, 1, 0), event_ts=9, sent_ms=1)
     other = request("b")
-    second = request("a", "c3", "c1", version=(0, 6, 1, 0), event_ts=4, sent_ms=3)
-    expected = request("a", "c1", "c2", "c3", version=(0, 6, 1, 0), event_ts=9, sent_ms=3)
+    second = request("a", "c3", "c1", log_position=(0, 6, 1, 0), event_ts=4, sent_ms=3)
+    expected = request("a", "c1", "c2", "c3", log_position=(0, 6, 1, 0), event_ts=9, sent_ms=3)
     assert coalesce([first, other, second]) == coalesce([second, other, first]) == [expected, other]
     assert coalesce([]) == []
 

@@ -27,7 +27,7 @@ def test_unreadable_rows_are_taken_as_empty(packed, behind):
     before = len(system.answer([requests[-1]]).candidates)
     for view, entities in (("user", ("u",)), ("user_category", ("u", "c1")), ("user_interests", ("u",))):
         system.store._rows[Key(view, entities)] = Stored(packed, Version(0, 9), 5)
-    outcome = system.refresh.process([request("u", "c1", version=(0, 9, 0, 0)), request("v", "c1", version=(0, 9, 0, 0))], behind)
+    outcome = system.refresh.process([request("u", "c1", log_position=(0, 9, 0, 0)), request("v", "c1", log_position=(0, 9, 0, 0))], behind)
     found = {one.user_id: one for one, _ in outcome.sets}
     assert (found["u"].level, found["v"].level) == ("popular", "short" if behind else "full")
     assert found["u"].candidates
@@ -35,7 +35,7 @@ def test_unreadable_rows_are_taken_as_empty(packed, behind):
     assert outcome.unreadable["user"] == outcome.unreadable["user_interests"] == 1
     assert [apart.view for apart in system.store.quarantined()] == ["user_interests"]
     assert system.row(InterestsRow, "user_interests") is not None
-    again = system.refresh.process([request("u", version=(0, 9, 0, 0))], behind).unreadable
+    again = system.refresh.process([request("u", log_position=(0, 9, 0, 0))], behind).unreadable
     assert (again["user"], again["user_interests"]) == (1, 0)
 
 
@@ -47,5 +47,5 @@ def test_interests_of_wrong_widths_or_not_finite_are_computed_again(vectors):
     row = msgspec.structs.replace(system.row(InterestsRow, "user_interests"), vectors=vectors)
     [kept] = system.store.read([Key("user_interests", ("u",))])
     system.store.write([(Key("user_interests", ("u",)), kept._replace(packed=pack(row)))])
-    assert system.answer([request("u", version=tuple(kept.version))]).candidates == expected.candidates
+    assert system.answer([request("u", log_position=tuple(kept.version))]).candidates == expected.candidates
     assert len(system.interests()) > 1

@@ -3,8 +3,8 @@
 import pytest
 
 from models.bundle import save
-from stream.codes.codebook_registry import Book
-from stream.serving.live_index import LiveServing
+from stream.codes.codebook_registry import CodebookRegistry
+from stream.serving.live_index import LiveIndex
 from tests.live_index import NOBODY, Told
 from tests.tiny_bundle import quickly_trained
 
@@ -20,10 +20,10 @@ def told():
 
 
 @pytest.fixture
-def book():
-    return Book()
+def registry():
+    return CodebookRegistry()
 
 
 @pytest.fixture
-def live(directory, told, book):
-    return LiveServing(directory, "cpu", NOBODY, "item-codes", book, told)
+def live(directory, told, registry):
+    return LiveIndex(directory, "cpu", NOBODY, "item-codes", registry, told)

@@ -104,7 +104,7 @@ def test_codes_come_into_the_index_and_go(live, told):
     known = live.index
     assert len(known) == 72
     say(live, ("new", code("new", ts=9, sent_ms=3)), ("i0-1", None), ("never there", None), ("i0-2", code("i0-2", "c5", ts=7)))
-    assert told.news == [(72, 9, [])]  # nothing is measured before the tail has caught up
+    assert told.news == [(72, 9, [])]  # nothing is measured before the reader has caught up
     assert known.category_of("new") == "c1"
     assert known.category_of("i0-2") == "c5"
     assert "i0-1" not in known
@@ -132,7 +132,7 @@ def test_histories_read_the_vectors_that_codes_brought(live):
 
 
 def test_codes_of_another_bundle_are_counted_and_left_out(live, told):
-    say(live, ("new", code("new", seed=2)), ("i0-1", code("i0-1", "c5", generation="another")), ("mine", code("mine")))
+    say(live, ("new", code("new", seed=2)), ("i0-1", code("i0-1", "c5", bundle="another")), ("mine", code("mine")))
     assert told.others == 2
     assert "new" not in live.index
     assert live.index.category_of("i0-1") == "c0"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from aiokafka.protocol.fetch import FetchRequest
 
-from stream.kafka.pacing import IDLE_S, pace
+from stream.kafka.connection import IDLE_S, pace
 from stream.workers.agents import _grouped, _process
 
 

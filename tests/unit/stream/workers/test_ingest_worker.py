@@ -15,8 +15,7 @@ from features.store.memory import MemoryStore
 from infra.metrics import RefreshMetrics
 from infra.monitors import IngestMonitor
 from stream.errors import PublishError
-from stream.kafka.messages import MOST_BYTES, DeadLetter, RefreshRequest, decode
-from stream.kafka.skips import Skips
+from stream.kafka.messages import MOST_BYTES, DeadLetter, RefreshRequest, Skips, decode
 from stream.pipelines.ingest import Ingest
 from stream.pipelines.refresh import coalesce
 from stream.workers.agents import Batch
@@ -86,7 +85,7 @@ def test_a_list_whose_publication_failed_is_published_again_and_counted_once_as_
     assert system.registry.get_sample_value("everlong_event_to_feature_seconds_count") == 1
     request, letter = system.published
     assert (request.topic, request.key, letter.topic) == ("p.refresh", b"u", "p.events.dlq")
-    assert msgspec.json.decode(request.value, type=RefreshRequest).version[1] == 5
+    assert msgspec.json.decode(request.value, type=RefreshRequest).log_position[1] == 5
     assert request.headers == [("sent_ms", b"1699999999990")]
 
 
@@ -149,7 +148,7 @@ def test_the_dead_letter_of_a_record_as_long_as_an_event_may_be_is_whole(system)
     "It is skipped and counted in `everlong_internal_records_skipped_total`, and the first of each kind is logged",
 )
 def test_a_record_that_is_no_refresh_request_is_skipped(caplog):
-    good = RefreshRequest(user_id="u", categories=["c"], version=(0, 1, 0, 0), event_ts=1, sent_ms=2)
+    good = RefreshRequest(user_id="u", categories=["c"], log_position=(0, 1, 0, 0), event_ts=1, sent_ms=2)
     fields = msgspec.to_builtins(good)
     bad = {
         "empty": [None, b""],
@@ -160,7 +159,7 @@ def test_a_record_that_is_no_refresh_request_is_skipped(caplog):
             b'{"user_id": 1}',
             *(
                 msgspec.json.encode(fields | {name: value})
-                for name, value in {"version": [-1, 0, 0, 0], "event_ts": 2**63, "sent_ms": -1, "user_id": ""}.items()
+                for name, value in {"log_position": [-1, 0, 0, 0], "event_ts": 2**63, "sent_ms": -1, "user_id": ""}.items()
             ),
             msgspec.json.encode(fields).replace(b'"event_ts":1', b'"event_ts":1' + b"0" * 30),
         ],

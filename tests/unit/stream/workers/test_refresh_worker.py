@@ -12,7 +12,7 @@ from infra.monitors import RefreshMonitor
 from stream.errors import PublishError
 from stream.kafka.messages import CandidateSet, RefreshRequest
 from stream.kafka.progress import Progress
-from stream.pipelines.pending_full import Owed
+from stream.pipelines.pending_full import PendingFullRefreshes
 from stream.pipelines.refresh import RefreshOutcome
 from stream.workers.agents import Batch
 from stream.workers.refresh import RefreshOptions, RefreshWorker
@@ -22,7 +22,7 @@ BATCH, BUDGET, STALL_S = 2, 5, 60
 
 
 def asked(user, *categories, sent_ms=7):
-    return RefreshRequest(user_id=user, categories=list(categories), version=(0, 1, 0, 0), event_ts=5, sent_ms=sent_ms)
+    return RefreshRequest(user_id=user, categories=list(categories), log_position=(0, 1, 0, 0), event_ts=5, sent_ms=sent_ms)
 
 
 class Record(NamedTuple):
@@ -184,7 +184,7 @@ def test_an_answer_to_what_was_handed_back_says_nothing_of_latency():
 
 
 def test_what_is_owed_grows_together_and_a_newer_request_outlives_the_answer_to_an_older_one():
-    owed = Owed()
+    owed = PendingFullRefreshes()
     owed.add(3, asked("a", "x"))
     [taken] = owed.of({3}, 10)
     owed.add(3, asked("a", "y"))

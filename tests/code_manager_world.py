@@ -1,4 +1,4 @@
-"""A keeper of codes without Kafka: a broker that takes records one by one, and may fail, and a catalogue of vectors."""
+"""A manager of codes without Kafka: a broker that takes records one by one, and may fail, and a catalogue of vectors."""
 
 from functools import cache
 from itertools import count
@@ -8,14 +8,13 @@ import numpy as np
 
 from models.codes.codebook import Codebook
 from models.codes.drift import Policy, Reservoir
-from stream.codes.catalogue_snapshot import Ledger
-from stream.codes.code_manager import Keeper
-from stream.codes.code_reader import Word, words
+from stream.codes.catalogue_snapshot import CatalogueSnapshot
+from stream.codes.code_manager import CodeManager
 from stream.codes.codebook_publisher import Pace, Topics
-from stream.codes.codebook_registry import Book, key_of
+from stream.codes.codebook_registry import CodebookRegistry, key_of
+from stream.codes.readers import CodeRecord, decode_codes
 from stream.errors import LeadershipLostError, PublishError
-from stream.kafka.messages import CodesRequest, ItemCode, Recode
-from stream.kafka.skips import Skips
+from stream.kafka.messages import CodesRequest, ItemCode, Recode, Skips
 
 BUNDLE, DIM, P, N = "b", 8, 4, 600
 TOPICS = Topics("codebooks", "item-codes")
@@ -36,19 +35,19 @@ def vectors(seed, spread=1.0):
 
 
 class Record:
-    """A record as the tail brings it."""
+    """A record as the reader brings it."""
 
     def __init__(self, outgoing, offset):
         self.topic, self.key, self.value, self.partition, self.offset = *outgoing[:3], outgoing.partition or 0, offset
 
 
 class World:
-    """A broker that takes records one by one and tells the keeper of them; it may fail, or the keeper may be dismissed or killed."""
+    """A broker that takes records one by one and tells the manager of them; it may fail, or the manager may be dismissed or killed."""
 
     def __init__(self):
-        self.log, self.book, self.clock = [], Book(), count(1000)
+        self.log, self.registry, self.clock = [], CodebookRegistry(), count(1000)
         self.outages, self.left = 0, float("inf")
-        self.told, self.keeper, self.dismissed = [], None, False
+        self.told, self.manager, self.dismissed = [], None, False
 
     def publish(self, records):
         if self.outages:
@@ -60,7 +59,7 @@ class World:
             self.left -= 1
             self.log.append(record)
             if record.topic == TOPICS.codebooks:
-                self.book.learn(record.key, record.value)
+                self.registry.apply_record(record.key, record.value)
 
     def ends(self):
         return {0: len(self.log)}
@@ -69,22 +68,22 @@ class World:
         if self.dismissed:
             raise LeadershipLostError
 
-    def measured(self, generation, drift, decision):
-        self.told.append(("measured", generation, decision.wanted))
+    def measured(self, codebook, drift, decision):
+        self.told.append(("measured", codebook, decision.wanted))
 
-    def refreshed(self, how, result, seconds, changed):
+    def codes_refreshed(self, how, result, seconds, changed):
         self.told.append((how, result, changed))
 
     def ask(self, what="refresh", how="cold", to="", name="r"):
         request = CodesRequest(id=f"{name}{next(self.clock)}", what=what, how=how, to=to, asked_ms=next(self.clock))
-        self.book.learn(key_of(request), msgspec.json.encode(request))
+        self.registry.apply_record(key_of(request), msgspec.json.encode(request))
         return request
 
     def recodes(self):
         return [msgspec.json.decode(r.value, type=Recode) for r in self.log if r.topic == TOPICS.item_codes]
 
     def named(self):
-        return self.book.current(BUNDLE, own().generation)
+        return self.registry.current(BUNDLE, own().generation)
 
 
 def item(name, vector, codebook=None):
@@ -94,39 +93,39 @@ def item(name, vector, codebook=None):
         category_id="c",
         vector=vector.astype("<f4").tobytes(),
         code=codebook.encode(vector[None]).tobytes(),
-        generation=BUNDLE,
+        bundle=BUNDLE,
         ts=1,
         codebook=codebook.generation,
     )
 
 
 def employ(world, automatic=True, policy=None, table=None):
-    """A keeper that begins: it knows what is in the bundle's table and what the topic says."""
-    ledger = Ledger(BUNDLE, own(), DIM)
+    """A manager that begins: it knows what is in the bundle's table and what the topic says."""
+    catalogue = CatalogueSnapshot(BUNDLE, own(), DIM)
     table = vectors(0) if table is None else table
     names = [f"i{n}" for n in range(len(table))]
-    ledger.begin(names, table, own().encode(table))
+    catalogue.load_table(names, table, own().encode(table))
     reservoir = Reservoir(1000)
     reservoir.put(names, table)
-    keeper = Keeper(
-        ledger, own(), world.book, world, TOPICS, lambda: next(world.clock), reservoir=reservoir,
+    manager = CodeManager(
+        catalogue, own(), world.registry, world, TOPICS, lambda: next(world.clock), reservoir=reservoir,
         policy=policy or Policy(), pace=PACE, automatic=automatic,
     )  # fmt: skip
-    world.keeper, world.ledger = keeper, ledger
+    world.manager, world.catalogue = manager, catalogue
     hear_all(world)
-    return keeper
+    return manager
 
 
 def hear_all(world):
     log = [Record(outgoing, at) for at, outgoing in enumerate(world.log) if outgoing.topic == TOPICS.item_codes]
-    world.keeper.hear(words(log, Skips()), {0: len(world.log)})
+    world.manager.apply(decode_codes(log, Skips()), {0: len(world.log)})
 
 
 def moved(world, seed, share=1.0, spread=1.0):
     """The catalogue says of so many items that they have other vectors."""
     new = vectors(seed, spread)[: int(N * share)]
-    said = [Word(f"i{n}", item(f"i{n}", vector, world.keeper.current())) for n, vector in enumerate(new)]
-    world.keeper.hear(said, {0: len(world.log)})
+    said = [CodeRecord(f"i{n}", item(f"i{n}", vector, world.manager.current())) for n, vector in enumerate(new)]
+    world.manager.apply(said, {0: len(world.log)})
 
 
 def published(world):
