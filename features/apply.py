@@ -1,4 +1,4 @@
-"""One step of a user's features: what arrived, applied to the rows it touches. The online ingest and the history use it alike."""
+"""One step of a user's features: new events are applied to the rows that they touch. Online ingest and history both use it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -28,9 +28,9 @@ class Applied(NamedTuple):
 
 
 def reached(user: UserRow, events: Iterable[Behaviour], queries: Sequence[Search]) -> set[str]:
-    """Categories whose rows a step needs: those of its events, and those with an event that a query may explain.
+    """Categories whose rows a step needs: those of its events, and those with an event that one of the queries may explain.
 
-    Such an event is not older than the query, or it names the query: among the user's newest events, or by up to PAIR_SKEW_MS.
+    Such an event is at most PAIR_SKEW_MS older than the query, or it is one of the user's newest events and names the query.
     """
     needed = {event.category for event in events}
     if queries:
@@ -43,7 +43,7 @@ def reached(user: UserRow, events: Iterable[Behaviour], queries: Sequence[Search
 
 
 def _holds_all_since(user: UserRow, ts: int) -> bool:
-    """Whether `recent` has every event of the user from `ts` on, so that it tells which of them name a query."""
+    """Whether `recent` holds every event of the user since `ts`, and so every one that names a query."""
     return len(user.recent) < RECENT_CAP or user.recent[0].ts < ts
 
 
@@ -54,9 +54,9 @@ def apply(
     queries: Sequence[Search] = (),
     again: Sequence[Behaviour] = (),
 ) -> Applied:
-    """Apply events and queries of one user, in any order. `categories` holds the rows that `reached` names; absent is empty.
+    """Apply events and queries of one user, in any order. `categories` holds the rows that `reached` returns; a missing row is empty.
 
-    `again` are events that their category row has counted already (see features.rows).
+    `again`: redelivered events, which their category row has already counted (see features.rows).
     """
     queries = sorted(queries)
     known, duplicate_queries = merge_queries(user.queries, queries)

@@ -1,4 +1,4 @@
-"""Whether an item can be had: what retrieval leaves out while it is out of stock."""
+"""Whether an item is in stock. Retrieval excludes items that are not."""
 
 from features.events import Item
 from features.text import normalise
@@ -8,8 +8,8 @@ NO = frozenset({"false", "0", "no"})
 
 
 def is_available(item: Item) -> bool:
-    """False where the attribute `available` or `in_stock` says false, 0 or no, in any case of letters; true otherwise.
+    """False if the attribute `available` or `in_stock` is false, 0 or no (case-insensitive); true otherwise.
 
-    An item without these attributes, or with a word that means nothing here, is available: a catalogue need not know stocks.
+    An item without these attributes, or with any other value, is available: a catalogue need not contain stock levels.
     """
     return not any(normalise(item.attributes.get(name, "")) in NO for name in ATTRIBUTES)

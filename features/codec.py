@@ -22,11 +22,11 @@ def pack(row: msgspec.Struct) -> bytes:
 
 
 def unpack(kind: type[Row], packed: bytes | None) -> Row:
-    """The row of bytes, sound (features.soundness); None is the empty row.
+    """The row in the bytes, checked (features.soundness); None gives the empty row.
 
     Raises:
         OtherLayoutError: another version of Everlong wrote it.
-        UnreadableRowError: it is damaged. Both are LayoutErrors, and nothing else is raised, whatever the bytes.
+        UnreadableRowError: it is damaged. Both are LayoutErrors; no other exception is raised, whatever the bytes.
     """
     if packed is None:
         return kind()
@@ -35,7 +35,7 @@ def unpack(kind: type[Row], packed: bytes | None) -> Row:
     decoder = _decoders.get(kind) or _decoders.setdefault(kind, msgspec.msgpack.Decoder(kind))
     try:
         row = decoder.decode(packed)
-    except Exception as error:  # of msgspec, of UTF-8, of depth, or whatever else bytes can do to a decoder
+    except Exception as error:  # msgspec, UTF-8, nesting depth: arbitrary bytes can raise anything
         raise UnreadableRowError(f"{len(packed)} bytes are no {kind.__name__}: {error}") from error
     if row.version != LAYOUT:
         raise UnreadableRowError(f"a {kind.__name__} of layout {row.version}, which there is not")
@@ -45,7 +45,7 @@ def unpack(kind: type[Row], packed: bytes | None) -> Row:
 
 
 def _refuse_other(kind: type[msgspec.Struct], packed: bytes) -> None:
-    """The layout is the first element of the array, so that it can be told before the rest is read. Only one step ahead is believed."""
+    """Refuse a row of another layout, at most one ahead. The layout is the array's first element, known before the rest is decoded."""
     if len(packed) > 1 and 0x90 <= packed[0] <= 0x9F and 1 <= packed[1] <= LAYOUT + 1:
         raise OtherLayoutError(f"a {kind.__name__} of layout {packed[1]}; this version reads {LAYOUT}", "upgrade Everlong on this machine")
 

@@ -1,4 +1,4 @@
-"""Given embeddings of items: as float32, and how wide they are."""
+"""Embeddings that item events contain, as float32, and their widths."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ UNUSABLE = 0  # the width of an embedding that is empty, all zeros, or beyond fl
 
 
 def given_embeddings(item: Item) -> dict[Modality, Sequence[float]]:
-    """The embeddings that an item brings, by modality."""
+    """The embeddings in an item event, by modality."""
     both: tuple[tuple[Modality, Sequence[float] | None], ...] = (("image", item.image_embedding), ("text", item.text_embedding))
     return {modality: vector for modality, vector in both if vector is not None}
 
@@ -23,17 +23,17 @@ def packed_embedding(vector: Sequence[float] | None) -> bytes:
     if not vector:
         return b""
     with np.errstate(over="ignore"):
-        kept = np.asarray(vector, np.float64).astype("<f4") + np.float32(0)  # without negative zeros
+        kept = np.asarray(vector, np.float64).astype("<f4") + np.float32(0)  # turns -0.0 into 0.0
     return kept.tobytes() if np.isfinite(kept).all() and kept.any() else b""
 
 
 def width_of(vector: Sequence[float]) -> int:
-    """How many numbers a usable embedding has, else UNUSABLE."""
+    """The number of dimensions of a usable embedding, else UNUSABLE."""
     return len(packed_embedding(vector)) // 4
 
 
 def embedding_widths(items: Iterable[Item]) -> dict[Modality, Counter[int]]:
-    """How many items bring an embedding of each width, by modality; UNUSABLE counts those that cannot be used."""
+    """The number of items per embedding width, by modality; UNUSABLE counts those that cannot be used."""
     found: dict[Modality, Counter[int]] = {"image": Counter(), "text": Counter()}
     for item in items:
         for modality, vector in given_embeddings(item).items():
@@ -47,7 +47,7 @@ def commonest_width(widths: Counter[int]) -> int:
 
 
 def ignored_embeddings(widths: Mapping[Modality, Counter[int]], used: Mapping[str, int]) -> list[str]:
-    """A sentence for each modality of which some embeddings are not of the width that is used."""
+    """A sentence for each modality with embeddings of a width other than the one in use."""
     told = []
     for modality, counted in widths.items():
         others = {width: count for width, count in sorted(counted.items()) if width != used[modality]}

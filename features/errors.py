@@ -5,19 +5,19 @@
             UnreadableRowError   damaged
             OtherLayoutError     written by another version
         SourceError              a file that cannot be read as events or products
-        RetryableError           nothing is lost: do the same again
+        RetryableError           nothing is lost: retry
             StoreUnavailableError
 
-`models.errors`, `stream.errors`, `infra.errors` and `research.errors` add those of their package.
+`models.errors`, `stream.errors`, `infra.errors` and `research.errors` add their own.
 """
 
 
 class EverlongError(Exception):
-    """Something that the person who runs Everlong can act on. str() is one sentence: what is wrong, then the remedy.
+    """An error that an operator can act on. str() is one sentence: what is wrong, then the remedy.
 
     Attributes:
         what: what is wrong.
-        remedy: what to do about it; empty where `what` says it or where nothing can be done.
+        remedy: what to do about it; empty if `what` says it or nothing can be done.
     """
 
     remedy = ""
@@ -30,7 +30,7 @@ class EverlongError(Exception):
 
 
 class RetryableError(EverlongError):
-    """Nothing is lost and nothing is known to have happened: do the same again, after `retry_after_s` seconds."""
+    """Nothing is lost, and the operation may not have happened: retry it after `retry_after_s` seconds."""
 
     def __init__(self, what: str, retry_after_s: float = 0.5) -> None:
         super().__init__(what)
@@ -38,11 +38,11 @@ class RetryableError(EverlongError):
 
 
 class LayoutError(EverlongError):
-    """Bytes that cannot be read as a row of the kind."""
+    """Bytes that cannot be read as a row of the expected kind."""
 
 
 class UnreadableRowError(LayoutError):
-    """Bytes that no version of Everlong writes as a row of the kind: the row was damaged."""
+    """Bytes that no version of Everlong writes: the row is damaged."""
 
 
 class OtherLayoutError(LayoutError):
@@ -54,7 +54,7 @@ class SourceError(EverlongError):
 
 
 class StoreUnavailableError(RetryableError):
-    """The store did not answer. A write that was under way may have happened: send it again."""
+    """The store did not answer. A write in progress may have happened: repeat it."""
 
     remedy = "check EVERLONG_STORE_URL and that the store is up"
 

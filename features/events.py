@@ -1,6 +1,6 @@
 """The four kinds of event and their wire format: JSON, UTF-8, decoded strictly into frozen structs.
 
-Unknown fields pass. Anything wrong is data, not an exception: `decode` gives (good, bad), and `bad` says why.
+Unknown fields are ignored. Invalid input is data, not an exception: `decode` returns (good, bad), and `bad` contains the reasons.
 """
 
 import re
@@ -21,13 +21,13 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]")  # C0, DEL and C1
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
 Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
 Int32 = Annotated[int, msgspec.Meta(ge=-(2**31), le=2**31 - 1)]
-Price = Annotated[float, msgspec.Meta(ge=0, le=1e15)]  # far inside float32, in which indexes keep prices
+Price = Annotated[float, msgspec.Meta(ge=0, le=1e15)]  # well within float32, which indexes store prices in
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, le=2**52)]
 Vector = Annotated[list[float], msgspec.Meta(max_length=4096)]
 
 
 class Topic(StrEnum):
-    """The four topics that events arrive on, by what they carry. The broker's names for them are settings."""
+    """The four topics that events arrive on. Their names at the broker depend on settings."""
 
     CLICKS = "clicks"
     QUERIES = "queries"
@@ -36,7 +36,7 @@ class Topic(StrEnum):
 
 
 class Click(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A user looked at an item, put it into the cart or marked it. Key: user id. `ts` is milliseconds since the epoch."""
+    """A user viewed an item, added it to the cart or marked it as a favourite. Key: user id. `ts` is milliseconds since the epoch."""
 
     event_id: Id
     user_id: Id
@@ -64,7 +64,7 @@ class Query(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class OrderLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One item of an order. `price` is of one piece, in the shop's currency."""
+    """One item of an order. `price` is the unit price in the shop's currency."""
 
     item_id: Id
     category_id: Id
@@ -84,7 +84,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An item of the catalogue as it stands at `ts`. Key: item id. `deleted` takes it out of retrieval.
+    """The state of an item at `ts`. Key: item id. `deleted` removes it from retrieval.
 
     `inferred`: known from clicks and orders alone. A state that describes the item beats it, whatever their times
     (features.item_states).
@@ -125,10 +125,10 @@ class _LooseItem(msgspec.Struct, frozen=True, kw_only=True):
     v: Int32 | None = None
 
     def item(self) -> Item:
-        """The item that it means.
+        """The item event.
 
         Raises:
-            msgspec.ValidationError: a field that only a deletion may lack is missing.
+            msgspec.ValidationError: a field is missing that only a deletion may omit.
         """
         for field in ("category_id", "title"):
             if not self.deleted and getattr(self, field) is None and (field == "category_id" or not self.inferred):
@@ -176,7 +176,7 @@ class Reason(StrEnum):
 
 
 class Refusal(NamedTuple):
-    """A payload that is no event: its position in what was decoded, the reason, and a sentence for a person."""
+    """An invalid payload: its position among those decoded, the reason, and a sentence for people."""
 
     position: int
     reason: Reason
@@ -184,14 +184,14 @@ class Refusal(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """What `decode` gives: (position, event) of the good ones, a refusal for each other one; together every position."""
+    """The result of `decode`: (position, event) of each valid payload, and a refusal for each invalid one."""
 
     good: list[tuple[int, Event]]
     bad: list[Refusal]
 
 
 def encode(event: Event) -> bytes:
-    """The event as it goes over the wire."""
+    """The event in its wire format."""
     return _encoder.encode(event)
 
 
@@ -201,10 +201,10 @@ def key_of(event: Event) -> bytes:
 
 
 def parse(topic: Topic, payload: bytes) -> Event:
-    """The event of a payload, its time and ids not looked at.
+    """The event in a payload. Its time and ids are not checked.
 
     Raises:
-        Exception: of msgspec, of UTF-8, of depth, or whatever else bytes can do to a decoder.
+        Exception: of msgspec, UTF-8 or nesting depth: arbitrary bytes can raise anything.
     """
     try:
         return _decoders[topic].decode(payload)
@@ -215,7 +215,7 @@ def parse(topic: Topic, payload: bytes) -> Event:
 
 
 def decode(topic: Topic, payloads: Sequence[bytes | None], now_ms: int, rules: TimeRules) -> Decoded:
-    """Decode the values of one topic's records. Never raises on a payload, whatever its bytes."""
+    """Decode the values of one topic's records. No payload raises an exception."""
     good: list[tuple[int, Event]] = []
     bad: list[Refusal] = []
     for position, payload in enumerate(payloads):
@@ -226,7 +226,7 @@ def decode(topic: Topic, payloads: Sequence[bytes | None], now_ms: int, rules: T
         else:
             try:
                 event = parse(topic, payload)
-            except Exception as error:  # of msgspec, of UTF-8, of depth, or whatever else bytes can do to a decoder
+            except Exception as error:  # msgspec, UTF-8, nesting depth: arbitrary bytes can raise anything
                 bad.append(Refusal(position, _reason(payload, error), str(error) + _framing(payload)))
                 continue
             if _may_hold_controls(payload) and (field := _controlled(event)) is not None:
@@ -239,12 +239,12 @@ def decode(topic: Topic, payloads: Sequence[bytes | None], now_ms: int, rules: T
 
 
 def _may_hold_controls(payload: bytes) -> bool:
-    """Whether some text of the event may hold a control character: escaped (JSON wants C0 so), DEL, or C1 as UTF-8 has them."""
+    """Whether the event may contain a control character: C0 (which JSON escapes), DEL, or C1 in UTF-8."""
     return b"\\" in payload or b"\x7f" in payload or b"\xc2" in payload
 
 
 def _controlled(event: Event) -> str | None:
-    """The first id of an event with a control character."""
+    """The name of an event's first id that contains a control character."""
     for field in event.__struct_fields__:
         if field.endswith("_id") and (value := getattr(event, field)) is not None and CONTROLS.search(value):
             return field
@@ -264,7 +264,7 @@ def _reason(payload: bytes, error: Exception) -> Reason:
 
 
 def _framing(payload: bytes) -> str:
-    """What a producer wrapped the event in, where the bytes show it, and the remedy; else empty."""
+    """A sentence on the framing that a producer put around the event, if the bytes show one, with the remedy; else empty."""
     if payload[0] == 0:
         return ": it begins with byte 0, as records of a schema registry do; produce plain JSON"
     if payload.startswith(b'{"schema":') or (b'"payload":' in payload[:4096] and b'"op":' in payload):

@@ -1,7 +1,7 @@
-"""Point-in-time history: the rows of any moment of the past, by replay through the step that the online ingest uses.
+"""Point-in-time history: the rows at any past moment, by replay through the step that online ingest uses.
 
-Nothing is computed here a second way. Rows are functions of the set of events, so events between two moments of interest
-are applied as one step. Those that share a time stamp are one basket: a moment lies before all of it or after all of it.
+Rows are functions of the set of events, so all events between two moments are applied as one step. Events of one user with the
+same time stamp are one basket: a moment lies before all of them or after all of them.
 """
 
 from collections import defaultdict
@@ -16,14 +16,14 @@ from features.rows import Behaviour, CategoryRow, Search, UserRow, behaviours, s
 
 
 class Deeds(NamedTuple):
-    """All that one user ever did and searched for, each ascending by time, duplicates still among them."""
+    """All events and queries of one user, each ascending by time, including duplicates."""
 
     events: list[Behaviour]
     queries: list[Search]
 
 
 class Moment(NamedTuple):
-    """A basket of a user and the rows just before it: nothing with its time stamp or a later one is in them."""
+    """A basket of a user and the rows just before it, without any event of its time stamp or later."""
 
     user: str
     ts: int
@@ -33,7 +33,7 @@ class Moment(NamedTuple):
 
 
 def deeds(events: Iterable[Event]) -> dict[str, Deeds]:
-    """What each user did, by user id. Items of the catalogue are passed over; the order of `events` does not matter."""
+    """Events and queries by user id. Item events are ignored; the order of `events` does not matter."""
     users: defaultdict[str, Deeds] = defaultdict(lambda: Deeds([], []))
     for event in events:
         if isinstance(event, Query):
@@ -47,7 +47,7 @@ def deeds(events: Iterable[Event]) -> dict[str, Deeds]:
 
 
 class Timeline:
-    """One user's rows, moved forward through time. `row` and `categories` are replaced, never changed in place."""
+    """One user's rows, advanced through time. `row` and `categories` are replaced, never modified in place."""
 
     def __init__(self, done: Deeds) -> None:
         self.row = UserRow()
@@ -57,7 +57,7 @@ class Timeline:
         self._query = 0
 
     def advance(self, before_ts: int | None = None) -> None:
-        """Apply everything not applied yet that is older than `before_ts` (ms); all that is left where it is None."""
+        """Apply all remaining events before `before_ts` (ms); if it is None, all remaining events."""
         events, self._event = _take(self._done.events, self._event, before_ts)
         queries, self._query = _take(self._done.queries, self._query, before_ts)
         if events or queries:
@@ -67,7 +67,7 @@ class Timeline:
 
 
 def offline_rows(events: Iterable[Event]) -> tuple[dict[str, UserRow], dict[tuple[str, str], CategoryRow]]:
-    """The rows of all users, and of all (user, category), as the store holds them once all `events` are ingested."""
+    """The rows of all users, and of all (user, category), as the store holds them after all `events` are ingested."""
     users: dict[str, UserRow] = {}
     categories: dict[tuple[str, str], CategoryRow] = {}
     for user, done in deeds(events).items():
@@ -81,7 +81,7 @@ def offline_rows(events: Iterable[Event]) -> tuple[dict[str, UserRow], dict[tupl
 def moments(done: dict[str, Deeds], from_ts: int = 0, until_ts: int | None = None, per_user: int | None = None) -> Iterator[Moment]:
     """The baskets with `from_ts` <= ts < `until_ts`, user by user and in time order, each with the rows just before it.
 
-    `per_user` keeps so many of a user's baskets, evenly spread and the newest always among them.
+    `per_user`: the maximum number of baskets per user, evenly spread and including the newest.
     """
     for user in sorted(done):
         timeline = Timeline(done[user])
@@ -103,7 +103,7 @@ def _spread(baskets: list[tuple[int, list[Behaviour]]], count: int | None) -> li
 
 
 def _take(done: Sequence, start: int, before_ts: int | None) -> tuple[Sequence, int]:
-    """What lies between position `start` and the first one that is not older than `before_ts`, and that position."""
+    """The elements from position `start` up to the first one at or after `before_ts`, and the position of that one."""
     end = start
     while end < len(done) and (before_ts is None or done[end].ts < before_ts):
         end += 1

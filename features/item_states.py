@@ -1,9 +1,9 @@
-"""Which state of an item counts: a function of the set of its item events, the same in serving and in training.
+"""Which state of an item is valid: a function of the set of its item events, the same in serving and in training.
 
-The newest `ts` wins. Of one `ts` a deletion wins, then the greater bytes, so that no order of arrival matters. A described state beats
+The newest `ts` wins. At equal `ts` a deletion wins, then the larger bytes, so order of arrival does not matter. A described state beats
 one that is only inferred from clicks and orders, whatever their times: a log without a catalogue never overwrites a catalogue.
 
-A state is an ItemRow without vector and code. A deletion is a state with a time and nothing else.
+A state is an ItemRow without vector and code. A deletion is a state with only a time.
 """
 
 from collections.abc import Iterable
@@ -37,12 +37,12 @@ def state_of(item: Item) -> ItemRow:
 
 
 def bare(row: ItemRow) -> ItemRow:
-    """The state that a row of the store holds."""
+    """The state in a row of the store."""
     return msgspec.structs.replace(row, vector=b"", code=b"", generation="")
 
 
 def item_of(item_id: str, state: ItemRow) -> Item:
-    """The item event that describes a state: `state_of` gives the state again."""
+    """The item event that describes a state; the inverse of `state_of`."""
     if state.deleted:
         return Item(item_id=item_id, category_id=UNKNOWN_CATEGORY, title="", ts=state.ts, deleted=True)
     return Item(
@@ -59,7 +59,7 @@ def item_of(item_id: str, state: ItemRow) -> Item:
 
 
 def winner(one: State, other: State) -> State:
-    """The one of two states of an item that counts; of equal ones the first."""
+    """The valid one of two states of an item; if they are equal, the first."""
     rank, others = _rank(one), _rank(other)
     if rank != others:
         return one if rank > others else other
@@ -72,7 +72,7 @@ def same(one: State, other: State) -> bool:
 
 
 def newest(states: Iterable[Item]) -> dict[str, Item]:
-    """The state of each item that counts, by item id."""
+    """The valid state of each item, by item id."""
     found: dict[str, Item] = {}
     for state in states:
         known = found.get(state.item_id)
@@ -89,7 +89,7 @@ def _content(state: Item | ItemRow) -> bytes:
 
 
 def _numbers(packed: bytes) -> list[float] | None:
-    """The numbers of an embedding, each with the fewest digits that give the same float32: so an event of them is short."""
+    """The numbers of an embedding, each with the fewest digits that give the same float32, to keep events short."""
     return [_short(str(number)) for number in np.frombuffer(packed, "<f4")] if packed else None
 
 

@@ -1,4 +1,4 @@
-"""Rows that are computed, not merged: items, queries, interests and candidate sets. Packed as features.codec packs rows."""
+"""Rows that are computed, not merged: items, queries, interests and candidate sets. features.codec packs them."""
 
 from typing import Annotated
 
@@ -8,10 +8,10 @@ from features.events import Milliseconds
 
 
 class ItemRow(msgspec.Struct, array_like=True, frozen=True):
-    """View `item`: the state that counts (features.item_states), and what a bundle makes of it.
+    """View `item`: the valid state (features.item_states), and the vector and code that a bundle computes from it.
 
     `vector` is little-endian float32 (d,), `code` uint8 (P,): both of `generation`. `image` and `text` are the given embeddings,
-    little-endian float32, empty where there are none. Of a deleted item only `ts` is kept.
+    little-endian float32, empty if absent. A deleted item keeps only `ts`.
     """
 
     version: int = 1
@@ -30,7 +30,7 @@ class ItemRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class QueryRow(msgspec.Struct, array_like=True, frozen=True):
-    """View `query`: normalised text and the hashes of its words."""
+    """View `query`: normalised text and hashes of its words."""
 
     version: int = 1
     text: str = ""
@@ -48,8 +48,9 @@ class InterestsRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Candidate(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """An item of a candidate set. `path` says which list gave it: category (a long interest found it), short, repeat (the user
-    had it before), query (a live search), category_popular or popular (docs/retrieval.md). Scores of different paths are not comparable.
+    """An item of a candidate set. `path` names its list: category (found by a long interest), short, repeat (the user interacted
+    with it before), query (found by a live search), category_popular or popular (docs/retrieval.md). Scores of different paths are not
+    comparable.
     """
 
     item: str
@@ -59,9 +60,9 @@ class Candidate(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class CandidatesRow(msgspec.Struct, array_like=True, frozen=True):
-    """View `user_candidates`; the topic `candidates` says the same as JSON (stream.kafka.messages.CandidateSet).
+    """View `user_candidates`; the topic `candidates` carries the same as JSON (stream.kafka.messages.CandidateSet).
 
-    `level`: full, short, category_popular or popular. `event_ts` (ms) is the newest event answered, `published_ts` the
+    `level`: full, short, category_popular or popular. `event_ts` (ms) is the newest event taken into account, `published_ts` the
     wall clock (ms) of publication.
     """
 

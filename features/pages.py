@@ -1,20 +1,20 @@
-"""docs/features.md, made from the one table of features."""
+"""Generates docs/features.md from the table of features."""
 
 from features.codec import LAYOUT
 from features.table import APPLIED, PACKED, VIEWS, Field, View, schema_hash
 
 
 def features_page() -> str:
-    """docs/features.md."""
+    """The text of docs/features.md."""
     lines = [
         "# Features",
         "",
-        "Made by `features.pages.features_page` from `features/table.py`, where every feature is declared once.",
-        f"Schema hash: `{schema_hash()}` (a bundle carries the hash that it was trained with). Layout of packed rows: {LAYOUT}.",
+        "Generated from `features/table.py` by `features.pages.features_page`.",
+        f"Schema hash: `{schema_hash()}` (each bundle contains the hash it was trained with). Layout of packed rows: {LAYOUT}.",
         "",
-        f"A view stores one packed row an entity: `NAME_{PACKED}` (bytes, MessagePack) and `NAME_{APPLIED}` (the version that guards it).",
-        "A Feast client asks for the typed fields below through the on-demand view `NAME_arrays`, such as `user_category_arrays:item`.",
-        "Lists are oldest first, candidates best first. An entity that the store does not know gives empty lists, empty texts and 0.",
+        f"A view stores one packed row per entity: `NAME_{PACKED}` (bytes, MessagePack) and `NAME_{APPLIED}` (the version that guards it).",
+        "A Feast client reads the typed fields below through the on-demand view `NAME_arrays`, such as `user_category_arrays:item`.",
+        "Lists are oldest first, candidates best first. An unknown entity gives empty lists, empty texts and 0.",
     ]
     for view in VIEWS:
         lines += _section(view)

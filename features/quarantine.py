@@ -1,4 +1,4 @@
-"""Unreadable rows, kept as they were found: their bytes, why they could not be read, and what became of the row."""
+"""Records of unreadable rows: their bytes, the reason, and how the row was rebuilt."""
 
 from collections.abc import Iterable
 from hashlib import blake2b
@@ -6,13 +6,13 @@ from typing import Literal
 
 import msgspec
 
-MOST_ROWS = 10_000  # that a store keeps; what comes beyond is counted and logged by whoever found it, but not kept
+MOST_ROWS = 10_000  # maximum that a store keeps; further rows are counted and logged by the worker that found them, but not stored
 
-Rebuilt = Literal["complete", "partial", "none"]  # from the whole log, from what is left of it, or not: then the row begins again
+Rebuilt = Literal["complete", "partial", "none"]  # from the whole log, from the rest of it, or not at all: then the row starts empty
 
 
 class Quarantined(msgspec.Struct, frozen=True):
-    """A row that could not be read; `at_ms` is the wall clock when it was found, `version` and `ts_ms` what it was stored under."""
+    """A row that could not be read, found at `at_ms` (wall clock); `version` and `ts_ms` are its stored ones."""
 
     view: str
     entities: tuple[str, ...]
@@ -25,18 +25,18 @@ class Quarantined(msgspec.Struct, frozen=True):
 
     @property
     def id(self) -> str:
-        """16 hex digits: the same bytes of the same row are kept once."""
+        """16 hex digits, equal for equal bytes of the same row, so that they are stored once."""
         parts = [part.encode() for part in (self.view, *self.entities)]
         return blake2b(msgspec.msgpack.encode([*parts, self.packed]), digest_size=8).hexdigest()
 
 
 def encode(row: Quarantined) -> bytes:
-    """The record as a store keeps it."""
+    """The record in its stored form."""
     return msgspec.msgpack.encode(row)
 
 
 def decode_all(records: Iterable[bytes]) -> list[Quarantined]:
-    """The records that a store keeps, oldest first; one that cannot be read is left out."""
+    """The records in a store, oldest first; those that cannot be read are left out."""
     found = [row for record in records if (row := _decode(record)) is not None]
     return sorted(found, key=lambda row: (row.at_ms, row.view, row.entities))
 
@@ -44,7 +44,7 @@ def decode_all(records: Iterable[bytes]) -> list[Quarantined]:
 def _decode(record: bytes) -> Quarantined | None:
     try:
         return _decoder.decode(record)
-    except Exception:  # whatever another program wrote there
+    except Exception:  # another program may have written anything
         return None
 
 

@@ -1,16 +1,16 @@
 """Rows of the online store and their merge: pure functions of the SET of events applied, never of their order.
 
-A row keeps the newest `cap` of its events, ordered by (ts, id), and folds everything older (features.fold). All that a
-merge does is a join: union of sets cut to the newest, maximum, or a sum of events that offsets keep from being counted
+A row keeps the newest `cap` of its events, ordered by (ts, id), and folds everything older (features.fold). Every part of
+a merge is a join: a union of sets limited to the newest, a maximum, or a sum of events that offsets keep from being counted
 twice. So merging is idempotent, commutative and associative, and any interleaving of the source topics gives the same
 bytes. Layout: MessagePack arrays (msgspec), the first element is the layout's version.
 
-Limits, stated because they bound memory: a duplicate older than the kept part is counted again in the fold; a click
-that is applied after `QUERY_CAP` newer queries of its user may miss its query; and a click that is stamped more than
-`PAIR_SKEW_MS` before the query it names may miss it where that query arrives after `RECENT_CAP` newer events.
+Limits, which bound memory: a duplicate older than the kept events is counted again in the fold; a click that is applied
+after `QUERY_CAP` newer queries of its user may miss its query; and a click with a time stamp more than `PAIR_SKEW_MS`
+before the query that it names may miss it if the query arrives after `RECENT_CAP` newer events.
 
-A row's version (features.store) says which events it holds. Those delivered again must not be counted twice, yet they
-are paired again: a crash between the write of two rows may have left a pair open.
+A row's version (features.store) identifies the events in it. Redelivered events must not be counted twice, but they are
+paired again, since a crash between the writes of two rows may have left a pair incomplete.
 """
 
 from bisect import bisect_left, bisect_right
@@ -48,7 +48,7 @@ class Search(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False)
 
 
 class Pair(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
-    """The query that an event followed, and whether the event names it. Which of two is better, `pair` says."""
+    """The query that an event followed, and whether the event names it. `pair` chooses the better of two."""
 
     named: bool
     ts: Milliseconds
@@ -57,7 +57,7 @@ class Pair(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
 
 
 class Behaviour(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
-    """One thing a user did to an item. Identity is (ts, id); `kind` indexes KINDS; `query_hash` is the query it names."""
+    """One action of a user on an item. Identity is (ts, id); `kind` indexes KINDS; `query_hash` identifies the query it names."""
 
     ts: Milliseconds
     id: Hash
@@ -69,7 +69,7 @@ class Behaviour(msgspec.Struct, array_like=True, frozen=True, order=True, gc=Fal
 
 
 class Touched(msgspec.Struct, array_like=True, frozen=True, order=True, gc=False):
-    """A category in the user row: time of its newest event (ms), its id, count of all its events ever."""
+    """A category in the user row: time (ms) of its newest event, its id, number of all its events, folded ones included."""
 
     last_ts: Milliseconds
     category: Id
@@ -95,12 +95,12 @@ class CategoryRow(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def count(self) -> int:
-        """All events ever, kept and folded."""
+        """The number of all events, kept and folded."""
         return len(self.events) + sum(bucket.count for bucket in self.folded)
 
 
 def behaviours(event: Click | Order) -> list[Behaviour]:
-    """What an event says that its user did: one behaviour for a click, one for each line of an order."""
+    """The behaviours in an event: one for a click, one per line of an order."""
     if isinstance(event, Click):
         kind = KINDS.index(event.kind)
         identity = _hash(event.event_id, event.item_id, event.category_id, event.kind, event.query_id or "")
@@ -113,9 +113,9 @@ def behaviours(event: Click | Order) -> list[Behaviour]:
 
 
 def search(event: Query) -> Search | None:
-    """The query as rows keep it: its text normalised, at most QUERY_CHARACTERS of it. None where it says nothing.
+    """The query as rows store it: its normalised text, at most QUERY_CHARACTERS long. None for a query without content.
 
-    A search that says nothing (features.text.says_something) explains no event and hides no other search, so no row keeps it.
+    A query without content (features.text.says_something) explains no event and hides no other query, so rows do not store it.
     """
     text = normalise(event.text)[:QUERY_CHARACTERS].rstrip()
     if not says_something(text):
@@ -124,10 +124,10 @@ def search(event: Query) -> Search | None:
 
 
 def pair(event: Behaviour, queries: Sequence[Search]) -> Behaviour:
-    """The event with the best of its own pair and those that `queries` (ascending by time) offer. A join: order-free.
+    """The event with the best of its current pair and the pairs that `queries` (ascending by time) offer. A join: independent of order.
 
-    A query that the event names wins whatever the clocks say: the latest not after the event, else the earliest after it
-    (one query id may have several queries). Without one, the latest query in the PAIR_WINDOW_MS before the event.
+    A query that the event names wins, whatever the times: the latest one not after the event, else the earliest after it
+    (several queries may share a query id). Otherwise the latest query in the PAIR_WINDOW_MS before the event wins.
     """
     end = bisect_right(queries, event.ts, key=_time)
     found = _named(event, queries, end) if event.query_hash else None
@@ -140,7 +140,7 @@ def pair(event: Behaviour, queries: Sequence[Search]) -> Behaviour:
 
 
 def _named(event: Behaviour, queries: Sequence[Search], end: int) -> Search | None:
-    """The query that the event names, if there; `end` is the position of the first query after the event."""
+    """The query that the event names, or None; `end` is the position of the first query after the event."""
     for at in range(end - 1, -1, -1):
         if queries[at].query_hash == event.query_hash:
             return queries[at]
@@ -149,19 +149,19 @@ def _named(event: Behaviour, queries: Sequence[Search], end: int) -> Search | No
 
 
 def _paired(event: Behaviour, offered: Pair) -> Behaviour:
-    """The event with the better of its own pair and the one offered."""
+    """The event with the better of its current pair and the one offered."""
     if event.pair is not None and _rank(event, event.pair) >= _rank(event, offered):
         return event
     return msgspec.structs.replace(event, pair=offered)
 
 
 def _rank(event: Behaviour, pair: Pair) -> tuple[bool, bool, int, int, str]:
-    """What the better of two pairs of an event has more of: named, not after the event, near to it."""
+    """Sort key of an event's pairs, the better larger: named, not after the event, close to it."""
     return pair.named, pair.ts <= event.ts, -abs(pair.ts - event.ts), pair.id, pair.text
 
 
 def insert(kept: list[Behaviour], new: Behaviour) -> bool:
-    """Put an event into its place of an ascending list; False where it is there already (then the pairs are joined)."""
+    """Insert an event into an ascending list; False if it is already there (then the pairs are joined)."""
     if not kept or _identity(new) > _identity(kept[-1]):
         kept.append(new)
         return True
@@ -174,16 +174,16 @@ def insert(kept: list[Behaviour], new: Behaviour) -> bool:
 
 
 def join(kept: list[Behaviour], again: Behaviour) -> None:
-    """Give an event of the list the better of its own pair and that of its copy `again`; nothing where it is not kept."""
+    """Join the pair of an event in the list with that of its copy `again`. Does nothing if the event is not in the list."""
     at = bisect_left(kept, _identity(again), key=_identity)
     if again.pair is not None and at < len(kept) and _identity(kept[at]) == _identity(again):
         kept[at] = _paired(kept[at], again.pair)
 
 
 class Arrivals(NamedTuple):
-    """What a batch brings for one user, or for one category of theirs. `queries` ascend by time.
+    """A batch's events of one user, or of one of their categories. `queries` ascend by time.
 
-    `again` are events delivered once more, already counted by the row; queries delivered again are among `queries`.
+    `again` are redelivered events, which the row has already counted; redelivered queries are among `queries`.
     """
 
     events: Sequence[Behaviour] = ()
@@ -196,7 +196,7 @@ def merge_category(
 ) -> tuple[CategoryRow, list[Behaviour]]:
     """The row with the events of its category applied and pairs completed; and the duplicates that were dropped.
 
-    `known`, ascending by time, are the queries of the user row and those that arrived.
+    `known`, ascending by time: the queries of the user row and the new ones.
     """
     kept = _complete(row.events, arrivals.queries)
     duplicates = [event for event in arrivals.events if not insert(kept, pair(event, known))]
@@ -224,14 +224,14 @@ def merge_user(row: UserRow, arrivals: Arrivals, known: Sequence[Search], catego
 
 
 def merge_queries(kept: Sequence[Search], new: Iterable[Search]) -> tuple[list[Search], list[Search]]:
-    """Union of the queries a row keeps and those that arrived, ascending, not cut; and the duplicates among the new."""
+    """Union of a row's queries and the new ones, ascending and without a limit; and the duplicates among the new."""
     union = {(query.ts, query.id): query for query in kept}
     duplicates = [query for query in new if union.setdefault((query.ts, query.id), query) is not query]
     return sorted(union.values()), duplicates
 
 
 def _complete(events: Sequence[Behaviour], queries: Sequence[Search]) -> list[Behaviour]:
-    """A copy of kept events, offered the queries that just arrived: those after the first query, and those that name one."""
+    """A copy of the kept events, paired with the new queries if they come after the first of these or name one."""
     if not queries:
         return list(events)
     named = {query.query_hash for query in queries}
@@ -248,6 +248,6 @@ def _identity(event: Behaviour) -> tuple[int, int]:
 
 
 def _hash(*parts: str) -> int:
-    """63 bits of the parts, the same everywhere and always; never 0."""
+    """A stable 63-bit hash of the parts; never 0."""
     digest = blake2b("\0".join(parts).encode(), digest_size=8).digest()
     return (int.from_bytes(digest) >> 1) or 1

@@ -1,4 +1,4 @@
-"""What a row must fulfil beyond its types, so that whoever reads it can rely on it: order, bounds, widths, finite numbers.
+"""Checks of a decoded row beyond its types, so that readers can rely on order, bounds, widths and finite numbers.
 
 Bounds of single fields are part of the types in features.rows and features.outcomes, where decoding checks them.
 """
@@ -16,7 +16,7 @@ from features.rows import ORDER, Behaviour, CategoryRow, Search, UserRow
 
 
 def fault_of(row: object) -> str | None:
-    """What is wrong with a row that decoded well; None where it is sound."""
+    """What is wrong with a decoded row; None if it is sound."""
     check = _CHECKS.get(type(row))
     return check(row) if check is not None else None
 
@@ -37,7 +37,7 @@ def _category(row: CategoryRow) -> str | None:
         return "its events are not in order"
     if len(set(map(_name, row.events))) > 1:
         return "its events are of several categories"
-    places = [(bucket.start_ms, bucket.width_ms) for bucket in row.folded]  # a week may lie around one of its days, see features.fold
+    places = [(bucket.start_ms, bucket.width_ms) for bucket in row.folded]  # a week may contain one of its days, see features.fold
     if not all(map(lt, places, places[1:])):
         return "its folded buckets are not in order"
     return None if all(map(_whole, row.folded)) else "a folded bucket is malformed"

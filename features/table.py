@@ -1,6 +1,6 @@
-"""The one table of features: every view, its entities, and each field's name, type, unit, length and default.
+"""The table of features: every view, its entities, and each field's name, type, unit and length.
 
-Feast definitions, tensors, docs/features.md and the schema hash of a bundle come from it. A feature is named nowhere else.
+Feast definitions, docs/features.md and the schema hash of a bundle are generated from it.
 """
 
 from hashlib import blake2b
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Field(NamedTuple):
-    """A field that a Feast client gets. `type`: int64, float32 or string; `length`: 0 a scalar, else the most elements."""
+    """A field that a Feast client receives. `type`: int64, float32 or string; `length`: 0 for a scalar, else the most elements."""
 
     name: str
     type: str
@@ -18,7 +18,7 @@ class Field(NamedTuple):
 
 
 class View(NamedTuple):
-    """A view of the online store: one packed row an entity, unpacked into `fields`, oldest first."""
+    """A view of the online store: one packed row per entity, unpacked into `fields`, oldest first."""
 
     name: str
     entities: tuple[str, ...]
@@ -34,88 +34,88 @@ USER = View(
     "user",
     ("user_id",),
     "ingest",
-    "The newest events of all categories, the queries, and every category touched.",
+    "The newest events of all categories, the newest queries and purchases, and all categories with events.",
     (
-        Field("recent_ts", "int64", 100, "ms", "time of each of the newest events"),
-        Field("recent_item", "string", 100, "id", "item of each"),
-        Field("recent_category", "string", 100, "id", "category of each"),
+        Field("recent_ts", "int64", 100, "ms", "time of each of the newest events, oldest first"),
+        Field("recent_item", "string", 100, "id", "item of each event"),
+        Field("recent_category", "string", 100, "id", "category of each event"),
         Field("recent_kind", "string", 100, "", "click, cart, favourite or order"),
-        Field("recent_query", "string", 100, "text", "query that each followed, empty where none"),
+        Field("recent_query", "string", 100, "text", "text of the query that each event followed, or empty"),
         Field("query_ts", "int64", 512, "ms", "time of each of the newest queries"),
-        Field("query_text", "string", 512, "text", "normalised text of each"),
-        Field("category_id", "string", 1024, "id", "categories touched, by time of their newest event"),
-        Field("category_last_ts", "int64", 1024, "ms", "time of the newest event of each"),
-        Field("category_count", "int64", 1024, "events", "all events ever of each"),
+        Field("query_text", "string", 512, "text", "normalised text of each query"),
+        Field("category_id", "string", 1024, "id", "categories with events, by time of their newest event"),
+        Field("category_last_ts", "int64", 1024, "ms", "time of the newest event in each category"),
+        Field("category_count", "int64", 1024, "events", "number of all events in each category"),
         Field("bought_ts", "int64", 256, "ms", "time of each of the newest purchases"),
-        Field("bought_item", "string", 256, "id", "item of each"),
+        Field("bought_item", "string", 256, "id", "item of each purchase"),
     ),
 )
 USER_CATEGORY = View(
     "user_category",
     ("user_id", "category"),
     "ingest",
-    "The lifelong sequence of one category of a user: query-item pairs.",
+    "A user's lifelong sequence in one category, as query-item pairs.",
     (
         Field("ts", "int64", 512, "ms", "time of each kept event"),
-        Field("item", "string", 512, "id", "item of each"),
+        Field("item", "string", 512, "id", "item of each event"),
         Field("kind", "string", 512, "", "click, cart, favourite or order"),
-        Field("query", "string", 512, "text", "query that each followed, empty where none"),
-        Field("folded_start_ts", "int64", 128, "ms", "start of each bucket of older events"),
+        Field("query", "string", 512, "text", "text of the query that each event followed, or empty"),
+        Field("folded_start_ts", "int64", 128, "ms", "start of each time bucket of older events"),
         Field("folded_width", "int64", 128, "ms", "width of each bucket"),
-        Field("folded_count", "int64", 128, "events", "events of each bucket"),
-        Field("count", "int64", 0, "events", "all events ever, kept and folded"),
+        Field("folded_count", "int64", 128, "events", "events in each bucket"),
+        Field("count", "int64", 0, "events", "number of all events, kept and folded"),
     ),
 )
 USER_INTERESTS = View(
     "user_interests",
     ("user_id",),
     "refresh",
-    "K category interests and the short one, as vectors.",
+    "Vectors of K category interests and of the short interest.",
     (
-        Field("interest_category", "string", 64, "id", "category of each vector, empty for the short interest"),
-        Field("interest_vector", "float32", 64 * 256, "", "the vectors, one after the other"),
+        Field("interest_category", "string", 64, "id", "category of each vector; empty for the short interest"),
+        Field("interest_vector", "float32", 64 * 256, "", "the vectors, concatenated"),
         Field("interest_dim", "int64", 0, "", "length of one vector"),
-        Field("interest_generation", "string", 0, "", "bundle that computed them"),
+        Field("interest_generation", "string", 0, "", "generation of the bundle that computed the vectors"),
     ),
 )
 USER_CANDIDATES = View(
     "user_candidates",
     ("user_id",),
     "refresh",
-    "The candidate set.",
+    "The newest candidate set.",
     (
         Field("candidate_item", "string", 1000, "id", "items, best first"),
         Field("candidate_score", "float32", 1000, "", "score of each"),
         Field("candidate_category", "string", 1000, "id", "category of each"),
-        Field("candidate_path", "string", 1000, "", "which list gave each: category, short, repeat, query, popular"),
-        Field("candidate_level", "string", 0, "", "degradation level: full, short, category_popular, popular"),
-        Field("candidate_generation", "string", 0, "", "bundle that computed them"),
-        Field("candidate_event_ts", "int64", 0, "ms", "time of the newest event that they answer"),
-        Field("candidate_published_ts", "int64", 0, "ms", "wall clock when they were published"),
+        Field("candidate_path", "string", 1000, "", "list of each: category, short, repeat, query, category_popular, popular"),
+        Field("candidate_level", "string", 0, "", "fallback level: full, short, category_popular, popular"),
+        Field("candidate_generation", "string", 0, "", "generation of the bundle that computed the set"),
+        Field("candidate_event_ts", "int64", 0, "ms", "time of the newest event that the set takes into account"),
+        Field("candidate_published_ts", "int64", 0, "ms", "wall clock at publication"),
     ),
 )
 ITEM = View(
     "item",
     ("item_id",),
     "catalogue",
-    "An item's category, vector and code.",
+    "An item's state, vector and code.",
     (
         Field("item_category", "string", 0, "id", "category"),
         Field("item_title", "string", 0, "text", "title"),
         Field("item_price", "float32", 0, "currency", "price"),
-        Field("item_vector", "float32", 256, "", "what searches find: search unit, projections"),
-        Field("item_code", "int64", 64, "", "PQ code, one number a sub-space"),
-        Field("item_generation", "string", 0, "", "bundle (and codebook) of vector and code"),
-        Field("item_deleted", "int64", 0, "", "1 where the item is out of the catalogue"),
+        Field("item_vector", "float32", 256, "", "vector that searches compare with interests"),
+        Field("item_code", "int64", 64, "", "PQ code, one number per subspace"),
+        Field("item_generation", "string", 0, "", "generation of the bundle (and codebook) of vector and code"),
+        Field("item_deleted", "int64", 0, "", "1 if the item was deleted"),
     ),
 )
 QUERY = View(
     "query",
     ("query_hash",),
     "ingest",
-    "A query's normalised text and keyword ids.",
+    "A query's normalised text and keyword hashes.",
     (
-        Field("normalised_text", "string", 0, "text", "NFKC, case and white space folded, without invisible characters"),
+        Field("normalised_text", "string", 0, "text", "NFKC, case folded, white space collapsed, without invisible characters"),
         Field("keyword_id", "int64", 128, "hash", "hashed words and character n-grams"),
     ),
 )

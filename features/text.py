@@ -1,8 +1,8 @@
-"""The one spelling of titles and queries, and the words by which they are matched.
+"""Normalises titles and queries, and splits them into the words by which they are matched.
 
 Titles, queries, judgements and the word index (BM25) all go through `normalise` and `words`, so two spellings of the same
-text (NFC and NFD, full width, ß and ss, a soft hyphen inside a word) are one text everywhere. ASCII text comes out as it would
-from `str.lower`, `str.split` and the pattern `\\w+`.
+text (NFC and NFD, full width, ß and ss, a soft hyphen inside a word) are one text everywhere. ASCII text gives the same
+result as `str.lower`, `str.split` and the pattern `\\w+`.
 """
 
 import re
@@ -30,29 +30,29 @@ _REMOVED = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cc}\p{Cs}]")
 _DASH = regex.compile(r"\p{Dash}")
 _BEFORE_FRACTION = re.compile(r"(?<=\d)(?=[\u00bc-\u00be\u2150-\u215f\u2189])")
 _SIGNS = str.maketrans(dict.fromkeys("™℠®©", " ") | dict.fromkeys("´\u1ffd‘’ʼ", "'") | {"⁄": "/"})
-_DOTTED_I = "i\u0307"  # what case folding makes of the Turkish capital İ
+_DOTTED_I = "i\u0307"  # the result of case folding the Turkish capital İ
 _POINTS = re.compile(
     "[\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7\u0610-\u061a\u0640\u064b-\u0652\u0656-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]"
 )  # vowel points and cantillation marks of Hebrew and Arabic, which most people do not type, and the Arabic filler (tatweel)
 
 
 class Words(NamedTuple):
-    """What a text is matched by: words between spaces or punctuation, and character n-grams of scripts written without spaces."""
+    """The units by which a text is matched: words between spaces or punctuation, and character n-grams of scripts without spaces."""
 
     spelt: list[str]
     characters: list[str]
 
 
 def normalise(text: str) -> str:
-    """The one spelling of a text: NFKC, case folded, white space folded, without invisible and control characters.
+    """The normal form of a text: NFKC, case folded, white space collapsed, without invisible and control characters.
 
-    Apostrophes and dashes become those of ASCII; trademark signs become spaces. Idempotent.
+    Apostrophes and dashes become ASCII ones; trademark signs become spaces. Idempotent.
     """
     return " ".join(text.lower().split()) if text.isascii() and text.isprintable() else _settled(text)
 
 
 def says_something(text: str) -> bool:
-    """Whether a text has a letter, a digit or an emoji: only then is it a search."""
+    """Whether a text contains a letter, a digit or an emoji. Other texts are not searches."""
     return any(word.strip("_") for word in words(text))
 
 
@@ -106,6 +106,6 @@ def _fold(text: str) -> str:
 
 
 def _n_grams(characters: Sequence[str], sizes: Sequence[int], whole: bool) -> list[str]:
-    """The n-grams of a run; of one shorter than every size, and where `whole`, the run itself."""
+    """The n-grams of a run; also the run itself, if it is shorter than every size or `whole` is set."""
     found = ["".join(characters[at : at + size]) for size in sizes for at in range(len(characters) - size + 1)]
     return found if found and not (whole and len(characters) > max(sizes)) else ["".join(characters), *found]

@@ -1,1 +1,1 @@
-"""Everything that knows Feast: its definitions, made from the table of features, and what its clients get."""
+"""Everything that knows Feast: definitions generated from the table of features, and the unpacking of rows for Feast clients."""

@@ -1,10 +1,10 @@
-"""Feast's view of the online store, made from features.table: entities, views of packed rows, and what unpacks them.
+"""Feast definitions of the online store, generated from features.table: entities, views of packed rows, and on-demand views.
 
 Each view NAME of the table becomes two of Feast: `NAME`, with the stored features `NAME_row` (bytes) and `NAME_applied`
-(text), and the on-demand view `NAME_arrays`, with a typed feature for each field: ask for `user_category_arrays:item`.
+(text), and the on-demand view `NAME_arrays`, with a typed feature for each field, such as `user_category_arrays:item`.
 The lists of `NAME_arrays` are oldest first; an entity that the store does not know gives empty lists, '' and 0.
-A client needs this package installed, the registry and the store; it needs no code of its own. It asks for short names,
-Feast's default: with `full_feature_names=True` Feast itself leaves out what on-demand views of Python mode compute.
+A client needs the registry, the store, and this package installed. It must use short feature names, Feast's default: with
+`full_feature_names=True` Feast omits the results of on-demand views in Python mode.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ _UDF_SOURCE = """def {name}(inputs):
 
 
 class DeclaredView(OnDemandFeatureView):
-    """An on-demand view whose types are those it declares. Feast would guess them from the result for a made-up row."""
+    """An on-demand view with declared types. Feast would infer them from the result for a made-up row."""
 
     def infer_features(self) -> None:
         """Nothing to infer."""
@@ -50,7 +50,7 @@ def arrays_name(view: str) -> str:
 
 
 def feast_objects() -> list[Any]:
-    """All that is applied to a registry: entities, views, on-demand views."""
+    """All objects of the registry: entities, views, on-demand views."""
     names = sorted({name for view in VIEWS for name in view.entities})
     entities = {name: Entity(name=name, join_keys=[name], value_type=ValueType.STRING) for name in names}
     views = {view.name: _stored_view(view, [entities[name] for name in view.entities]) for view in VIEWS}
@@ -94,7 +94,7 @@ def online_store_config(store_url: str) -> dict[str, Any]:
 
 
 def apply(store_url: str, registry_path: Path | str, project: str = PROJECT) -> FeatureStore:
-    """Write the definitions into the registry (made where it is missing) and give a Feast client of it. Doing so again changes nothing."""
+    """Write the definitions into the registry, which is created if missing, and return a Feast client of it. Idempotent."""
     Path(registry_path).parent.mkdir(parents=True, exist_ok=True)
     store = FeatureStore(config=repo_config(store_url, registry_path, project))
     with catch_warnings():
@@ -104,7 +104,7 @@ def apply(store_url: str, registry_path: Path | str, project: str = PROJECT) -> 
 
 
 def _stored_view(view: View, entities: Sequence[Entity]) -> FeatureView:
-    """The view as it is stored. Its source is a name only: rows are written by the workers, never materialised."""
+    """The stored view. Its source is only a name: workers write the rows, nothing is materialised."""
     return FeatureView(
         name=view.name,
         entities=list(entities),
@@ -135,7 +135,7 @@ def _arrays_view(view: View, source: FeatureView) -> OnDemandFeatureView:
 
 
 def _udf(view: View) -> tuple[FunctionType, str]:
-    """What unpacks a view's rows, and its source: Feast keeps both in the registry, and clients run the source by itself."""
+    """The function that unpacks a view's rows, and its source code: Feast keeps both in the registry, and clients execute the source."""
     row = f"{view.name}__{stored_name(view.name, PACKED)}"
     name = f"unpack_{view.name}"
 

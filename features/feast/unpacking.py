@@ -1,6 +1,6 @@
-"""From the packed row of a view to the fields that features.table declares for it: plain lists, strings and numbers.
+"""Unpacks a view's row into the fields that features.table declares: plain lists, strings and numbers.
 
-What a Feast client gets through the on-demand views (features.feast.definitions), which call `columns`.
+The on-demand views (features.feast.definitions) call `columns` in a Feast client.
 """
 
 from array import array
@@ -20,15 +20,15 @@ def fields(view: str, packed: bytes | None) -> dict[str, Value]:
     """The fields of a view's row by name, in the order of features.table; None is the empty row: empty lists, '' and 0.
 
     Raises:
-        KeyError: there is no such view.
-        features.codec.LayoutError: the bytes are no row of this view.
+        KeyError: the view does not exist.
+        features.codec.LayoutError: the bytes are not a row of this view.
     """
     names, values = _UNPACKERS[view]
     return dict(zip(names, values(packed), strict=True))
 
 
 def columns(view: str, rows: Sequence[bytes | None]) -> dict[str, list[Value]]:
-    """The fields of many rows of one view: a list a field, with a value a row."""
+    """The fields of many rows of one view: one list per field, with one value per row."""
     names, _ = _UNPACKERS[view]
     unpacked = [fields(view, packed) for packed in rows]
     return {name: [row[name] for row in unpacked] for name in names}

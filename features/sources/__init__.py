@@ -1,8 +1,8 @@
 """Files of events and of products: parquet, delimited text with a header, Taobao's UserBehavior.csv, JSON lines and arrays.
 
-`Reading` reads a file once and says what it understood; docs/data.md describes what is taken. Its modules: `formats` recognises a file,
-`columns` finds columns by name, `times`, `ids`, `kinds` and `amounts` read them, `tables` makes rows of one schema, `baskets` events;
-`lines` are our own events as they go over the wire.
+`Reading` reads a file once and reports how it was interpreted; docs/data.md describes the accepted files. Modules: `formats`
+recognises a file, `columns` finds columns by name, `times`, `ids`, `kinds` and `amounts` read them, `tables` makes rows of one
+schema, `baskets` makes events; `lines` reads events in Everlong's wire format.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ __all__ = ["How", "Products", "Reading", "Reason", "Refusals", "Refused", "Unit"
 
 
 def read(path: Path | str, how: How = USUAL) -> Iterator[Event]:
-    """The events of a file without a refused row, ascending by time and the same whatever the order of its rows.
+    """The events of a file, ascending by time, independent of the order of its rows.
 
     Raises:
         SourceError: as `Reading`; or a row is refused.
@@ -34,7 +34,7 @@ def read(path: Path | str, how: How = USUAL) -> Iterator[Event]:
 
 
 def write(path: Path | str, events: Iterable[Event]) -> int:
-    """Write events as JSON lines that `read` takes; returns how many."""
+    """Write events as JSON lines that `read` accepts; returns their number."""
     written = 0
     with Path(path).open("wb") as file:
         for event in events:
@@ -44,7 +44,7 @@ def write(path: Path | str, events: Iterable[Event]) -> int:
 
 
 def topic_of(event: Event) -> Topic:
-    """The topic that an event belongs on."""
+    """The topic of an event."""
     if isinstance(event, Item):
         return Topic.ITEMS
     if isinstance(event, Query):

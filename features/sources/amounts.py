@@ -1,4 +1,4 @@
-"""Columns of prices and quantities: numbers, or text as people write it."""
+"""Columns of prices and quantities: numbers, or numbers as people write them."""
 
 import math
 import re
@@ -13,7 +13,7 @@ HIGHEST_PRICE = 1e15
 
 
 def numbers(name: str, column: pa.Array) -> np.ndarray:
-    """A column as numbers (rows,) float64, NaN where there is none: `1,299.00`, `1.299,00 €` and `$12` are numbers, `—` is none."""
+    """A column as numbers (rows,) float64, NaN for anything else: `1,299.00`, `1.299,00 €` and `$12` are numbers, `—` is not."""
     if _numeric(column):
         return pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     coded = pc.dictionary_encode(words(name, column).text)
@@ -22,7 +22,7 @@ def numbers(name: str, column: pa.Array) -> np.ndarray:
 
 
 def prices(name: str, column: pa.Array) -> tuple[np.ndarray, int]:
-    """Prices (rows,) float64, 0 where there is none; and how many are written, yet unusable: no number, below 0, above HIGHEST_PRICE."""
+    """Prices (rows,) float64, 0 if absent; and the number of unusable ones: not a number, below 0 or above HIGHEST_PRICE."""
     found = numbers(name, column)
     good = (found >= 0) & (found <= HIGHEST_PRICE)
     there = pc.is_valid(column) if _numeric(column) else without_placeholders(words(name, column).text).is_valid()
@@ -35,7 +35,7 @@ def _numeric(column: pa.Array) -> bool:
 
 
 def number(text: str) -> float:
-    """The number that a text is, NaN where it is none."""
+    """The number in a text, NaN if it is not a number."""
     found = re.sub(r"[^\d.,+-]", "", text)
     if not re.fullmatch(r"[+-]?[\d.,]*\d[.,]?", found) or re.search(r"\d\s*[a-zA-Z]+\s*\d", text):
         return math.nan

@@ -1,6 +1,6 @@
-"""Rows under the schema of features.sources.tables become events: the same ones whatever the order of the rows.
+"""Turns rows with the schema of features.sources.tables into events, independent of the order of the rows.
 
-Rows of one user, time stamp and order that say `order` are one basket. An event id is made from a row's content and its
+Rows of kind `order` with the same user, time stamp and order id are one basket. An event id is a hash of a row's content and its
 occurrence (the n-th identical row gets n).
 """
 
@@ -23,12 +23,12 @@ _ORDER_OF = (*_BASKET, "item", "category", "text", "query", "session", "price", 
 
 
 def in_order(chunk: pa.Table) -> pa.Table:
-    """The rows of a chunk in their one order."""
+    """The rows of a chunk in canonical order."""
     return chunk.sort_by([(name, "ascending") for name in _columns(chunk)])
 
 
 def count(chunk: pa.Table) -> int:
-    """How many events the rows of an ordered chunk make."""
+    """The number of events in an ordered chunk."""
     return len(_group(chunk)[0])
 
 
@@ -47,7 +47,7 @@ def events(chunk: pa.Table) -> Iterator[Event]:
 
 
 def items(chunks: Iterable[pa.Table]) -> dict[str, Item]:
-    """An item event for each item in ordered chunks that ascend by time: category and time of its first event, text as its title."""
+    """An item event for each item in ordered chunks that ascend by time: category and time of its first event, its text as title."""
     found: dict[str, tuple[int, str, str]] = {}
     wanted = [("ts", "first"), ("category", "first"), ("text", "max")]
     for chunk in chunks:
@@ -65,7 +65,7 @@ def _columns(chunk: pa.Table) -> list[str]:
 
 
 def _group(chunk: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that begin an event (E,), and how many rows before each (rows,) are identical; in an order the number of its part."""
+    """The rows that begin an event (E,), and for each row (rows,) the number of identical rows before it; in an order, its line number."""
     length = len(chunk)
     same = np.ones(max(length - 1, 0), bool)
     same_basket = same
@@ -81,7 +81,7 @@ def _group(chunk: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _run_positions(same: np.ndarray, length: int) -> np.ndarray:
-    """The position of each row in its run, where `same` (length - 1,) says that a row goes on the run of the one before."""
+    """The position of each row in its run; `same` (length - 1,) is true for rows that continue the run of the previous row."""
     index = np.arange(length)
     begins = np.ones(length, bool)
     begins[1:] = ~same
@@ -89,7 +89,7 @@ def _run_positions(same: np.ndarray, length: int) -> np.ndarray:
 
 
 def _event(columns: dict[str, list[Any]], start: int, end: int, nth: int) -> Event:
-    """The event of rows from `start` to `end`, of which only an order has several."""
+    """The event in rows from `start` to `end`; only an order has several rows."""
     ts, user, kind, item, category, text = (columns[name][start] for name in ("ts", "user", "kind", "item", "category", "text"))
     wide = "order" in columns
     if kind == ORDER:

@@ -1,4 +1,4 @@
-"""Item events for data that has none: from the events that touch the items."""
+"""Item events for data without any, inferred from the events on the items."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from features.events import Click, Event, Item, Order
 
 
 def items_of(events: Iterable[Event]) -> list[Item]:
-    """A minimal item (no title) for each item that events touch and none of them describes, ascending by item id.
+    """A minimal item (no title) for each item with events but without a description, ascending by item id.
 
     Category and time are those of the first event on it, first by (ts, category), so the order of events does not matter.
     """

@@ -1,4 +1,4 @@
-"""Which column of a table holds what: names and their synonyms, compared without case, spaces, `_`, `-` and `.`."""
+"""The roles of a table's columns, by names and synonyms, compared without case, spaces, `_`, `-` and `.`."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ from features.errors import SourceError
 
 
 class Role(StrEnum):
-    """What a column of a table of events holds."""
+    """Roles of columns in a table of events."""
 
     USER = "user"
     ITEM = "item"
@@ -26,7 +26,7 @@ class Role(StrEnum):
 
 
 class Product(StrEnum):
-    """What a column of a table of products holds; every other column is an attribute."""
+    """Roles of columns in a table of products; every other column is an attribute."""
 
     ITEM = "item"
     CATEGORY = "category"
@@ -39,7 +39,7 @@ class Product(StrEnum):
 
 Synonyms = Mapping[StrEnum, Sequence[Sequence[str]]]
 
-# Of each role groups of names: a name of an earlier group wins over those of later ones; two of one group are ambiguous.
+# Groups of names per role: a name in an earlier group takes precedence; two names of one group are ambiguous.
 EVENTS: Synonyms = {
     Role.USER: (
         ("user",),
@@ -107,15 +107,15 @@ class Assigned(NamedTuple):
 
 
 def squash(name: str) -> str:
-    """The spelling under which names of columns are compared."""
+    """The spelling in which column names are compared."""
     return re.sub(r"[^a-z0-9]+", "", name.lower())
 
 
 def parse_columns(given: str, roles: type[StrEnum] = Role) -> dict[str, str]:
-    """The choices of `--columns user=customer_no,item=sku` by role.
+    """The column names chosen by `--columns user=customer_no,item=sku`, by role.
 
     Raises:
-        SourceError: a part is no choice, names no role, or names a role again.
+        SourceError: a part is malformed, or names an unknown role, or one twice.
     """
     chosen: dict[str, str] = {}
     known = [str(role) for role in roles]
@@ -133,10 +133,10 @@ def parse_columns(given: str, roles: type[StrEnum] = Role) -> dict[str, str]:
 
 
 def assign(what: str, names: Sequence[str], synonyms: Synonyms, chosen: Mapping[str, str], option: str = "--columns") -> Assigned:
-    """The columns of a table by role. `what` is how messages call it; `chosen` overrides the synonyms.
+    """The columns of a table by role. `what` names the table in messages; `chosen` overrides the synonyms.
 
     Raises:
-        SourceError: a chosen column is not there or is chosen for two roles, or two columns can be meant.
+        SourceError: a chosen column is missing or chosen for two roles, or a role is ambiguous.
     """
     used: dict[StrEnum, str] = {role: _chosen(what, names, role, chosen[role], option) for role in synonyms if role in chosen}
     free = [name for name in names if name not in used.values()]
@@ -157,18 +157,18 @@ def assign(what: str, names: Sequence[str], synonyms: Synonyms, chosen: Mapping[
                 used[role] = found[0]
                 break
     if squash(used.get(Role.TEXT, "")) == "text" and "rating" in {squash(name) for name in names}:
-        del used[Role.TEXT]  # the text of a review says nothing of a search, nor is it the item's title
+        del used[Role.TEXT]  # the text of a review is neither a search nor the item's title
     taken = set(used.values())
     return Assigned(used, [name for name in names if name not in taken])
 
 
 def listed(names: Sequence[str]) -> str:
-    """The first names of columns, for a message; a column without a name is shown as ''."""
+    """The first column names, for a message; a column without a name is shown as ''."""
     return ", ".join(name or "''" for name in names[:30]) + (f", ... ({len(names) - 30:,} more)" if len(names) > 30 else "")
 
 
 def missing(what: str, needed: Iterable[StrEnum], names: Sequence[str], synonyms: Synonyms, option: str = "--columns") -> SourceError:
-    """The error that no column was found for the roles `needed`, with suggestions where a nested name would fit."""
+    """The error for missing columns of the roles `needed`, with suggestions of nested names that fit."""
     lacking = list(needed)
     example = {role: _near(names, synonyms[role]) for role in lacking}
     hint = ",".join(f"{role}={example[role] or 'COLUMN'}" for role in lacking)
@@ -178,7 +178,7 @@ def missing(what: str, needed: Iterable[StrEnum], names: Sequence[str], synonyms
 
 
 def _near(names: Sequence[str], groups: Sequence[Sequence[str]]) -> str:
-    """A nested name (`properties.product_id`) whose last part would fit."""
+    """A nested name (`properties.product_id`) with a fitting last part."""
     for group in groups:
         wanted = {squash(name) for name in group}
         for name in names:

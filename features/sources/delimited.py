@@ -1,7 +1,7 @@
-"""Text with one record a line: fields may be quoted and then hold delimiters, quotes and line ends.
+"""Text with one record per line. Quoted fields may contain delimiters, quotes and line ends.
 
-Arrow reads blocks of whole lines. Blocks that it cannot read, and those with quoted line ends, are gone through record by record,
-so that a broken record costs only itself.
+Arrow reads blocks of whole lines. Blocks that it cannot read, and those with quoted line ends, are parsed record by record,
+so that a broken record affects only itself.
 """
 
 import csv
@@ -27,9 +27,9 @@ TAOBAO_COLUMNS = ("user", "item", "category", "kind", "time")
 
 
 def scan(path: Path, detected: Detected, refusals: Refusals, pick: Pick) -> Iterator[Raw]:
-    """The records of a file in its order, each known by the number of its first line; all columns are text.
+    """The records of a file in its order, each numbered by its first line; all columns are text.
 
-    Records that are not UTF-8, or have another number of fields than the header, are refused. Blank lines count as lines only.
+    Records that are not UTF-8, or differ from the header in their number of fields, are refused. Blank lines are skipped, but counted.
     """
     names = TAOBAO_COLUMNS if detected.format is Format.TAOBAO_CSV else detected.header
     blocks = _Blocks(names, detected.delimiter, pick(names), refusals)
@@ -54,7 +54,7 @@ def scan(path: Path, detected: Detected, refusals: Refusals, pick: Pick) -> Iter
 
 
 class _Record(NamedTuple):
-    """The fields of a record, or what is wrong with it (blank: neither), and its lines (0: a quote is still open after the last)."""
+    """The fields of a record, or what is wrong with it (blank: neither), and its number of lines (0: a quote is still open at the end)."""
 
     fields: list[str] | None
     lines: int
@@ -62,14 +62,14 @@ class _Record(NamedTuple):
 
 
 class _Blocks:
-    """Parses blocks of lines one after the other. `line` is the number of the next one."""
+    """Parses blocks of lines one after the other. `line` is the number of the next line."""
 
     def __init__(self, names: Sequence[str], delimiter: str, wanted: Sequence[str], refusals: Refusals) -> None:
         self.line = 1
         self._names, self._delimiter, self._wanted, self._refusals = list(names), delimiter, list(wanted), refusals
 
     def parse(self, block: bytes, last: bool) -> tuple[Raw | None, bytes]:
-        """The good records of whole lines, and the bytes of a record that goes on after them (never where they are the `last`)."""
+        """The valid records of whole lines, and the bytes of a record that continues after them (none if they are the `last`)."""
         if (table := self._quickly(block)) is not None:
             rows = np.arange(self.line, self.line + len(table))
             self.line += len(table)
@@ -77,7 +77,7 @@ class _Blocks:
         return self._slowly(block, last)
 
     def _quickly(self, block: bytes) -> pa.Table | None:
-        """The block by Arrow; None where that would not give each line as one record."""
+        """The block parsed by Arrow; None if that would not give one record per line."""
         if not block or block[:1] in b"\r\n" or b"\n\n" in block or b"\n\r\n" in block:
             return None
         quoted = b'"' in block
@@ -107,7 +107,7 @@ class _Blocks:
             record = self._record(lines[at : at + MOST_RECORD_LINES])
             left = len(lines) - at
             if record.lines == 0 and not last and left < MOST_RECORD_LINES and sum(map(len, lines[at:])) < MOST_RECORD_BYTES:
-                break  # it may end in the next block
+                break  # the record may end in the next block
             if record.fields is not None:
                 rows.append(self.line + at)
                 records.append(record.fields)
@@ -123,7 +123,7 @@ class _Blocks:
         return Raw(np.array(rows), columns), rest
 
     def _record(self, lines: Sequence[bytes]) -> _Record:
-        """The record that the first of some lines begins."""
+        """The record that begins in the first of the lines."""
         if not lines[0].strip():
             return _Record(None, 1, None)
         first = self._fields(lines[0])

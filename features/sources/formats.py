@@ -1,4 +1,4 @@
-"""The format and the compression of a file, recognised by what it holds, never by its name."""
+"""The format and the compression of a file, recognised by its content, never by its name."""
 
 import csv
 import io
@@ -51,7 +51,7 @@ class Format(StrEnum):
 
 
 class Detected(NamedTuple):
-    """What a file is: its format, its compression (empty: none), what separates its fields, and the names of its first line."""
+    """A file's format, its compression (empty: none), its delimiter, and the names in its first line."""
 
     format: Format
     compression: str = ""
@@ -64,11 +64,11 @@ class Detected(NamedTuple):
 
 
 def detect(path: Path) -> Detected:
-    """What a file is, by its first bytes.
+    """Detect the format of a file from its first bytes.
 
     Raises:
-        SourceError: it is none of the formats; the message says what it looks like and what to do.
-        FileNotFoundError: there is no file.
+        SourceError: the format is unknown; the message says what the file looks like and what to do.
+        FileNotFoundError: the file does not exist.
     """
     if path.is_dir():
         raise SourceError(f"{path} is a folder", "give one file (several parts can be joined into one)")
@@ -92,7 +92,7 @@ def detect(path: Path) -> Detected:
 
 
 def open_bytes(path: Path, compression: str) -> BinaryIO:
-    """The bytes of a file, unpacked. A BOM is still there."""
+    """The decompressed bytes of a file, including a BOM."""
     if compression == "xz":
         return cast(BinaryIO, lzma.open(path, "rb"))
     return cast(BinaryIO, io.BufferedReader(pa.input_stream(str(path), compression=compression or None)))
@@ -131,7 +131,7 @@ def _text(path: Path, head: bytes, compression: str, whole: bool) -> Detected:
 
 
 def _utf16(head: bytes) -> str:
-    """The name of the encoding where the first bytes are Latin text in UTF-16 without a byte order mark; else empty."""
+    """The name of the encoding if the first bytes are Latin text in UTF-16 without a byte order mark; else empty."""
     first = head[:64]
     for order, zeros, letters in (("UTF-16LE", first[1::2], first[::2]), ("UTF-16BE", first[::2], first[1::2])):
         if len(zeros) > 1 and not any(zeros) and all(byte >= 32 or byte in b"\t\r\n" for byte in letters):

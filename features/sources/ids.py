@@ -1,4 +1,4 @@
-"""Columns of ids and words as text: one spelling for each id, whatever type the file gives it, and null where it is missing."""
+"""Columns of ids and words as text: one spelling per id, whatever its type in the file; null if missing."""
 
 import re
 from typing import NamedTuple
@@ -21,17 +21,17 @@ _ROUNDED = re.compile(r"(-?)(\d)\.(\d+)[eE]\+(\d+)")
 
 
 class Words(NamedTuple):
-    """A column as text (null: missing), and which rows hold bytes that are not UTF-8."""
+    """A column as text (null: missing), and a mask of rows that are not UTF-8."""
 
     text: pa.Array
     broken: np.ndarray  # (rows,) bool
 
 
 def words(name: str, column: pa.Array) -> Words:
-    """A column of any plain type as text, white space around it removed; an empty text is null.
+    """A column of any scalar type as text, stripped of white space; an empty text is null.
 
     Raises:
-        SourceError: the column holds lists, structs, or floating point numbers too large to be exact.
+        SourceError: the column contains lists, structs, or floating-point numbers too large to be exact.
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -68,12 +68,12 @@ def ids(name: str, column: pa.Array) -> Words:
 
 
 def without_placeholders(text: pa.Array) -> pa.Array:
-    """The column with null where its text stands for a missing value."""
+    """The column with null for texts that stand for a missing value."""
     return pc.if_else(pc.is_in(pc.utf8_lower(text), _MISSING), None, text)
 
 
 def unfit(name: str, text: pa.Array) -> list[tuple[np.ndarray, Reason, str]]:
-    """Which ids (rows,) of a column no event can carry, why, and a sentence."""
+    """A mask of ids (rows,) that events cannot contain, the reason, and a sentence."""
     checks = (
         (pc.greater(pc.utf8_length(text), LONGEST_ID), Reason.LONG_ID, f"column {name} is longer than {LONGEST_ID} characters"),
         (
@@ -124,7 +124,7 @@ def _unrounded(name: str, value: str | None) -> str | None:
     """The whole number that `1.234567890123456e+15` stands for.
 
     Raises:
-        SourceError: digits are lost, as spreadsheets do.
+        SourceError: digits are lost, as in spreadsheets.
     """
     found = None if value is None else _ROUNDED.fullmatch(value)
     if value is None or found is None:

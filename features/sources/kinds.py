@@ -1,4 +1,4 @@
-"""Kinds of behaviour, and what other systems call them."""
+"""Kinds of behaviour, and their names in other systems."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ _CODES = {re.sub(r"[^a-z0-9]+", "", name): code for code, first in enumerate(NAM
 
 
 def code_of(name: str) -> int:
-    """The kind that a name stands for, UNKNOWN where it is none; case, spaces, `_` and `-` do not matter."""
+    """The kind that a name stands for, or UNKNOWN; case, spaces, `_` and `-` do not matter."""
     return _CODES.get(re.sub(r"[^a-z0-9]+", "", name.lower()), UNKNOWN)
 
 
 def codes(column: pa.Array) -> tuple[np.ndarray, dict[str, int]]:
-    """The kinds (rows,) int8 of a column of text, and how often each unknown name occurs."""
+    """The kinds (rows,) int8 of a column of text, and the count of each unknown name."""
     coded = pc.dictionary_encode(column)
     names = coded.dictionary.to_pylist()
     known = np.array([*map(code_of, names), UNKNOWN], np.int8)

@@ -1,4 +1,4 @@
-"""Our own events, as docs/events.md has them: a value's topic is its field `topic`, else it is told by what only one kind has."""
+"""Events in Everlong's format (docs/events.md). A value's topic is its field `topic`, or follows from fields that only one kind has."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -14,7 +14,7 @@ from features.sources.objects import Numbered, values
 from features.sources.refusals import Reason, Refusals
 
 BATCH_VALUES = 65_536
-_ORDER = (Topic.ITEMS, Topic.QUERIES, Topic.CLICKS, Topic.ORDERS)  # of events at the same time: causes first
+_ORDER = (Topic.ITEMS, Topic.QUERIES, Topic.CLICKS, Topic.ORDERS)  # order of events at the same time: causes first
 _ANY_TIME = (2**53, TimeRules(max_future_ms=0, retention_ms=2**53))
 _SCHEMA = pa.schema([("row", pa.int64()), ("ts", pa.int64()), ("topic", pa.int8()), ("line", pa.binary())])
 _OTHER_UNITS = (("seconds", 1), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000))
@@ -37,12 +37,12 @@ _time_decoder = msgspec.json.Decoder(_Time)
 
 
 def are_ours(head: list[bytes]) -> bool:
-    """Whether some values are events of ours: one names a topic of ours, or has the exact shape of an event."""
+    """Whether the values are events in Everlong's format: one of them names a topic, or has exactly the fields of an event."""
     return any(_names_topic(value) or decode(_topic(value) or Topic.ITEMS, [value], *_ANY_TIME).good for value in head)
 
 
 def scan(path: Path, detected: Detected, refusals: Refusals, now_ms: int | None, rules: TimeRules) -> Iterator[pa.Table]:
-    """The values that are events, in the order of the file: row, ts (ms), topic, line. Without `now_ms` any time is taken."""
+    """The valid events, in the order of the file: row, ts (ms), topic, line. Without `now_ms` any time is accepted."""
     moment = _ANY_TIME if now_ms is None else (now_ms, rules)
     numbered = values(path, detected)
     while batch := list(islice(numbered, BATCH_VALUES)):
@@ -74,7 +74,7 @@ def _names_topic(line: bytes) -> bool:
 
 
 def _topic(line: bytes) -> Topic | None:
-    """The topic of a value; None where it names one that is none of ours."""
+    """The topic of a value; None if it names an unknown one."""
     try:
         kind = _kind_decoder.decode(line)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -89,7 +89,7 @@ def _topic(line: bytes) -> Topic | None:
 
 
 def _unit(line: bytes) -> str:
-    """What the time stamp looks like where it is not in milliseconds."""
+    """The probable unit of a time stamp that is not in milliseconds."""
     try:
         ts = _time_decoder.decode(line).ts
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -101,12 +101,12 @@ def _unit(line: bytes) -> str:
 
 
 def in_order(chunk: pa.Table) -> pa.Table:
-    """The values of a chunk ascending by (ts, topic, bytes)."""
+    """The values of a chunk, ascending by (ts, topic, bytes)."""
     return chunk.sort_by([("ts", "ascending"), ("topic", "ascending"), ("line", "ascending")])
 
 
 def count(chunk: pa.Table) -> int:
-    """How many events a chunk holds."""
+    """The number of events in a chunk."""
     return len(chunk)
 
 

@@ -1,4 +1,4 @@
-"""Files of JSON: one value a line, or one array. Each value is handed out as bytes; objects can be read as rows of a table."""
+"""JSON files: one value per line, or one array. Each value is returned as bytes; objects can be read as rows of a table."""
 
 import json
 import math
@@ -23,11 +23,11 @@ MOST_VALUE_BYTES = 32 << 20
 DEEPEST = 8
 _TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|["{}\[\],]', re.DOTALL)
 
-Numbered = tuple[int, bytes]  # a value, and its line or its place in the array, from 1
+Numbered = tuple[int, bytes]  # a value, and its line or its position in the array, from 1
 
 
 def values(path: Path, detected: Detected) -> Iterator[Numbered]:
-    """The values of a file in its order, unparsed; blank lines count as lines only."""
+    """The unparsed values of a file in its order; blank lines are skipped, but counted."""
     with open_bytes(path, detected.compression) as stream:
         if stream.peek(3)[:3] == BOM:  # type: ignore[attr-defined]
             stream.read(3)
@@ -45,7 +45,7 @@ def head(path: Path, detected: Detected) -> list[bytes]:
 
 
 def names_of(found: list[bytes]) -> list[str]:
-    """The names of the columns of some objects, in the order in which they come; those of nested objects are joined by dots."""
+    """The column names of the objects, in order of appearance; those of nested objects are joined by dots."""
     names: dict[str, None] = {}
     for value in found:
         if isinstance(row := _parse(value), dict):
@@ -54,7 +54,7 @@ def names_of(found: list[bytes]) -> list[str]:
 
 
 def scan(path: Path, detected: Detected, refusals: Refusals, pick: Pick) -> Iterator[Raw]:
-    """The objects of a file as rows of text (lists of numbers as lists). `pick` is asked again where new names come up."""
+    """The objects of a file as rows of text (lists of numbers as lists). `pick` is called again when new names appear."""
     known: dict[str, None] = {}
     wanted: list[str] = []
     numbered = values(path, detected)
@@ -80,7 +80,7 @@ def scan(path: Path, detected: Detected, refusals: Refusals, pick: Pick) -> Iter
 
 
 def _without_lists(name: str, rows: list[int], objects: list[dict[str, Any]], refusals: Refusals) -> tuple[list[int], list[dict[str, Any]]]:
-    """The rows and their objects, less those with a list or an object in a column that holds single values elsewhere."""
+    """The rows and their objects, without those that have a list or an object in a column of single values."""
     several = [isinstance(row.get(name), list | dict) for row in objects]
     if 2 * sum(several) >= sum(row.get(name) is not None for row in objects):
         return rows, objects
@@ -92,12 +92,12 @@ def _without_lists(name: str, rows: list[int], objects: list[dict[str, Any]], re
 
 
 def _parse(value: bytes) -> dict[str, Any] | tuple[Reason, str]:
-    """An object, flat; or why it is none."""
+    """A flattened object; or the reason why the value is not an object."""
     try:
         found = msgspec.json.decode(value)
     except (msgspec.MsgspecError, RecursionError) as error:
         try:
-            found = json.loads(value) if b"NaN" in value else None  # which Python writes, though it is no JSON
+            found = json.loads(value) if b"NaN" in value else None  # Python writes it, although it is not JSON
         except (ValueError, RecursionError):
             found = None
         if found is None:
@@ -144,7 +144,7 @@ def _array(path: Path, stream: BinaryIO) -> Iterator[Numbered]:
     """The values of a JSON array, one after the other.
 
     Raises:
-        SourceError: the array is not closed, something stands after it, or a value is too long.
+        SourceError: the array is not closed, something follows it, or a value is too long.
     """
     splitter = _Splitter()
     number = 0
@@ -165,20 +165,20 @@ def _array(path: Path, stream: BinaryIO) -> Iterator[Numbered]:
 
 
 class _Splitter:
-    """Cuts the bytes of a JSON array at the commas between its values. `rest` are those not handed out yet."""
+    """Splits the bytes of a JSON array at the commas between its values. `rest` are the bytes not returned yet."""
 
     def __init__(self) -> None:
         self.rest = b""
         self.closed = False
         self._depth = 0
-        self._seen = 0  # bytes of the rest that were looked at
+        self._seen = 0  # bytes of `rest` that were scanned
 
     def feed(self, block: bytes) -> Iterator[bytes]:
         """The values that end in the next block."""
         buffer, start = self.rest + block, 0
         for token in _TOKEN.finditer(buffer, self._seen):
             mark = token[0]
-            if mark == b'"':  # a text that goes on after the block
+            if mark == b'"':  # a text that continues after the block
                 break
             self._seen = token.end()
             if self._depth == 1 and mark in (b",", b"]"):

@@ -1,4 +1,4 @@
-"""docs/columns.md: the names by which columns and kinds are recognised."""
+"""Generates docs/columns.md: the names by which columns and kinds are recognised."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from features.sources.refusals import Reason
 
 
 def columns_page() -> str:
-    """The page, made from the tables that the code reads files by."""
+    """The text of the page, from the tables that the code uses."""
     return "\n".join(
         [
             "# Column names",

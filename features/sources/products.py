@@ -1,7 +1,7 @@
 """Tables of products, in any format of features.sources: each row describes an item, and every column is used.
 
-Columns of no known name become attributes: text, at most MOST_ATTRIBUTES of at most LONGEST_VALUE characters, absent where the row
-has none.
+Columns with unknown names become attributes: at most MOST_ATTRIBUTES texts of at most LONGEST_VALUE characters; empty cells are
+omitted.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,16 +26,16 @@ MOST_ATTRIBUTES = 32
 LONGEST_VALUE = 256
 MOST_WIDTH = 4096
 _OPTION = "--product-columns"
-_TITLE_OF = ("product_type", "package_size")  # columns that together make a title where there is none
-_OURS = ("topic", "v", "ts", "deleted")  # fields of item events that are no attributes
+_TITLE_OF = ("product_type", "package_size")  # columns that together make a title if there is no title column
+_OURS = ("topic", "v", "ts", "deleted")  # fields of item events that are not attributes
 _NOT_AVAILABLE = {"outofstock", "soldout", "unavailable", "notavailable", "discontinued", "backorder", "n", "f"}
 
 
 class Products:
-    """The items of a table of products, without a time yet, and what was understood of its columns.
+    """The items in a table of products, not yet with a time, and the interpretation of its columns.
 
     Raises:
-        SourceError: the file cannot be read, or has no column of items.
+        SourceError: the file cannot be read, or has no item column.
     """
 
     def __init__(self, path: Path, chosen: Mapping[str, str] | None = None) -> None:
@@ -67,12 +67,12 @@ class Products:
 
     @property
     def ignored(self) -> list[str]:
-        """The columns that are not used."""
+        """The unused columns."""
         return [name for name in self.columns.rest if name not in self.attributes and name not in _OURS]
 
     @property
     def notes(self) -> list[str]:
-        """What was left out in reading the table, a sentence each."""
+        """Sentences about what was omitted in reading the table."""
         counted = (
             (self.bad_prices, "prices that are unreadable or negative count as absent"),
             (
@@ -84,12 +84,12 @@ class Products:
         return [f"{sentence}: {count:,}" for count, sentence in counted if count]
 
     def categories(self) -> Categories:
-        """The categories of the items that have one."""
+        """The categories of items that have one."""
         known = [(name, item.category_id) for name, item in self._items.items() if item.category_id]
         return Categories(pa.array([name for name, _ in known], pa.string()), pa.array([category for _, category in known], pa.string()))
 
     def items(self, ts_ms: int, categories: Mapping[str, str]) -> Iterator[Item]:
-        """The items as they stand at `ts_ms`; those without a category of their own get it from `categories`, else `unknown`."""
+        """The items as of `ts_ms`; those without a category get theirs from `categories`, else `unknown`."""
         for name, item in self._items.items():
             yield msgspec.structs.replace(item, ts=ts_ms, category_id=item.category_id or categories.get(name) or UNKNOWN_CATEGORY)
 
@@ -110,7 +110,7 @@ class Products:
         return list(names)
 
     def _take(self, raw: Raw) -> Iterator[Item]:
-        """The good items of a batch, with an empty category where there is none."""
+        """The valid items of a batch; a missing category is empty."""
         used = self.columns.used
         item = ids(used[Product.ITEM], raw.columns[used[Product.ITEM]])
         there = item.text.is_valid().to_numpy(zero_copy_only=False)
@@ -144,7 +144,7 @@ class Products:
             )
 
     def _add(self, item: Item) -> None:
-        """Keep an item; of two under one id the one that is larger as bytes, so that the order of rows does not matter."""
+        """Keep an item; of two with the same id the larger one as bytes, so that the order of rows does not matter."""
         if (item.image_embedding or item.text_embedding) and len(encode(item)) > MAX_EVENT_BYTES - 64:
             self.bad_vectors += 1
             item = msgspec.structs.replace(item, image_embedding=None, text_embedding=None)
@@ -179,7 +179,7 @@ class Products:
         return [None] * len(raw.rows) if column is None else [self._vector(value) for value in raw.columns[column].to_pylist()]
 
     def _vector(self, value: Any) -> list[float] | None:
-        """A list of finite numbers, also where it is written as text."""
+        """A list of finite numbers, also if written as text."""
         if value is None or value == "":
             return None
         try:
@@ -210,7 +210,7 @@ def _number_like(column: pa.Array) -> bool:
 
 
 def _availability(value: str | None) -> str | None:
-    """`false` where a word or a stock of none says so; else as it is written."""
+    """`false` for a word or a stock that means unavailable; else the value as written."""
     if value is None:
         return None
     number = amounts.number(value)

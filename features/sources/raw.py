@@ -1,4 +1,4 @@
-"""Batches of rows as a file holds them, before anything is understood; and those of parquet files."""
+"""Batches of uninterpreted rows; and those of parquet files."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +12,11 @@ from features.errors import SourceError
 
 BATCH_ROWS = 65_536
 
-Pick = Callable[[Sequence[str]], Sequence[str]]  # of the names of columns those that are wanted
+Pick = Callable[[Sequence[str]], Sequence[str]]  # selects from the names of columns
 
 
 class Raw(NamedTuple):
-    """Some rows: their numbers in the file (from 1), and the wanted columns by name."""
+    """Rows: their numbers in the file (from 1), and the selected columns by name."""
 
     rows: np.ndarray  # (n,) int64
     columns: Mapping[str, pa.Array]
@@ -26,7 +26,7 @@ def parquet_names(path: Path) -> list[str]:
     """The names of the columns of a parquet file.
 
     Raises:
-        SourceError: it cannot be read, or has two columns of one name.
+        SourceError: it cannot be read, or has two columns of the same name.
     """
     try:
         names = pyarrow.parquet.read_schema(path).names
@@ -38,7 +38,7 @@ def parquet_names(path: Path) -> list[str]:
 
 
 def scan_parquet(path: Path, pick: Pick) -> Iterator[Raw]:
-    """The rows of a parquet file in its order, in their own types.
+    """The rows of a parquet file in its order, with their types.
 
     Raises:
         SourceError: it cannot be read.

@@ -1,4 +1,4 @@
-"""One file of events, read once: what was understood of it, its refused rows, its events and its items."""
+"""One file of events, read once: how it was interpreted, its refused rows, its events and its items."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -21,11 +21,11 @@ USUAL = How()
 
 
 class Reading:
-    """A file that has been read through once; its rows are kept (features.sources.spool), so that all else needs no second look at it.
+    """A file read once; its rows are spooled (features.sources.spool), so that nothing else reads it again.
 
-    What comes out depends on the set of rows in the file, never on their order: events ascend by time. `products` is a table that describes
-    items; it also gives events a category where the file gives none. Use it as a context, or `close` it: a large file leaves its rows in a
-    temporary folder.
+    Results depend on the set of rows in the file, never on their order: events ascend by time. `products` is a table that describes
+    items; it also gives categories to events without one. Use it as a context manager, or `close` it: a large file leaves its rows in
+    a temporary folder.
 
     Raises:
         SourceError: the file is in no known format, lacks a column, mixes units of time, or has no product in common with `products`.
@@ -54,27 +54,27 @@ class Reading:
         self.close()
 
     def close(self) -> None:
-        """Remove what is kept of the rows."""
+        """Remove the spooled rows."""
         self._spool.close()
 
     @property
     def rows(self) -> int:
-        """The rows of the file, good and refused."""
+        """The number of rows in the file, valid and refused."""
         return self._spool.rows + self.refusals.total
 
     @property
     def good(self) -> int:
-        """The rows that are not refused."""
+        """The number of valid rows."""
         return self._spool.rows
 
     @property
     def refused_share(self) -> float:
-        """The share of the rows that is refused."""
+        """The share of refused rows."""
         return self.refusals.total / max(1, self.rows)
 
     @property
     def notes(self) -> list[str]:
-        """What was assumed or left out in reading the file, a sentence each."""
+        """Sentences about what was assumed or omitted in reading the file."""
         if self.table is None:
             return []
         return [
@@ -83,17 +83,17 @@ class Reading:
         ]
 
     def chunks(self) -> Iterator[pa.Table]:
-        """The good rows, ascending by time."""
+        """The valid rows, ascending by time."""
         return iter(self._spool)
 
     def events(self) -> Iterator[Event]:
-        """The events, ascending by time; those of the file's own items among them."""
+        """The events, ascending by time, including the file's item events."""
         return (event for chunk in self._spool for event in self._module.events(chunk))
 
     def touched(self) -> list[Item]:
-        """A minimal item for each that events touch and the file does not describe, ascending by id.
+        """A minimal item for each item with events that the file does not describe, ascending by id.
 
-        It has the category and the time of the first event on it, and where the file has a text for it, that as its title.
+        It has the category and the time of its first event, and the file's text for it, if any, as its title.
         """
         if self._touched is None:
             if self._module is lines:
@@ -104,7 +104,7 @@ class Reading:
         return self._touched
 
     def described(self) -> list[Item]:
-        """The items of the table of products, as of the file's first event on an item that it does not describe; ascending by id."""
+        """The items in the table of products, ascending by id, as of the file's first event on an item that it does not describe."""
         touched = self.touched()
         if self.products is None or not touched:
             return []
@@ -112,7 +112,7 @@ class Reading:
         return sorted(self.products.items(first_ms, {item.item_id: item.category_id for item in touched}), key=lambda item: item.item_id)
 
     def undescribed(self) -> list[Item]:
-        """Those of `touched` that the table of products does not have either."""
+        """The items of `touched` that the table of products lacks too."""
         known = self.products.ids if self.products is not None else set()
         return [item for item in self.touched() if item.item_id not in known]
 
@@ -132,7 +132,7 @@ class Reading:
         return Spool(map(self.table.take, raws), baskets.in_order, chunk_rows)
 
     def _compare(self, products: Products) -> None:
-        """Refuse a table that describes none of the items of the events."""
+        """Refuse a table of products that describes no item of the events."""
         touched = {item.item_id for item in self.touched()}
         if not touched or touched & products.ids:
             return

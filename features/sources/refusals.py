@@ -1,4 +1,4 @@
-"""Rows that cannot be used: why, how many, and the first few of them."""
+"""Rows that cannot be used: reasons, counts, and the first few rows."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ class Reason(StrEnum):
 
 
 class Refused(NamedTuple):
-    """A row that cannot be used: its number in the file (from 1), the reason, and a sentence for a person."""
+    """A row that cannot be used: its number in the file (from 1), the reason, and a sentence for people."""
 
     row: int
     reason: Reason
@@ -41,7 +41,7 @@ class Refused(NamedTuple):
 class Refusals:
     """The refused rows of a file: counts by reason, counts of unknown kinds by value, and the first rows.
 
-    Memory is bounded whatever the file holds: `first` keeps the rows of the lowest numbers, SHOWN of each reason.
+    Memory is bounded: `first` keeps the rows with the lowest numbers, SHOWN per reason.
     """
 
     def __init__(self) -> None:
@@ -50,7 +50,7 @@ class Refusals:
         self._first: dict[Reason, list[Refused]] = {}
 
     def add(self, rows: Iterable[int], reason: Reason, detail: str) -> None:
-        """Count rows that are refused for one reason."""
+        """Count rows refused for one reason."""
         if not (rows := list(rows)):
             return
         self.counts[reason] += len(rows)
@@ -65,7 +65,7 @@ class Refusals:
 
     @property
     def total(self) -> int:
-        """How many rows are refused."""
+        """The number of refused rows."""
         return self.counts.total()
 
     @property

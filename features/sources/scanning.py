@@ -10,7 +10,7 @@ from features.sources.refusals import Refusals
 
 
 def names(path: Path, detected: Detected) -> list[str]:
-    """The names of the columns of a file; of JSON those of its first objects.
+    """The column names of a file; for JSON, those of its first objects.
 
     Raises:
         SourceError: the file cannot be read.
@@ -23,9 +23,9 @@ def names(path: Path, detected: Detected) -> list[str]:
 
 
 def scan(path: Path, detected: Detected, refusals: Refusals, pick: Pick) -> Iterator[Raw]:
-    """The rows of a file in its order, the columns that `pick` wants of those there. Rows that cannot be read are refused.
+    """The rows of a file in its order, with the columns that `pick` selects. Rows that cannot be read are refused.
 
-    `pick` is asked before the first row, and again where JSON brings further names.
+    `pick` is called before the first row, and again when JSON contains further names.
 
     Raises:
         SourceError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""Rows cut by time into chunks: in memory where they are few, else in files of a temporary folder, so that a file is read once."""
+"""Rows split by time into chunks: in memory if they are few, else in a temporary folder, so that a file is read once."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -18,10 +18,10 @@ _HOUR_MS = 60 * MINUTE_MS
 
 
 class Spool:
-    """Batches with a column `ts` (ms), cut by time into chunks of about `chunk_rows` rows, never inside an hour.
+    """Batches with a column `ts` (ms), split by time into chunks of about `chunk_rows` rows, never within an hour.
 
-    Chunks ascend by time, each is put in order once by `in_order`, and they can be gone through again and again. The temporary folder takes
-    up to twice the size of the rows and goes with `close`, or with the last reference.
+    Chunks ascend by time, are sorted once by `in_order`, and can be iterated repeatedly. The temporary folder takes up to twice the
+    size of the rows; it is removed by `close`, or with the last reference.
     """
 
     def __init__(self, batches: Iterable[pa.Table], in_order: Callable[[pa.Table], pa.Table], chunk_rows: int = CHUNK_ROWS) -> None:
@@ -57,13 +57,13 @@ class Spool:
             yield _read(path)
 
     def close(self) -> None:
-        """Remove the temporary folder; there are no chunks any more."""
+        """Remove the temporary folder and with it all chunks."""
         self._kept, self._paths = [], []
         if self._folder is not None:
             self._folder.cleanup()
 
     def _split(self, folder: Path, starts: list[int]) -> None:
-        """Cut what was written into a file for each range of hours, which goes from its start to the next one's."""
+        """Split the spooled rows into one file per range of hours. A range ends where the next one starts."""
         edges = np.array(starts[1:], np.int64) * _HOUR_MS
         self._paths = [folder / f"{number}.arrow" for number in range(len(starts))]
         with pa.OSFile(str(folder / "all.arrow")) as file, ExitStack() as stack:
@@ -88,7 +88,7 @@ def _write(path: Path, chunk: pa.Table) -> None:
 
 
 def _starts(hours: Counter[int], chunk_rows: int) -> Iterator[int]:
-    """First hours of ranges that hold at most `chunk_rows` rows each, or a single hour."""
+    """First hours of ranges with at most `chunk_rows` rows each, or of a single hour."""
     held = chunk_rows
     for hour in sorted(hours):
         held += hours[hour]

@@ -1,4 +1,4 @@
-"""What a file holds, counted: what `everlong check` prints."""
+"""Counts of a file's contents, which `everlong check` prints."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,11 +13,11 @@ from features.sources.products import Products
 from features.sources.reading import Reading
 from features.sources.refusals import Refusals
 
-DOMINANT, TIMES_MEAN = 0.05, 10  # a user with a larger share of the rows, and so many times as many as the mean user, is named
+DOMINANT, TIMES_MEAN = 0.05, 10  # a user with a larger share of the rows, and this many times the mean, is reported
 
 
 class Refusing(msgspec.Struct, frozen=True):
-    """Rows that are refused: how many, by reason, unknown kinds by value, and the first ones as (row, reason, sentence)."""
+    """Refused rows: their number, counts by reason, unknown kinds by value, and the first ones as (row, reason, sentence)."""
 
     rows: int
     share: float
@@ -27,7 +27,7 @@ class Refusing(msgspec.Struct, frozen=True):
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
-    """A table of products: what was understood, and how it fits the events."""
+    """A table of products: its interpretation, and its overlap with the events."""
 
     file: str
     format: str
@@ -38,12 +38,12 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     ignored: list[str]
     notes: list[str]
     embeddings: dict[str, dict[int, int]]  # by kind and width
-    touched: int  # of these products events touch so many
+    touched: int  # products with events
     refused: Refusing
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """A file of events. Times are milliseconds since the epoch; `kinds` counts rows (of our own events: events)."""
+    """A file of events. Times are milliseconds since the epoch; `kinds` counts rows (in Everlong's format: events)."""
 
     file: str
     format: str
@@ -68,7 +68,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Counts:
-    """How often each value occurs, over batches; kept in Arrow, for there may be millions."""
+    """Counts of values over batches; kept in Arrow, since there may be millions."""
 
     def __init__(self) -> None:
         self._table = pa.table({"value": pa.array([], pa.string()), "times": pa.array([], pa.int64())})
@@ -83,13 +83,13 @@ class _Counts:
         return len(self._table)
 
     def most(self) -> tuple[str, int]:
-        """The most frequent value, of several the least by name."""
+        """The most frequent value; on a tie the first by name."""
         top = self._table.sort_by([("times", "descending"), ("value", "ascending")]).slice(0, 1).to_pylist()
         return (top[0]["value"], top[0]["times"]) if top else ("", 0)
 
 
 def summarise(reading: Reading) -> Summary:
-    """Count what a file holds; a table of products is compared with its events."""
+    """Count a file's contents; a table of products is compared with its events."""
     counted = _rows(reading) if reading.table is not None else _events(reading)
     columns: dict[str, str] = {}
     ignored: list[str] = []
@@ -112,7 +112,7 @@ def summarise(reading: Reading) -> Summary:
 
 
 def refusing(refusals: Refusals, rows: int) -> Refusing:
-    """The refused rows of a file of so many."""
+    """The refused rows of a file with this many rows."""
     return Refusing(
         rows=refusals.total,
         share=refusals.total / max(1, rows),

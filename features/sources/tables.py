@@ -1,7 +1,7 @@
-"""Tables of events: one row a behaviour, its columns found by their names (features.sources.columns), whatever the format.
+"""Tables of events: one row per behaviour, columns found by their names (features.sources.columns), in any format.
 
-Ids may be of any type. A missing category becomes that of a table of products, else `unknown`; a row without user, time, known kind, its
-item (or, for a search, its text) is refused.
+Ids may have any type. A missing category is taken from a table of products, else it is `unknown`; a row without user, time, known
+kind, or item (for a search: text) is refused.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,12 +43,12 @@ PLAIN = pa.schema(_BASE)
 FULL = pa.schema([*_BASE, *_MORE])
 
 
-Check = tuple[np.ndarray, Reason, str]  # which rows are bad, why, and the sentence
+Check = tuple[np.ndarray, Reason, str]  # a mask of refused rows, the reason, and a sentence
 
 
 class How(NamedTuple):
-    """How a file is read. `columns`: names of columns by role, over the synonyms; `kind`: every row is of this kind; `unit`: that of times
-    that are numbers. With `now_ms` (wall clock) rows that the workers would refuse by `rules` are refused here too."""
+    """Options of reading a file. `columns`: names of columns by role, before the synonyms; `kind`: the kind of every row; `unit`: of
+    numeric times. With `now_ms` (wall clock), rows that the workers would refuse by `rules` are refused here too."""
 
     columns: Mapping[str, str] = {}
     kind: str | None = None
@@ -65,7 +65,7 @@ class Categories(NamedTuple):
 
 
 class Table:
-    """Turns the raw batches of one file into rows under one schema, and keeps what was understood of its columns."""
+    """Turns the raw batches of one file into rows with one schema, and records the interpretation of its columns."""
 
     def __init__(self, what: str, how: How, refusals: Refusals, categories: Categories | None = None, names: Sequence[str] = ()) -> None:
         self.notes: list[str] = []
@@ -80,19 +80,19 @@ class Table:
 
     @property
     def columns(self) -> Assigned:
-        """Which column holds what, and which are not used."""
+        """The roles of the columns, and the unused ones."""
         return self._columns
 
     @property
     def schema(self) -> pa.Schema:
-        """That of `take`: plain where the file carries nothing but the six columns."""
+        """The schema of `take`: the plain one if the file has only the six basic columns."""
         return FULL if self._wide else PLAIN
 
     def pick(self, names: Sequence[str]) -> list[str]:
-        """The columns that are wanted of those there.
+        """Select the needed columns.
 
         Raises:
-            SourceError: one that is needed is not there, or it cannot be told which is meant.
+            SourceError: a needed column is missing or ambiguous.
         """
         found = assign(self._what, names, EVENTS, self._how.columns)
         used, before = found.used, self._columns.used
@@ -113,11 +113,11 @@ class Table:
         return list(used.values())
 
     def widen(self) -> None:
-        """Take the full schema: where columns may come up later than in the first rows."""
+        """Use the full schema, since further columns may appear after the first rows."""
         self._wide = True
 
     def take(self, raw: Raw) -> pa.Table:
-        """The good rows of a batch: row, ts (ms), kind, user, item, category, text, none null; further columns in the full schema."""
+        """The valid rows of a batch: row, ts (ms), kind, user, item, category, text, none null; further columns in the full schema."""
         batch = _Batch(raw, self._columns.used)
         user, item, category = (batch.ids(role) for role in (Role.USER, Role.ITEM, Role.CATEGORY))
         text = batch.words(Role.TEXT)
@@ -157,7 +157,7 @@ class Table:
         return self._how.kind == "search" or (Role.ITEM not in used and Role.KIND not in used and Role.TEXT in used)
 
     def _choose_kind(self, used: Mapping[StrEnum, str]) -> None:
-        """The kind of rows that name none."""
+        """The kind of rows without one."""
         if self._how.kind is not None:
             self._kind = kinds.code_of(self._how.kind)
         elif Role.KIND not in used:
@@ -221,7 +221,7 @@ class Table:
 
 
 class _Batch:
-    """Columns of a batch by role; `read` keeps those that were asked for."""
+    """Columns of a batch by role; `read` contains those that were used."""
 
     def __init__(self, raw: Raw, used: Mapping[StrEnum, str]) -> None:
         self.rows, self.used = raw.rows, used

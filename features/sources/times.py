@@ -1,7 +1,7 @@
-"""A column of times as milliseconds since the epoch: the unit is recognised by the values, or the column is refused.
+"""A column of times as milliseconds since the epoch: the unit is recognised from the values, or the column is refused.
 
-A number between 1990 and 2100 is so in one unit only (seconds, milliseconds, microseconds, nanoseconds, YYYYMMDD), so each value names its
-unit, in whatever order the rows come. A column whose values name several units is refused.
+A number is a time between 1990 and 2100 in only one unit (seconds, milliseconds, microseconds, nanoseconds, YYYYMMDD), so each value
+identifies its unit. A column with values in several units is refused.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _NUMBER = r"^\+?\d+(\.\d*)?$"
 
 
 class Unit(StrEnum):
-    """Units of time stamps that are numbers."""
+    """Units of numeric time stamps."""
 
     SECONDS = "s"
     MILLISECONDS = "ms"
@@ -44,14 +44,14 @@ _PER_SECOND = {Unit.SECONDS: 1, Unit.MILLISECONDS: 1_000, Unit.MICROSECONDS: 1_0
 
 
 class Read(NamedTuple):
-    """Times of some rows: milliseconds (0 where there is none), and why a row has none (empty: it has one)."""
+    """Times of rows: milliseconds (0: none), and the reason why a row has none (empty: it has one)."""
 
     ts: np.ndarray  # (rows,) int64
     problem: np.ndarray  # (rows,) of Reason or ""
 
 
 class Times:
-    """Reads a column of times batch by batch, and keeps in mind which units it met.
+    """Reads a column of times batch by batch, and records the units of its values.
 
     `unit` fixes the unit of numbers. Text and time stamps without a zone are UTC.
     """
@@ -61,14 +61,14 @@ class Times:
         self.without_zone = False
         self._fixed = unit
         self._typed = ""
-        self._rows: dict[str, tuple[int, int]] = {}  # by unit: how many rows, the first of them
-        self._odd = ""  # the first value that is no time
+        self._rows: dict[str, tuple[int, int]] = {}  # by unit: the number of rows, and the first of them
+        self._odd = ""  # the first value that is not a time
 
     def read(self, column: pa.Array, rows: np.ndarray) -> Read:
-        """The times of a batch whose rows have the numbers `rows` (n,).
+        """The times of a batch; `rows` (n,) are its row numbers.
 
         Raises:
-            SourceError: the column is of a type that holds no times.
+            SourceError: the column has a type without times.
         """
         if pa.types.is_dictionary(column.type):
             column = column.dictionary_decode()
@@ -95,7 +95,7 @@ class Times:
         return self._text(column, rows)
 
     def check(self) -> None:
-        """Raise SourceError where the rows so far are in several units."""
+        """Raise SourceError if the rows so far are in several units."""
         if len(self._rows) > 1 and self._fixed is None:
             parts = [f"{_NAMES[unit]} ({count:,} rows, first row {row})" for unit, (count, row) in sorted(self._rows.items())]
             raise SourceError(
@@ -103,7 +103,7 @@ class Times:
             )
 
     def sentence(self, reason: Reason) -> str:
-        """What is wrong with rows refused for `reason`, with the column and an example."""
+        """The sentence for rows refused for `reason`, with the column and an example."""
         if reason is Reason.MISSING_TIME:
             return f"column {self.column} has no time"
         if reason is Reason.BAD_TIME:
@@ -180,7 +180,7 @@ class Times:
                 for mask, zone in ((zoned, "UTC"), (pc.invert(zoned), None))
             ]
             micros = pc.coalesce(*instants)
-        except pa.ArrowInvalid:  # one is no date of the calendar
+        except pa.ArrowInvalid:  # one is not a calendar date
             micros = pa.array([_micros(value) for value in text.to_pylist()], pa.int64())
         there = micros.is_valid().to_numpy(zero_copy_only=False)
         ts, good = _in_unit(pc.fill_null(micros, 0).to_numpy(zero_copy_only=False), Unit.MICROSECONDS)
@@ -204,7 +204,7 @@ class Times:
 
 
 def _in_unit(numbers: np.ndarray, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
-    """Milliseconds (n,) int64, and which numbers (n,) are plausible times in this unit."""
+    """Milliseconds (n,) int64, and a mask of numbers (n,) that are plausible times in this unit."""
     per_second = _PER_SECOND[unit]
     good = (numbers >= EARLIEST_S * per_second) & (numbers < LATEST_S * per_second)
     kept = np.where(good, numbers, 0)
@@ -214,7 +214,7 @@ def _in_unit(numbers: np.ndarray, unit: Unit) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _days(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same of dates written as the number YYYYMMDD."""
+    """The same for dates written as numbers YYYYMMDD."""
     good = (numbers >= 19_900_101) & (numbers <= 20_991_231) & (numbers == np.floor(numbers))
     kept = np.where(good, numbers, 19_900_101).astype(np.int64)
     year, month, day = kept // 10_000, kept // 100 % 100, kept % 100

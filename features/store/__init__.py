@@ -1,4 +1,4 @@
-"""The online store as the pipelines see it: read many rows at once, write many rows at once, each guarded by its version.
+"""The online store's interface: read many rows at once, write many rows at once, each guarded by its version.
 
 Adapters (redis, sqlite, memory) pass one contract suite (tests/contracts). Redis and SQLite write in Feast's own layout,
 so that any Feast client reads what they wrote.
@@ -9,13 +9,13 @@ from typing import NamedTuple, Protocol
 
 from features.quarantine import Quarantined
 
-MOST_EPOCH = 999_999_999  # a stored version of a later epoch is damaged: no worker can be set to it
+MOST_EPOCH = 999_999_999  # workers cannot be configured beyond it, so a stored version with a later epoch is damaged
 
 
 class Version(NamedTuple):
-    """How far the log is applied to a row: next offset of each source topic of its partition, after an epoch.
+    """How far the log is applied to a row: an epoch, and the next offset of each source topic of its partition.
 
-    Compared epoch first; within an epoch a version is older as soon as ANY of its offsets is lower.
+    Epochs are compared first; within an epoch a version is older if ANY of its offsets is lower.
     """
 
     epoch: int = 0
@@ -24,7 +24,7 @@ class Version(NamedTuple):
     orders: int = 0
 
     def older_than(self, other: "Version") -> bool:
-        """True where a write of this version must be refused by a row of the other."""
+        """Whether a row of the other version must refuse a write of this one."""
         if self.epoch != other.epoch:
             return self.epoch < other.epoch
         return any(mine < theirs for mine, theirs in zip(self[1:], other[1:], strict=True))
@@ -48,7 +48,7 @@ class Key(NamedTuple):
 class Stored(NamedTuple):
     """A row as the store holds it: packed bytes, version, event time of its newest event (ms).
 
-    Of a damaged one `packed` are bytes that `features.codec.unpack` refuses, and a version that cannot be read is `Version()`.
+    Of a damaged row, `packed` is refused by `features.codec.unpack`; a version that cannot be read is `Version()`.
     """
 
     packed: bytes
@@ -57,10 +57,10 @@ class Stored(NamedTuple):
 
 
 class OnlineStore(Protocol):
-    """Where rows are kept. Thread-safe."""
+    """Stores rows. Thread-safe."""
 
     def read(self, keys: Sequence[Key]) -> list[Stored | None]:
-        """The rows at the keys, in their order, None where there is none; one round trip.
+        """The rows at the keys, in their order, None for a missing row; one round trip.
 
         Raises:
             StoreUnavailableError: the store did not answer.
@@ -70,7 +70,7 @@ class OnlineStore(Protocol):
     def write(self, rows: Sequence[tuple[Key, Stored]]) -> list[bool]:
         """Write rows in one round trip; False for each that the store refused because it holds a newer version.
 
-        Each row is compared and written atomically. An equal version overwrites: a write sent again is harmless.
+        Each row is compared and written atomically. An equal version overwrites, so repeating a write is harmless.
 
         Raises:
             StoreUnavailableError: the store did not answer; each row may or may not be written.
@@ -78,7 +78,7 @@ class OnlineStore(Protocol):
         ...
 
     def quarantine(self, rows: Sequence[Quarantined]) -> None:
-        """Keep unreadable rows apart, by their `id`; none beyond features.quarantine.MOST_ROWS.
+        """Quarantine unreadable rows, by their `id`; at most features.quarantine.MOST_ROWS are kept.
 
         Raises:
             StoreUnavailableError: the store did not answer.
@@ -86,7 +86,7 @@ class OnlineStore(Protocol):
         ...
 
     def quarantined(self) -> list[Quarantined]:
-        """All rows that are kept apart, oldest first.
+        """All quarantined rows, oldest first.
 
         Raises:
             StoreUnavailableError: the store did not answer.
@@ -94,7 +94,7 @@ class OnlineStore(Protocol):
         ...
 
     def release(self, ids: Collection[str]) -> None:
-        """Forget rows that were kept apart.
+        """Delete rows from the quarantine.
 
         Raises:
             StoreUnavailableError: the store did not answer.
@@ -102,5 +102,5 @@ class OnlineStore(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back connections."""
+        """Close all connections."""
         ...

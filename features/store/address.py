@@ -1,4 +1,4 @@
-"""Addresses of Valkey and Redis, taken apart strictly: no part of a password is ever taken for a host, a path or an option.
+"""Addresses of Valkey and Redis, parsed strictly: no part of a password is ever taken for a host, a path or an option.
 
 An unquoted / ? or # ends the part of a URL that holds the password, so what follows it would be shown as a path. Such a URL is
 refused, and the message does not repeat it.
@@ -19,7 +19,7 @@ _QUERY = re.compile(r"([a-z_]+=[^@]*)?")
 
 
 class Address(NamedTuple):
-    """Where a server is, and what may be shown of its URL. `secret`: there is a user name or a password."""
+    """A server's address, and the part of its URL that may be shown. `secret`: the URL contains a user name or a password."""
 
     scheme: str
     host: str
@@ -36,12 +36,12 @@ def parse(url: str) -> Address:
     """The address in a URL.
 
     Raises:
-        ValueError: it is malformed; the message names the form and repeats nothing of it.
+        ValueError: it is malformed; the message names the expected form and does not repeat the URL.
     """
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port or PORT
-    except ValueError:  # its message may hold the password
+    except ValueError:  # the message may contain the password
         raise ValueError(MALFORMED) from None
     if parts.scheme not in SCHEMES or not _HOST.fullmatch(host) or not _is_whole(url, parts):
         raise ValueError(MALFORMED)
@@ -49,6 +49,6 @@ def parse(url: str) -> Address:
 
 
 def _is_whole(url: str, parts: SplitResult) -> bool:
-    """Whether nothing behind the host can be the rest of a password."""
+    """Whether nothing after the host can be part of a password."""
     plain = url.isprintable() and " " not in url
     return plain and "#" not in url and re.fullmatch(r"(/[0-9]*)?", parts.path) is not None and _QUERY.fullmatch(parts.query) is not None

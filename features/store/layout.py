@@ -1,6 +1,6 @@
-"""Feast's layout of the online store, byte for byte: entity keys, hash fields, values. No Feast is imported: this is the hot path.
+"""Feast's layout of the online store, byte for byte: entity keys, hash fields, values. Feast is not imported: this is the hot path.
 
-Tests compare each function with Feast's own classes. Entity keys are of serialisation version 3; every entity is a string.
+Tests compare each function with Feast's own classes. Entity keys have serialisation version 3; every entity is a string.
 """
 
 import re
@@ -19,12 +19,12 @@ _STRING = 2  # feast ValueType.STRING
 _BYTES_TAG, _STRING_TAG = b"\x0a", b"\x12"  # fields bytes_val and string_val of feast's Value
 _SECONDS_TAG, _NANOS_TAG = b"\x08", b"\x10"  # fields of google.protobuf.Timestamp
 _VERSION = re.compile(rb"v:(\d{1,9}):(\d{1,19}):(\d{1,19}):(\d{1,19})\Z")  # epochs up to MOST_EPOCH
-_NOT_PACKED = b"\xc1"  # never used by MessagePack: what begins with it is no row
+_NOT_PACKED = b"\xc1"  # never used by MessagePack, so a row cannot begin with it
 _MOST_MS = 2**52
 
 
 class Fields(NamedTuple):
-    """Names of what a view keeps in a Redis hash: version, packed row, event time."""
+    """Fields of a view in a Redis hash: version, packed row, event time."""
 
     applied: bytes
     packed: bytes
@@ -46,7 +46,7 @@ def _shape(view: View) -> _Shape:
 def stored_name(view: str, part: str) -> str:
     """The Feast feature that holds `part` (features.table PACKED or APPLIED) of a view, such as `user_row`.
 
-    The view is in the name because Feast takes the features of all the views of a request into one table by their short names.
+    The view is part of the name because Feast puts the features of all views of a request into one table under their short names.
     """
     return f"{view}_{part}"
 
@@ -91,7 +91,7 @@ def payload(value: bytes) -> bytes:
     """The bytes (or UTF-8) inside a serialised Value.
 
     Raises:
-        LayoutError: it holds another type, or is cut.
+        LayoutError: it has another type, or is truncated.
     """
     length, start = _read_varint(value, 1)
     if value[:1] not in (_BYTES_TAG, _STRING_TAG) or len(value) != start + length:
@@ -100,7 +100,7 @@ def payload(value: bytes) -> bytes:
 
 
 def version_text(version: Version) -> str:
-    """The version as the store keeps it, `v:EPOCH:CLICKS:QUERIES:ORDERS`.
+    """The stored form of a version, `v:EPOCH:CLICKS:QUERIES:ORDERS`.
 
     Raises:
         ValueError: a number is negative.
@@ -112,7 +112,7 @@ def version_text(version: Version) -> str:
 
 @lru_cache(maxsize=256)
 def version_value(version: Version) -> bytes:
-    """The version as a serialised Value; the rows of a batch share few versions.
+    """The version as a serialised Value. Cached, since the rows of a batch share few versions.
 
     Raises:
         ValueError: a number is negative.
@@ -121,7 +121,7 @@ def version_value(version: Version) -> bytes:
 
 
 def version_of(applied: bytes | None) -> Version:
-    """The version in a serialised Value. What is no version, or of an epoch beyond MOST_EPOCH, is older than anything, like no value."""
+    """The version in a serialised Value. An invalid one, or one with an epoch beyond MOST_EPOCH, is older than any other."""
     match = _VERSION.search(applied or b"")
     version = Version(*map(int, match.groups())) if match else Version()
     return version if max(version) < 2**63 else Version()
@@ -135,7 +135,7 @@ def timestamp(ts_ms: int) -> bytes:
 
 
 def milliseconds(encoded: bytes | None) -> int:
-    """Milliseconds since the epoch of a serialised google.protobuf.Timestamp; 0 where there is none. Of any other bytes 0 to 2^52."""
+    """Milliseconds since the epoch in a serialised google.protobuf.Timestamp; 0 if absent. Arbitrary bytes give 0 to 2^52."""
     numbers, at, data = {}, 0, (encoded or b"")[:_LONGEST_TIMESTAMP]
     while at < len(data):
         tag = data[at : at + 1]
@@ -147,9 +147,9 @@ _LONGEST_TIMESTAMP = 32  # bytes
 
 
 def stored_of(applied: bytes | None, packed: bytes | None, ts_ms: int | None) -> Stored | None:
-    """The row of its two serialised values; None where there is neither.
+    """The row in its two serialised values; None if both are missing.
 
-    Never raises: where the packed value is missing, or is none of Feast's, `packed` are bytes that are no row, with what is there.
+    Never raises: if the packed value is missing or invalid, `packed` is a marker that no codec reads, followed by the value.
     """
     if packed is None and applied is None:
         return None
@@ -170,7 +170,7 @@ def _varint(number: int) -> bytes:
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """(number, position behind it); a cut one counts as longer than any data."""
+    """(number, position after it); a truncated one counts as longer than any data."""
     number = shift = 0
     for position in range(at, len(data)):
         number |= (data[position] & 0x7F) << shift

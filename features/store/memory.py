@@ -1,4 +1,4 @@
-"""The online store in memory: for tests and a single process. It forgets everything when the process ends."""
+"""The online store in memory: for tests and a single process. Its contents are lost when the process ends."""
 
 from collections.abc import Collection, Sequence
 from threading import Lock
@@ -9,7 +9,7 @@ from features.store.layout import entity_key, version_text
 
 
 class MemoryStore:
-    """A dictionary that keeps the promises of `features.store.OnlineStore`."""
+    """A dictionary that implements `features.store.OnlineStore`."""
 
     def __init__(self) -> None:
         self._rows: dict[Key, Stored] = {}
@@ -53,4 +53,4 @@ class MemoryStore:
                 self._apart.pop(id_, None)
 
     def close(self) -> None:
-        """Nothing to give back; the rows stay."""
+        """Nothing to close; the rows stay."""

@@ -1,4 +1,4 @@
-"""From a URL to a store: the one place that knows which adapters there are."""
+"""Opens a store from its URL. Only this module knows the adapters."""
 
 from pathlib import Path
 
@@ -16,11 +16,11 @@ FORMS = (
 
 
 def open_store(url: str | None, project: str = "everlong", create: bool = True) -> OnlineStore:
-    """The online store at a URL. `create` makes a SQLite file that is missing.
+    """The online store at a URL. `create`: create a missing SQLite file.
 
     Raises:
-        ValueError: the URL is of no known form; the message names those there are and does not repeat the URL.
-        StoreUnavailableError: the SQLite file cannot be opened or is not there, or a cluster did not answer.
+        ValueError: the URL has an unknown form; the message names the known ones and does not repeat the URL.
+        StoreUnavailableError: the SQLite file is missing or cannot be opened, or a cluster did not answer.
     """
     scheme, separator, rest = (url or "").partition("://")
     if url is not None and separator:

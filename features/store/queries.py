@@ -24,7 +24,7 @@ def keywords(text: str) -> list[int]:
 
 
 def query_rows(searches: Iterable[Search]) -> list[tuple[Key, Stored]]:
-    """The rows of these queries. They depend on the text alone, so every write of one is the same and none is refused."""
+    """The rows of these queries. They depend only on the text, so every write of one is the same and none is refused."""
     texts = sorted({search.text for search in searches})
     return [
         (Key(QUERY.name, (query_hash(text),)), Stored(pack(QueryRow(text=text, keywords=keywords(text))), Version(), 0)) for text in texts

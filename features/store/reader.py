@@ -1,4 +1,4 @@
-"""What the store knows of a user or an item, as structs for people and programs: the CLI and the HTTP API print them as JSON."""
+"""Stored features of a user or an item as structs; the CLI and the HTTP API print them as JSON."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,7 +16,7 @@ SHOWN_QUERIES = 64
 
 
 class Event(msgspec.Struct, frozen=True):
-    """Something a user did to an item at `ts` (ms); `query` is the text it followed, None where none."""
+    """An event of a user at `ts` (ms); `query` is the text of the query it followed, if any."""
 
     ts: int
     item_id: str
@@ -54,7 +54,7 @@ class Folded(msgspec.Struct, frozen=True):
 
 
 class UserFeatures(msgspec.Struct, frozen=True):
-    """All that is kept of a user, newest first; `sequence` and `folded` only where a category was asked for."""
+    """All features of a user, newest first; `sequence` and `folded` only if a category was requested."""
 
     user: str
     recent: list[Event]
@@ -76,17 +76,17 @@ class CategoryFeatures(msgspec.Struct, frozen=True):
 
 
 class FeatureReader:
-    """Reads rows for people. An id that the store does not know gives empty lists, or None where a row is a whole answer.
+    """Reads rows for display. An unknown id gives empty lists, or None in methods that return a single row.
 
-    Every method raises `features.store.StoreUnavailableError` where the store does not answer, and
-    `features.codec.LayoutError` where the row is damaged or another version of Everlong wrote it.
+    Every method raises `features.store.StoreUnavailableError` if the store does not answer, and
+    `features.codec.LayoutError` if the row is damaged or was written by another version of Everlong.
     """
 
     def __init__(self, store: OnlineStore) -> None:
         self._store = store
 
     def user(self, user_id: str, category: str | None = None) -> UserFeatures:
-        """What is kept of a user and, where one is given, of a category of theirs; one read."""
+        """Features of a user and, if given, of one of their categories; one read."""
         keys = [Key(USER.name, (user_id,))] + ([Key(USER_CATEGORY.name, (user_id, category))] if category is not None else [])
         stored = self._store.read(keys)
         row = _unpacked(UserRow, _packed(stored[0]))
@@ -107,7 +107,7 @@ class FeatureReader:
         return CategoryFeatures(user_id, category, row.count, _events(row.events), _buckets(row.folded))
 
     def item(self, item_ids: Iterable[str]) -> list[ItemRow | None]:
-        """The rows of items in the order of their ids, None for one that the catalogue never had; one read."""
+        """The rows of items in the order of the ids, None for an unknown item; one read."""
         stored = self._store.read([Key(ITEM.name, (item_id,)) for item_id in item_ids])
         return [_unpacked(ItemRow, row.packed) if row is not None else None for row in stored]
 

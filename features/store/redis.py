@@ -1,7 +1,7 @@
 """The online store in Valkey or Redis, one server or a cluster, in the layout of Feast's `type: redis`.
 
 A row is three fields of the hash at (entity key, project): a user's views share one hash. A write is a Lua script that
-compares the stored version first, a call for up to a hundred rows; on a cluster a call for the rows of one slot.
+compares the stored version first; one call writes up to a hundred rows, on a cluster those of one slot.
 """
 
 import re
@@ -29,7 +29,7 @@ from features.store.layout import (
     version_value,
 )
 
-CALL_ROWS = 100  # of one script call: the server answers nobody else meanwhile, about a millisecond
+CALL_ROWS = 100  # per script call, which blocks the server for about a millisecond
 CALL_BYTES = 64 * 1024  # beyond this, one call is slower than several in a pipeline
 
 # KEYS: hashes. ARGV: names of the fields applied, row, ts; then these three values of each key. Gives the refused, from 1.
@@ -74,9 +74,9 @@ end
 return refused
 """
 _SHA = sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
-# All that a user of an ACL needs; from `del` on only for unreadable rows and `everlong quarantine`.
+# All commands that an ACL user needs; those from `del` on only for unreadable rows and `everlong quarantine`.
 COMMANDS = ("hmget", "evalsha", "script|load", "hget", "hset", "client|setname", "del", "dump", "hlen", "hvals", "hdel")
-CLUSTER_ONLY = (  # what only a node of a cluster answers
+CLUSTER_ONLY = (  # only a cluster node gives this answer
     redis.exceptions.ClusterCrossSlotError,
     redis.exceptions.ClusterDownError,
     redis.exceptions.AskError,  # MovedError too
@@ -97,13 +97,13 @@ class RedisStore:
 
     Args:
         url: redis://[user:password@]host[:port][/db], rediss:// for TLS; with +cluster the first node of a cluster.
-            Options of redis-py go behind `?`, such as ssl_ca_certs, socket_timeout.
+            Options of redis-py follow `?`, such as ssl_ca_certs, socket_timeout.
         project: Feast project.
-        timeout_s: how long connecting or an answer may take, before each of `retries` repetitions.
-        retries: how often a lost connection is tried again within one call.
+        timeout_s: timeout of a connection attempt and of an answer, for each of `retries` retries.
+        retries: how often one call reconnects after a lost connection.
 
     Raises:
-        ValueError: the URL is malformed or has an unknown option; the message does not repeat it, as it may hold a password.
+        ValueError: the URL is malformed or has an unknown option; the message does not repeat it, since it may contain a password.
         StoreUnavailableError: a cluster did not answer.
     """
 
@@ -159,7 +159,7 @@ class RedisStore:
         return written
 
     def _dump(self, key: Key) -> bytes | None:
-        """The bytes of a key that is no hash."""
+        """The bytes of a key that is not a hash."""
         return self._ask(lambda: self._client.dump(self._hash(key)))
 
     def quarantine(self, rows: Sequence[Quarantined]) -> None:
@@ -185,7 +185,7 @@ class RedisStore:
         return entity_key(key.view, key.entities) + self._project
 
     def _calls(self, rows: Sequence[tuple[Key, Stored]]) -> Iterator[_Call]:
-        """The rows in script calls of one view (and slot); rows of one key stay in their order."""
+        """The rows as script calls of one view (and slot) each; rows of one key keep their order."""
         open_calls: dict[tuple[str, int], tuple[_Call, int]] = {}
         for position, (key, row) in enumerate(rows):
             hash_key = self._hash(key)
@@ -203,7 +203,7 @@ class RedisStore:
         yield from (call for call, _ in open_calls.values())
 
     def _run(self, calls: Sequence[_Call]) -> list[Any]:
-        """The answers of the calls, errors of the server among them; one round trip."""
+        """The answers of the calls, including errors of the server; one round trip."""
         if not calls:
             return []
         pipe = self._client.pipeline(transaction=False)
@@ -244,10 +244,10 @@ class RedisStore:
 
 
 def _check_options(kind: type, options: Mapping[str, Any]) -> None:
-    """Check the options behind `?` before the first connection.
+    """Check the options after `?` before the first connection.
 
     Raises:
-        ValueError: the client does not know one, or it names a file that is not there.
+        ValueError: the client does not know one, or it names a missing file.
     """
     for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
         if options.get(name) and not Path(options[name]).is_file():

@@ -1,6 +1,6 @@
 """The online store in one SQLite file, in the layout of Feast's `type: sqlite`. For one machine; several processes may share it.
 
-Feast keeps event times in whole seconds; a column of ours beside them, `event_ts_ms`, keeps the milliseconds.
+Feast stores event times in whole seconds; an additional column, `event_ts_ms`, stores milliseconds.
 """
 
 import sqlite3
@@ -24,8 +24,8 @@ from features.store.layout import (
 )
 from features.table import APPLIED, PACKED, VIEWS
 
-QUESTION_KEYS = 500  # of one SELECT; SQLite's limit of variables is at least 999
-SWITCH_AGAIN_S = 0.01  # between two tries to switch a file that another process writes to its write-ahead log
+QUESTION_KEYS = 500  # per SELECT; SQLite allows at least 999 variables
+SWITCH_AGAIN_S = 0.01  # between attempts to enable the write-ahead log of a file that another process writes
 
 _TABLE = """CREATE TABLE IF NOT EXISTS {table} (
     entity_key BLOB, feature_name TEXT, value BLOB, value_text TEXT, vector_value BLOB, event_ts timestamp,
@@ -40,15 +40,15 @@ _SELECT = """SELECT entity_key, feature_name, CAST(value AS BLOB), CAST(coalesce
 class SqliteStore:
     """Rows in a SQLite file. Thread-safe, and safe between processes.
 
-    A write is one transaction, on disk before `write` returns: whoever commits an offset afterwards loses nothing by a power cut.
+    A write is one transaction, on disk before `write` returns: an offset committed afterwards is safe against a power failure.
 
     Args:
-        path: the file; it and its folder are made where they are missing, for this user only.
+        path: the file; it and its folder are created if missing, accessible to this user only.
         project: Feast project.
         busy_timeout_s: how long a write, and opening, waits for another process that writes.
 
     Raises:
-        StoreUnavailableError: the file cannot be opened or is no database.
+        StoreUnavailableError: the file cannot be opened or is not a database.
     """
 
     def __init__(self, path: Path | str, project: str = "everlong", busy_timeout_s: float = 5.0) -> None:
@@ -58,7 +58,7 @@ class SqliteStore:
         self._lock = Lock()
         with self._translated():
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._path.touch(0o600)  # SQLite gives its log and shared memory the mode of the file
+            self._path.touch(0o600)  # SQLite gives its log and shared memory the file's mode
             self._connection = sqlite3.connect(self._path, timeout=busy_timeout_s, isolation_level=None, check_same_thread=False)
             self._write_ahead(busy_timeout_s)
             self._prepare()
@@ -112,7 +112,7 @@ class SqliteStore:
             self._connection.close()
 
     def _write_ahead(self, busy_timeout_s: float) -> None:
-        """A log that readers and writers share. SQLite's own timeout does not hold while a new file is switched to it: we wait here."""
+        """Enable the write-ahead log. SQLite's timeout does not apply while a new file is switched to it, so this waits."""
         until = monotonic() + busy_timeout_s
         while True:
             try:
@@ -124,7 +124,7 @@ class SqliteStore:
             sleep(SWITCH_AGAIN_S)
 
     def _prepare(self) -> None:
-        """Tables as Feast makes them, and the column of milliseconds where Feast made them first."""
+        """Create the tables as Feast does, and add the column of milliseconds to tables that Feast created."""
         self._connection.execute("PRAGMA synchronous=FULL")
         with self._transaction():
             self._connection.execute(f"CREATE TABLE IF NOT EXISTS {self._apart} (id TEXT PRIMARY KEY, record BLOB)")
