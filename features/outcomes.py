@@ -29,14 +29,6 @@ class ItemRow(msgspec.Struct, array_like=True, frozen=True):
     inferred: bool = False
 
 
-class QueryRow(msgspec.Struct, array_like=True, frozen=True):
-    """View `query`: normalised text and hashes of its words."""
-
-    version: int = 1
-    text: str = ""
-    keywords: list[int] = []
-
-
 class InterestsRow(msgspec.Struct, array_like=True, frozen=True):
     """View `user_interests`: `vectors` is little-endian float32 (K+1, d); the category of the short interest is empty."""
 

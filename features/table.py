@@ -109,17 +109,7 @@ ITEM = View(
         Field("item_deleted", "int64", 0, "", "1 if the item was deleted"),
     ),
 )
-QUERY = View(
-    "query",
-    ("query_hash",),
-    "ingest",
-    "A query's normalised text and keyword hashes.",
-    (
-        Field("normalised_text", "string", 0, "text", "NFKC, case folded, white space collapsed, without invisible characters"),
-        Field("keyword_id", "int64", 128, "hash", "hashed words and character n-grams"),
-    ),
-)
-VIEWS = (USER, USER_CATEGORY, USER_INTERESTS, USER_CANDIDATES, ITEM, QUERY)
+VIEWS = (USER, USER_CATEGORY, USER_INTERESTS, USER_CANDIDATES, ITEM)
 
 
 def schema_hash() -> str:

@@ -22,7 +22,7 @@ from prometheus_client import (
 )
 
 from features.events import Reason, Topic
-from features.table import QUERY, USER, USER_CATEGORY, USER_INTERESTS
+from features.table import USER, USER_CATEGORY, USER_INTERESTS
 from infra.build import build
 from infra.health import Health
 from stream.kafka.messages import LEVELS
@@ -122,7 +122,7 @@ class IngestMetrics(WorkerMetrics):
         self.event_to_feature = Histogram(
             "everlong_event_to_feature_seconds", "From sending an event to its row being written", buckets=PATH_BUCKETS_S, registry=registry
         )
-        views = USER.name, USER_CATEGORY.name, QUERY.name
+        views = USER.name, USER_CATEGORY.name
         self.rows_written = _shown(Counter("everlong_rows_written", "Rows accepted by the store", ["view"], registry=registry), views)
         self.rows_refused = _shown(
             Counter("everlong_rows_refused", "Rows refused because the store holds a newer version", ["view"], registry=registry), views

@@ -10,7 +10,7 @@ from typing import Any
 
 from features import table
 from features.codec import unpack
-from features.outcomes import CandidatesRow, InterestsRow, ItemRow, QueryRow
+from features.outcomes import CandidatesRow, InterestsRow, ItemRow
 from features.rows import KINDS, CategoryRow, Pair, UserRow
 
 Value = list[str] | list[int] | list[float] | str | int | float
@@ -98,11 +98,6 @@ def _item(packed: bytes | None) -> tuple[Value, ...]:
     return row.category, row.title, float(row.price), floats(row.vector), list(row.code), row.generation, int(row.deleted)
 
 
-def _query(packed: bytes | None) -> tuple[Value, ...]:
-    row = unpack(QueryRow, packed)
-    return row.text, row.keywords
-
-
 def _text(pair: Pair | None) -> str:
     return pair.text if pair is not None else ""
 
@@ -120,6 +115,5 @@ _UNPACKERS: dict[str, tuple[tuple[str, ...], _Unpacker]] = {
         (table.USER_INTERESTS, _user_interests),
         (table.USER_CANDIDATES, _user_candidates),
         (table.ITEM, _item),
-        (table.QUERY, _query),
     )
 }

@@ -16,7 +16,6 @@ from features.event_time import TimeRules
 from features.events import MAX_EVENT_BYTES, Click, Item, Order, Query, Reason, Refusal, Topic, decode
 from features.quarantine import Quarantined
 from features.store import OnlineStore
-from features.store.queries import query_rows
 from stream.errors import SupersededError
 from stream.kafka.messages import DeadLetter, RefreshRequest
 from stream.kafka.topics import misplaced
@@ -137,7 +136,6 @@ class Ingest:
         steps = {user: merge(user, *entry) for user, entry in self._read(partition, arrivals, timed).items()}  # 2, 3
         unreadable.update({user: found for user, found in arrivals.items() if user not in steps})
         rows = [row for step in steps.values() for row in step.rows]
-        rows += query_rows(a.search for found in arrivals.values() for a in found if a.search)
         with timed("write"):
             accepted = self._store.write(rows)  # 4
         refused = set()

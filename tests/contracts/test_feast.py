@@ -90,7 +90,7 @@ def test_applying_again_changes_nothing(tmp_path: Path) -> None:
     assert names[0] == names[1]
     assert names[0][0] == {view.name: [stored_name(view.name, APPLIED), stored_name(view.name, PACKED)] for view in VIEWS}
     assert names[0][1] == {arrays_name(view.name): [field.name for field in view.fields] for view in VIEWS}
-    assert names[0][2] == ["category", "item_id", "query_hash", "user_id"]
+    assert names[0][2] == ["category", "item_id", "user_id"]
 
 
 def test_source_and_function_of_the_unpackers_agree() -> None:

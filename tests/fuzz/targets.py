@@ -15,7 +15,7 @@ from features.errors import LayoutError
 from features.event_time import TimeRules
 from features.events import CONTROLS, Click, Order, OrderLine, Query, Topic, decode
 from features.feast.unpacking import columns
-from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow, QueryRow
+from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow
 from features.rows import CategoryRow, UserRow, behaviours, search
 from infra.errors import RequestError
 from infra.http import intake
@@ -152,7 +152,6 @@ TARGETS = [
     row_target("user_interests", INTERESTS, InterestsRow()),
     row_target("user_candidates", CANDIDATES, CandidatesRow()),
     row_target("item", ITEM, ItemRow()),
-    row_target("query", QueryRow(text="shoe", keywords=[1, 2])),
     Target("ingest of a record", [json.dumps(event).encode() for event in list(EVENTS.values())[:3]], json_like, handlers.ingest_record),
     Target("ingest over stored rows", ROWS, rows_like, handlers.ingest_row),
     Target("refresh of stored rows", ROWS, rows_like, handlers.refresh_row),

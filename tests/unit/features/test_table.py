@@ -12,7 +12,7 @@ from features.event_time import DAY_MS
 from features.events import Click, Item, Order, OrderLine, Query
 from features.feast.unpacking import columns, fields
 from features.fold import Bucket
-from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow, QueryRow
+from features.outcomes import Candidate, CandidatesRow, InterestsRow, ItemRow
 from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
 from tests.beside import ROOT
 
@@ -25,7 +25,6 @@ ROWS = {
     "user_interests": InterestsRow(1, ["c", ""], pack_struct("<4f", 1, 2, 3, 0.5), 2, "g"),
     "user_candidates": CandidatesRow(1, [Candidate("i", 1.5, "c", "short"), Candidate("j", 1, "c", "popular")], "full", "g", 5, 6),
     "item": ItemRow(1, "c", "Red shoe", 3, pack_struct("<2f", 1, 0.5), bytes([7, 255]), "g", 5, True),
-    "query": QueryRow(1, "red shoe", [1, 2**62]),
 }
 
 
@@ -33,7 +32,7 @@ def test_names_are_unique_across_views() -> None:
     names = [field.name for view in table.VIEWS for field in view.fields]
     names += [view.name for view in table.VIEWS] + sorted({entity for view in table.VIEWS for entity in view.entities})
     clashes = {name for name in names if names.count(name) > 1}
-    assert clashes <= {"item", "query"}, "Feast clients get fields of several views in one table, by their short names"
+    assert clashes <= {"item"}, "Feast clients get fields of several views in one table, by their short names"
 
 
 def test_every_field_is_described() -> None:
@@ -50,7 +49,7 @@ def test_the_schema_hash_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> N
     assert before == table.schema_hash()
     assert len(before) == 16
     changed = table.ITEM._replace(fields=(table.ITEM.fields[0]._replace(length=3), *table.ITEM.fields[1:]))
-    monkeypatch.setattr(table, "VIEWS", (*table.VIEWS[:4], changed, table.QUERY))
+    monkeypatch.setattr(table, "VIEWS", (*table.VIEWS[:4], changed))
     assert table.schema_hash() != before
 
 
@@ -80,8 +79,9 @@ def test_values_of_the_unpacked_rows() -> None:
 
 
 def test_columns_are_a_list_a_field_with_a_value_a_row() -> None:
-    assert columns("query", [pack(ROWS["query"]), None]) == {"normalised_text": ["red shoe", ""], "keyword_id": [[1, 2**62], []]}
-    assert columns("query", []) == {"normalised_text": [], "keyword_id": []}
+    found = columns("user_interests", [pack(ROWS["user_interests"]), None])
+    assert (found["interest_dim"], found["interest_category"]) == ([2, 0], [["c", ""], []])
+    assert columns("user_interests", [])["interest_dim"] == []
 
 
 def test_what_is_no_row_of_the_view_is_refused() -> None:

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from features.store.queries import keywords
 from features.text import normalise, says_something, words
 
 TEXTS = st.text(max_size=30) | st.text("aAİißÅå\u0301\u0345\u0300ﬁ½9 \u00ad\u200b\u200d\u3000´’-–手กิ가\u1100\u1161ー\ufe0fΣς", max_size=12)
@@ -102,7 +101,6 @@ def test_words_without_spaces_between_them_share_character_n_grams(title, word, 
 def test_a_short_word_matches_a_title_that_contains_it(title, word, other):
     assert set(words(word)) <= set(words(title))
     assert not set(words(other)) & set(words(title))
-    assert set(keywords(word)) <= set(keywords(title))
 
 
 def test_what_says_something_has_a_letter_a_digit_or_an_emoji():

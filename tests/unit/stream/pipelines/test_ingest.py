@@ -162,6 +162,12 @@ def test_a_search_that_says_nothing_counts_as_applied_and_is_kept_nowhere():
     assert unpack(UserRow, row.packed) == UserRow()
 
 
+def test_a_query_is_kept_in_the_row_of_its_user_and_nowhere_else():
+    query = Query(event_id="q", user_id="u1", query_id="q", text="red shoe", ts=NOW)
+    outcome = Ingest(MemoryStore(), lambda: NOW).process(Topic.QUERIES, records(Topic.QUERIES, [query]))
+    assert outcome.rows_written == {"user": 1}
+
+
 def test_a_worker_that_lost_its_partition_cannot_turn_a_row_back_and_catches_up():
     store = MemoryStore()
     events = [click(n, ts=NOW - 100 + n) for n in range(9)]
