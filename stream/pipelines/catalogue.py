@@ -36,9 +36,8 @@ from models.codes.codebook import Codebook
 from models.serving.recommender import Recommender
 from stream.kafka.messages import AGAIN_HEADER, DeadLetter, ItemCode, sent_ms
 from stream.kafka.topics import misplaced
+from stream.pipelines.batch import Record, Steps, untimed
 from stream.pipelines.ingest import dead_letter
-from stream.pipelines.record import Record
-from stream.pipelines.steps import Steps, untimed
 
 log = logging.getLogger(__name__)
 

@@ -19,11 +19,10 @@ from features.store import OnlineStore
 from stream.errors import SupersededError
 from stream.kafka.messages import DeadLetter, RefreshRequest
 from stream.kafka.topics import misplaced
+from stream.pipelines.batch import Record, Steps, untimed
 from stream.pipelines.mending import Mended, NoPast, Past, mend
 from stream.pipelines.merging import Arrived, arrived, merge
-from stream.pipelines.record import Record
 from stream.pipelines.row_cache import CachedUser, RowCache
-from stream.pipelines.steps import Steps, untimed
 
 WRITE_ATTEMPTS = 5
 MENDED_AT_ONCE = 100  # users whose past is in memory

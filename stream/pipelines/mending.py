@@ -15,8 +15,8 @@ from features.events import Topic
 from features.quarantine import Quarantined, Rebuilt
 from features.store import Key, Stored
 from features.table import USER
+from stream.pipelines.batch import Record
 from stream.pipelines.merging import Arrived, Step, merge, newest, raised
-from stream.pipelines.record import Record
 from stream.pipelines.row_cache import CachedUser, Damaged
 
 SOURCES = (Topic.CLICKS, Topic.QUERIES, Topic.ORDERS)

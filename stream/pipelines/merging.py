@@ -11,7 +11,7 @@ from features.rows import Behaviour, Search, UserRow, behaviours, search
 from features.store import Key, Stored, Version
 from features.table import USER, USER_CATEGORY
 from stream.kafka.messages import RefreshRequest, sent_ms
-from stream.pipelines.record import Record
+from stream.pipelines.batch import Record
 from stream.pipelines.row_cache import CachedUser, CategoryState, UserState
 
 

@@ -34,9 +34,9 @@ from models.serving.popularity_prior import Demand
 from models.serving.quotas import Extra
 from models.serving.recommender import Recommender, ShortState
 from stream.kafka.messages import CandidateSet, PublishedCandidate, RefreshRequest, fitting
+from stream.pipelines.batch import Steps, untimed
 from stream.pipelines.interests import usable, without
 from stream.pipelines.sound_rows import SoundRows
-from stream.pipelines.steps import Steps, untimed
 
 Chosen = Sequence[tuple[str, float]]  # categories of a user with their probabilities
 

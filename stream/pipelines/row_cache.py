@@ -10,7 +10,7 @@ from features.rows import CategoryRow, UserRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CATEGORY
 from stream.errors import SupersededError
-from stream.pipelines.steps import Steps, untimed
+from stream.pipelines.batch import Steps, untimed
 
 
 class UserState(NamedTuple):

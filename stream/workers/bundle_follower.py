@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from stream.pipelines.steps import Steps
+from stream.pipelines.batch import Steps
 from stream.serving.bundle_swapper import BundleSwapper
 
 WAIT_S = 0.5  # between two looks for the first bundle

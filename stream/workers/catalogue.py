@@ -28,9 +28,9 @@ from stream.kafka.connection import Connection
 from stream.kafka.messages import AGAIN_HEADER, DeadLetter, ItemCode, Skips
 from stream.kafka.producer import Outgoing
 from stream.kafka.topics import CODEBOOKS, ITEM_CODES, ITEMS
+from stream.pipelines.batch import Steps, untimed
 from stream.pipelines.catalogue import Catalogue, CatalogueOutcome
 from stream.pipelines.dead_letters import outgoing
-from stream.pipelines.steps import Steps, untimed
 from stream.serving.bundle_swapper import BundleSwapper
 from stream.workers.agents import Batch
 from stream.workers.bundle_follower import BundleFollower, BundleObserver

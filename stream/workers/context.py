@@ -22,7 +22,7 @@ from stream.kafka.grants import GRANTS
 from stream.kafka.producer import Outbound, Outgoing, Unsendable
 from stream.kafka.topics import TopicSpec, prefixed
 from stream.kafka.transport import Transport
-from stream.pipelines.steps import Steps
+from stream.pipelines.batch import Steps
 from stream.workers.agents import Backoff, Batch, batch_agent
 from stream.workers.observer import WorkerObserver
 from stream.workers.stopwatch import Stopwatch

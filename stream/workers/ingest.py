@@ -11,9 +11,9 @@ from features.events import Topic
 from stream.kafka.messages import sent_header, split
 from stream.kafka.producer import Outgoing
 from stream.kafka.topics import BEHAVIOUR, REFRESH, prefixed
+from stream.pipelines.batch import Steps, untimed
 from stream.pipelines.dead_letters import outgoing
 from stream.pipelines.ingest import Ingest, Outcome
-from stream.pipelines.steps import Steps, untimed
 from stream.workers.agents import Batch
 from stream.workers.context import WorkerContext
 from stream.workers.observer import WorkerObserver

@@ -10,8 +10,8 @@ import msgspec
 from stream.codes.readers import CodebookReader
 from stream.kafka.messages import RefreshRequest, Skips
 from stream.kafka.topics import CODEBOOKS, ITEM_CODES
+from stream.pipelines.batch import Steps
 from stream.pipelines.refresh import Limits, Refresh, RefreshOutcome
-from stream.pipelines.steps import Steps
 from stream.serving.bundle_swapper import BundleSwapper
 from stream.serving.live_index import IndexObserver, LiveIndex
 from stream.serving.snapshot import Snapshots

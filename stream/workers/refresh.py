@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from itertools import islice
 from time import monotonic
 from typing import Any, Protocol
 
@@ -14,9 +15,8 @@ from stream.kafka.messages import RefreshRequest, Skipped, Skips, decode, split
 from stream.kafka.producer import Outgoing
 from stream.kafka.progress import Progress
 from stream.kafka.topics import CANDIDATES, REFRESH, prefixed
-from stream.pipelines.pending_full import PendingFullRefreshes
+from stream.pipelines.batch import Steps, untimed
 from stream.pipelines.refresh import RefreshOutcome, coalesce
-from stream.pipelines.steps import Steps, untimed
 from stream.workers.agents import Batch
 from stream.workers.context import WorkerContext
 from stream.workers.observer import WorkerObserver
@@ -111,11 +111,11 @@ class RefreshWorker:
         """
         while not (self._closed or self._progress.rebalancing):
             mine = {number for _, number in self._progress.partitions()}
-            if lost := self._pending.of_others(mine, self._options.batch):
+            if lost := self._pending.outside(mine, self._options.batch):
                 await self._requeue(lost, steps)
-            elif not self._behind() and (requests := self._pending.of(mine, self._options.batch)):
+            elif not self._behind() and (requests := self._pending.inside(mine, self._options.batch)):
                 await self._serve(requests, behind=False, steps=steps)
-                self._pending.settled(requests)
+                self._pending.remove(requests)
             else:
                 return
 
@@ -124,7 +124,7 @@ class RefreshWorker:
         self._closed = True
         async with self._one_at_a_time:
             try:
-                while requests := self._pending.of_others((), self._options.batch):
+                while requests := self._pending.outside((), self._options.batch):
                     await self._requeue(requests, untimed)
             except (PublishError, KafkaError) as error:
                 log.warning("%d users keep a degraded candidate set until their next event: %s", len(self._pending), error)
@@ -138,7 +138,7 @@ class RefreshWorker:
         parts = [part for request in again for part in split(request)]
         with steps("publish"):
             await self._publish([Outgoing(self._refresh, part.user_id.encode(), msgspec.json.encode(part)) for part in parts])
-        self._pending.settled(requests)
+        self._pending.remove(requests)
 
     async def _serve(self, requests: Sequence[RefreshRequest], behind: bool, steps: Steps) -> RefreshOutcome:
         """Refresh these users and publish their candidate sets."""
@@ -150,6 +150,35 @@ class RefreshWorker:
                 )
         self._observer.refreshed(outcome)
         return outcome
+
+
+class PendingFullRefreshes:
+    """The requests of users who got a degraded candidate set, one per user, each with its partition of the topic `refresh`."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, tuple[int, RefreshRequest]] = {}
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def add(self, partition: int, request: RefreshRequest) -> None:
+        """Add a request; it is coalesced with a pending one of the same user."""
+        _, old = self._requests.get(request.user_id, (partition, request))
+        self._requests[request.user_id] = partition, coalesce([old, request])[0]
+
+    def inside(self, partitions: Collection[int], most: int) -> list[RefreshRequest]:
+        """The first `most` requests of these partitions."""
+        return list(islice((request for partition, request in self._requests.values() if partition in partitions), most))
+
+    def outside(self, partitions: Collection[int], most: int) -> list[RefreshRequest]:
+        """The first `most` requests of all other partitions."""
+        return list(islice((request for partition, request in self._requests.values() if partition not in partitions), most))
+
+    def remove(self, requests: Sequence[RefreshRequest]) -> None:
+        """These requests were served or requeued. One that was coalesced with another since then stays."""
+        for request in requests:
+            if self._requests.get(request.user_id, (0, None))[1] is request:
+                del self._requests[request.user_id]
 
 
 def read_requests(records: Sequence[Any], skips: Skips) -> list[tuple[int, RefreshRequest]]:

@@ -5,13 +5,13 @@ from contextlib import AbstractContextManager
 from time import perf_counter
 from types import TracebackType
 
-from stream.pipelines.steps import StepName
+from stream.pipelines.batch import StepName
 
 ELSEWHERE = "other"
 
 
 class Stopwatch:
-    """Measures the steps of one batch (stream.pipelines.steps.Steps), in seconds. One step runs at a time, in whichever thread."""
+    """Measures the steps of one batch (stream.pipelines.batch.Steps), in seconds. One step runs at a time, in whichever thread."""
 
     def __init__(self, clock_s: Callable[[], float] = perf_counter) -> None:
         self.seconds: dict[str, float] = {}  # by step, without the time of steps inside it

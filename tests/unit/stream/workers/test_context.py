@@ -11,7 +11,7 @@ from infra.monitors import IngestMonitor
 from stream.errors import PublishError
 from stream.kafka.connection import Connection
 from stream.kafka.topics import CLICKS
-from stream.pipelines.steps import untimed
+from stream.pipelines.batch import untimed
 from stream.workers import context as contexts
 from stream.workers.agents import Batch
 from stream.workers.context import WorkerContext, WorkerOptions

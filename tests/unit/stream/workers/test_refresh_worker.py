@@ -1,4 +1,4 @@
-"""How lists of requests are answered: who gets a short answer, who is owed a full one, and who gives it when the worker cannot."""
+"""How lists of requests are answered: who gets a short answer, who is pending a full one, and who gives it when the worker cannot."""
 
 import asyncio
 from collections import Counter
@@ -12,10 +12,9 @@ from infra.monitors import RefreshMonitor
 from stream.errors import PublishError
 from stream.kafka.messages import CandidateSet, RefreshRequest
 from stream.kafka.progress import Progress
-from stream.pipelines.pending_full import PendingFullRefreshes
 from stream.pipelines.refresh import RefreshOutcome
 from stream.workers.agents import Batch
-from stream.workers.refresh import RefreshOptions, RefreshWorker
+from stream.workers.refresh import PendingFullRefreshes, RefreshOptions, RefreshWorker
 
 PLACES = [("p.refresh", number) for number in range(4)]
 BATCH, BUDGET, STALL_S = 2, 5, 60
@@ -124,7 +123,7 @@ def test_who_got_a_short_answer_gets_a_full_one_after_the_backlog():
     assert world.handed_back() == []
 
 
-def test_at_the_end_what_is_owed_is_handed_back_once():
+def test_at_the_end_what_is_pending_is_handed_back_once():
     world = World()
     world.backlog(100)
     world.handle(["a", "b", "c"])
@@ -146,7 +145,7 @@ def test_an_end_without_a_broker_says_who_keeps_a_short_answer(caplog):
     assert "3 users keep a degraded candidate set until their next event" in caplog.text
 
 
-def test_what_is_owed_goes_along_with_its_partition():
+def test_what_is_pending_goes_along_with_its_partition():
     world = World()
     world.backlog(100)
     world.handle(["a", "b", "c"], partition=1)
@@ -183,13 +182,13 @@ def test_an_answer_to_what_was_handed_back_says_nothing_of_latency():
     assert world.registry.get_sample_value("everlong_event_to_candidate_seconds_count") == 1
 
 
-def test_what_is_owed_grows_together_and_a_newer_request_outlives_the_answer_to_an_older_one():
-    owed = PendingFullRefreshes()
-    owed.add(3, asked("a", "x"))
-    [taken] = owed.of({3}, 10)
-    owed.add(3, asked("a", "y"))
-    owed.settled([taken])
-    [left] = owed.of({3}, 10)
+def test_what_is_pending_grows_together_and_a_newer_request_outlives_the_answer_to_an_older_one():
+    pending = PendingFullRefreshes()
+    pending.add(3, asked("a", "x"))
+    [taken] = pending.inside({3}, 10)
+    pending.add(3, asked("a", "y"))
+    pending.remove([taken])
+    [left] = pending.inside({3}, 10)
     assert left.categories == ["x", "y"]
-    owed.settled([left])
-    assert len(owed) == 0
+    pending.remove([left])
+    assert len(pending) == 0

@@ -1,7 +1,7 @@
-"""The steps of a batch, by name, and the interface through which a pipeline reports which one runs.
+"""What a pipeline sees of a batch: its records, and the steps through which it reports what it does.
 
-A pipeline reads no clock: it enters `with steps("read"):` around a read, and the caller measures. The names are one vocabulary for
-all roles, so that the time of a batch says where to look:
+A pipeline reads no clock: it enters `with steps("read"):` around a read, and the caller measures. All roles use the same names, so that
+the times of a batch show where to look:
 
     decode    bytes into events or requests, and their validation         CPU
     read      one round trip to the online store                          store
@@ -13,9 +13,9 @@ all roles, so that the time of a batch says where to look:
     publish   records to the broker, until it has acknowledged them       broker
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, Protocol
 
 StepName = Literal["decode", "read", "merge", "model", "search", "encode", "write", "publish"]
 
@@ -25,3 +25,15 @@ Steps = Callable[[StepName], AbstractContextManager[None]]  # a context in which
 def untimed(_: StepName) -> AbstractContextManager[None]:
     """Measures nothing."""
     return nullcontext()
+
+
+class Record(Protocol):
+    """The fields of a consumer record that a pipeline reads (aiokafka's and kafka-python's alike)."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
