@@ -23,7 +23,7 @@ from stream.kafka.topic_reader import ranges
 from stream.kafka.topics import BEHAVIOUR, CANDIDATES
 
 DAY_EVENTS = 10 * 86_400  # at the default rate of `everlong up`
-CONFIG = Config(epochs=1, per_user=10)
+CONFIG = Config().replace(epochs=1, per_user=10)
 EVERY_S = 10.0
 READY_S = 600.0
 PARTS = 3

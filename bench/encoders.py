@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench import parts, table
 from bench.index import one_core, tell
-from models.config import Config
+from models.config import NetworkConfig
 from models.network.packing import pack, packed
 from models.network.recurrent import Recurrent
 from models.network.self_attention import SelfAttention
@@ -26,7 +26,7 @@ HEADS = ("lengths", "users", "filled", "rows", *WAYS, *(f"{way}, learnt" for way
 def measure(options: argparse.Namespace, _: Path) -> str:
     """The section of the page."""
     loads = [table.load()]
-    config = Config()
+    config = NetworkConfig()
     data = parts.load_data(options.data, options.events)
     with one_core():
         rows = [row(name, lengths, config) for users in (SERVED, LEARNT) for name, lengths in cases(users, config.short, data)]
@@ -63,7 +63,7 @@ def cases(users: int, cap: int, data: parts.Data) -> list[tuple[str, np.ndarray]
     ]
 
 
-def row(name: str, lengths: np.ndarray, config: Config) -> tuple[str, ...]:
+def row(name: str, lengths: np.ndarray, config: NetworkConfig) -> tuple[str, ...]:
     """The cells of one case."""
     torch.manual_seed(0)
     attention, recurrent = SelfAttention(config.dim, config.heads), Recurrent(config.dim)

@@ -22,7 +22,7 @@ from models.config import Config
 
 RATES = (100, 500)
 SHOP = ShopPlan(users=600, items=2000, categories=40, days=30.0, seed=7)
-CONFIG = Config(epochs=1, per_user=10)
+CONFIG = Config().replace(epochs=1, per_user=10)
 DRAIN_S = 120.0
 LAST_S = 15.0
 

@@ -12,7 +12,7 @@ from models import bundle
 from models.config import Config
 from models.training.train import train
 
-CONFIG = Config(dim=64, epochs=1, per_user=10, subspaces=16, holdout=0.0)
+CONFIG = Config().replace(dim=64, epochs=1, per_user=10, subspaces=16, holdout=0.0)
 EVENTS = 100_000
 
 

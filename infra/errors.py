@@ -1,11 +1,11 @@
 """Errors of commands, settings, the HTTP API, and the parts that run on this machine.
 
-    EverlongError
-        SettingsError, MissingSettingError, UnprotectedApiError
-        RequestError                 a request to the API that is refused
-        EmbeddedMissingError, EmbeddedFailedError, ChildFailedError, NotReadyError, PortTakenError, LogFullError
-        NothingRunningError, AlreadyRunningError, FolderNotEmptyError
-        NothingToPlotError
+EverlongError
+    SettingsError, MissingSettingError, UnprotectedApiError
+    RequestError                 a request to the API that is refused
+    EmbeddedMissingError, EmbeddedFailedError, ChildFailedError, NotReadyError, PortTakenError, LogFullError
+    NothingRunningError, AlreadyRunningError, FolderNotEmptyError
+    NothingToPlotError
 """
 
 from collections.abc import Sequence

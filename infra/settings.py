@@ -17,8 +17,7 @@ from features.store.address import SCHEMES, parse
 from infra.api_settings import ApiSettings
 from infra.errors import SettingsError
 from infra.masking import STORE_SCHEMES, mask
-from models.config import MOST_DEMAND
-from models.config.shares import MOST, Shares
+from models.config.retrieval import MOST, MOST_DEMAND, Shares
 
 PREFIX = "EVERLONG_"
 TEST_PREFIX = PREFIX + "TEST_"  # read by the test suite only
@@ -191,7 +190,7 @@ class Settings(ApiSettings):
 
     @property
     def shares(self) -> dict[str, float]:
-        """The shares that are set, by their names in models.config.shares."""
+        """The shares that are set, by their names in models.config.retrieval."""
         given = {name: getattr(self, f"{name}_share") for name in Shares.__struct_fields__}
         return {name: share for name, share in given.items() if share is not None}
 

@@ -1,12 +1,12 @@
 """Errors of models: bundles, saved indexes, codes, splits and training.
 
-    EverlongError
-        BundleError, SnapshotError   files that must not be served
-        GenerationError              codes of a codebook that the index does not hold
-        UnknownModalityError
-        NothingToLearnError          a split without training events
-            NoHistoryError           no item of the catalogue in a basket before the cut
-        CheckpointError, RanksDifferError, WarmStartError   a training that cannot start or resume
+EverlongError
+    BundleError, SnapshotError   files that must not be served
+    GenerationError              codes of a codebook that the index does not hold
+    UnknownModalityError
+    NothingToLearnError          a split without training events
+        NoHistoryError           no item of the catalogue in a basket before the cut
+    CheckpointError, RanksDifferError, WarmStartError   a training that cannot start or resume
 """
 
 from collections.abc import Iterable, Mapping

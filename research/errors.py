@@ -1,7 +1,7 @@
 """Errors of studies: test sets, judgements, ablations and the library of baselines.
 
-    EverlongError
-        SeenInTrainingError, NoTestError, JudgementsError, UnknownRowError, MissingExtraError
+EverlongError
+    SeenInTrainingError, NoTestError, JudgementsError, UnknownRowError, MissingExtraError
 """
 
 from features.errors import EverlongError

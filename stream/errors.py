@@ -1,16 +1,16 @@
 """Errors of streams: the broker, topics, the log, rows under two writers, and item codes.
 
-    EverlongError
-        BrokerRefusedError           the broker is there and refuses; no retry helps
-            NotAuthorizedError
-        BrokerUnavailableError       no broker answered in time
-        PartitionCountError          topics that do not fit each other
-        StalledError, SupersededError   this worker must end, so that another one takes over
-        NoSuchDeadLetterError, TruncatedDeadLetterError
-        NoAnswerError, CodesRequestError   requests about item codes
-        LeadershipLostError
-        RetryableError
-            PublishError, LogUnavailableError
+EverlongError
+    BrokerRefusedError           the broker is there and refuses; no retry helps
+        NotAuthorizedError
+    BrokerUnavailableError       no broker answered in time
+    PartitionCountError          topics that do not fit each other
+    StalledError, SupersededError   this worker must end, so that another one takes over
+    NoSuchDeadLetterError, TruncatedDeadLetterError
+    NoAnswerError, CodesRequestError   requests about item codes
+    LeadershipLostError
+    RetryableError
+        PublishError, LogUnavailableError
 """
 
 from collections.abc import Iterable

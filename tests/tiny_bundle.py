@@ -2,18 +2,29 @@
 
 from functools import cache
 
-import msgspec
 import numpy as np
 
 from features.events import Click, Item, Order, OrderLine, Query
-from models.config import Config
-from models.config.seminar import SeminarConfig
+from models.config import Config, PretrainingConfig
 from models.training.train import train
 
 MINUTE = 60_000
 START_MS = 1_700_000_000_000  # for files that commands read: they refuse times before 1990 or beyond the retention
-UNIT = SeminarConfig(buckets=256, attribute_buckets=256, epochs=1, tuning=1)
-CONFIG = Config(dim=16, short=12, long=16, touched=8, epochs=6, batch=64, per_user=30, subspaces=4, test_per_user=2, seminar=UNIT)
+NO_PRETRAINING = PretrainingConfig(epochs=0)
+CONFIG = Config().replace(
+    dim=16,
+    short=12,
+    long=16,
+    touched=8,
+    buckets=256,
+    attribute_buckets=256,
+    subspaces=4,
+    epochs=6,
+    batch=64,
+    per_user=30,
+    test_per_user=2,
+    pretraining=PretrainingConfig(epochs=1),
+)
 COLOURS = ("red", "green", "blue", "black")
 
 
@@ -53,4 +64,4 @@ def shop(users=30, categories=6, items=12, events=50, start_ms=0):
 def quickly_trained(seed):
     """A bundle of that seed that learnt little: for what does not depend on how well it recommends. Do not change it."""
     events, catalogue = shop(users=10, events=20)
-    return train(events, catalogue, msgspec.structs.replace(CONFIG, epochs=1, holdout=0.0), seed=seed)
+    return train(events, catalogue, CONFIG.replace(epochs=1, holdout=0.0), seed=seed)

@@ -80,7 +80,7 @@ def train(
     from models.training.loop import joined, own_card
 
     settings = load_settings()
-    asked: dict[str, Any] = {"epochs": epochs, "dim": dim, "tuning_rate" if parent else "learning_rate": learning_rate}
+    asked: dict[str, Any] = {"epochs": epochs, "dim": dim, "warm_start_rate" if parent else "learning_rate": learning_rate}
     try:
         asked |= {"cut_ms": cut and moment_ms(cut, "--cut"), "coded": coded and choose([name.strip() for name in coded.split(",")])}
     except UnknownModalityError as error:
@@ -125,7 +125,8 @@ def train(
     print_text(lines(manifest.metrics))
     for note in manifest.notes:
         say(note)
-    say("shares of lists: " + ", ".join(f"{name} {share:g}" for name, share in msgspec.structs.asdict(manifest.config.shares).items()))
+    shares = msgspec.structs.asdict(manifest.config.retrieval.shares)
+    say("shares of lists: " + ", ".join(f"{name} {share:g}" for name, share in shares.items()))
     say(f"bundle {manifest.generation} of {manifest.items:,} items in {manifest.categories:,} categories is in {target}")
 
 
@@ -137,7 +138,7 @@ def _configured(parent: Path | None, asked: Mapping[str, Any]) -> "tuple[Bundle 
     from models.training.warm_start import config_for
 
     if parent is None:
-        return None, Config(**asked)
+        return None, Config().replace(**asked)
     try:
         bundle = load(parent)
         return bundle, config_for(bundle, asked)

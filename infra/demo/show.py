@@ -33,7 +33,7 @@ from models.config import Config
 
 DRAIN_S = 90.0
 PLAIN_WIDTH = 150  # of tables in a file or pipe
-CONFIG = Config(epochs=2, per_user=20)
+CONFIG = Config().replace(epochs=2, per_user=20)
 SHOP = ShopPlan(items=1500, days=30.0, seed=7)
 
 

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 
-import msgspec
-
 from features.sources import Reading
 from infra.clock import wall_ms
 from infra.local import embedded, system
@@ -17,6 +15,7 @@ from infra.terminal import print_json, print_table, progress, say
 from infra.training.from_files import config_of, file_history, train_bundle
 from infra.wiring import choose_device, connection, open_online_store
 from models.bundle import MANIFEST
+from models.config import PretrainingConfig
 from stream.kafka.bounded_log import BOUNDS
 from stream.kafka.connection import Connection
 from stream.kafka.topics import DEAD_LETTERS
@@ -68,7 +67,7 @@ def _ensure_bundle(settings: Settings, reading: Reading) -> None:
         return
     say(f"there is no bundle in {settings.bundle_path}: training one on {reading.path.name} first")
     history = file_history(reading)
-    quick = msgspec.structs.replace(config_of(1), pretraining=False)
+    quick = config_of(1).replace(pretraining=PretrainingConfig(epochs=0))
     with progress("training") as tell:
         train_bundle(history, settings.bundle_path, config=quick, seed=0, device=choose_device(settings), tell=tell)
 

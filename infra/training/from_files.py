@@ -13,7 +13,6 @@ from infra.clock import wall_ms
 from infra.shop import Shop
 from infra.training.log import TrainingLog
 from models.bundle import Bundle, Manifest, save
-from models.codes.modalities import choose
 from models.config import Config
 from models.training.loop import Checkpoints, Ranks, Run
 from models.training.train import Progress, train
@@ -123,11 +122,7 @@ def train_bundle(
     return bundle.manifest
 
 
-def config_of(epochs: int | None = None, dim: int | None = None, coded: Sequence[str] | None = None) -> Config:
-    """The usual configuration, with another number of passes, dimension d or choice of what is coded where one is given.
-
-    Raises:
-        UnknownModalityError: `coded` is no choice.
-    """
-    usual = Config()
-    return Config(epochs=epochs or usual.epochs, dim=dim or usual.dim, coded=choose(coded) if coded else usual.coded)
+def config_of(epochs: int | None = None, dim: int | None = None) -> Config:
+    """The default configuration, with another number of passes or dimension d where one is given."""
+    given = {"epochs": epochs, "dim": dim}
+    return Config().replace(**{name: value for name, value in given.items() if value is not None})

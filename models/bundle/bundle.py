@@ -24,7 +24,7 @@ from models.index import ItemIndex
 from models.network.ulim import Network
 from models.serving.popular import Popular
 
-FORMAT = 3  # what a file holds, and how texts become ids (features.text, models.encoding.contents)
+FORMAT = 4  # what a file holds, and how texts become ids (features.text, models.encoding.contents)
 MANIFEST = "manifest.json"
 WEIGHTS, ITEM_VECTORS, CODEBOOK = "weights.safetensors", "items.safetensors", "codebook.safetensors"
 NAMES, POPULAR = "names.msgpack", "popular.msgpack"
@@ -195,7 +195,7 @@ def _arrays(name: str, contents: Mapping[str, bytes], *needed: str) -> dict[str,
 
 def _network(manifest: Manifest, vocabulary: Vocabulary, weights: Mapping[str, np.ndarray]) -> Network:
     """The network with its weights. Their shapes are compared before anything of the manifest's sizes is made."""
-    sizes = manifest.config, vocabulary.category_rows, vocabulary.item_rows, manifest.widths
+    sizes = manifest.config.network, vocabulary.category_rows, vocabulary.item_rows, manifest.widths
 
     def expected() -> dict[str, tuple[int, ...]]:
         with torch.device("meta"):
@@ -252,16 +252,16 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
 
 def _agree(manifest: Manifest, vocabulary: Vocabulary, items: ItemTable, codebook: Codebook) -> None:
     remedy = "the parts are of two trainings: copy the whole directory again or train anew"
-    wide = manifest.dim * len(manifest.config.coded)
-    parts = None if only_fused(manifest.config.coded) else (manifest.items, wide)
+    wide = manifest.dim * len(manifest.config.network.coded)
+    parts = None if only_fused(manifest.config.network.coded) else (manifest.items, wide)
     for what, found, expected in (
         ("dimension of item vectors", items.vectors.shape, (manifest.items, manifest.dim)),
         ("shape of codes", items.codes.shape, (manifest.items, manifest.subspaces)),
         ("shape of the vectors that are coded", None if items.parts is None else items.parts.shape, parts),
         ("dimension of the codebook", codebook.dim, wide),
         ("codebook", codebook.generation, manifest.codebook),
-        ("dimension of the network", manifest.config.dim, manifest.dim),
-        ("remainder of that dimension by its heads", manifest.dim % max(manifest.config.heads, 1), 0),
+        ("dimension of the network", manifest.config.network.dim, manifest.dim),
+        ("remainder of that dimension by its heads", manifest.dim % max(manifest.config.network.heads, 1), 0),
         ("number of categories", len(vocabulary.categories), manifest.categories),
         ("number of items", len(items.ids), manifest.items),
         ("number of different items", len(set(items.ids)), manifest.items),

@@ -13,7 +13,7 @@ import numpy as np
 from features.embeddings import commonest_width, embedding_widths
 from features.events import Item
 from features.text import split
-from models.config.seminar import SeminarConfig
+from models.config import NetworkConfig
 from models.encoding.vocabulary import FIRST, UNKNOWN, Vocabulary
 
 
@@ -49,7 +49,7 @@ class Widths(NamedTuple):
         return cls(commonest_width(widths["image"]), commonest_width(widths["text"]))
 
 
-def contents(items: Sequence[Item], vocabulary: Vocabulary, config: SeminarConfig, widths: Widths) -> Contents:
+def contents(items: Sequence[Item], vocabulary: Vocabulary, config: NetworkConfig, widths: Widths) -> Contents:
     """The arrays of items, known or not. A given vector of another dimension than those of `widths` counts as missing."""
     told = [[f"{name}={value}" for name, value in [("category", item.category_id), *sorted(item.attributes.items())]] for item in items]
     return Contents(
@@ -61,7 +61,7 @@ def contents(items: Sequence[Item], vocabulary: Vocabulary, config: SeminarConfi
     )
 
 
-def strangers(vocabulary: Vocabulary, config: SeminarConfig, widths: Widths) -> Contents:
+def strangers(vocabulary: Vocabulary, config: NetworkConfig, widths: Widths) -> Contents:
     """For each row of a category the item of which only that category is known: it stands in for items not in the table.
 
     Those of padding and of the unknown category are nothing at all.
@@ -73,12 +73,12 @@ def strangers(vocabulary: Vocabulary, config: SeminarConfig, widths: Widths) -> 
     return Contents(np.full(rows, UNKNOWN, np.int64), np.zeros((rows, 1), np.int32), attributes, images, texts)
 
 
-def query_words(texts: Sequence[str], config: SeminarConfig) -> np.ndarray:
+def query_words(texts: Sequence[str], config: NetworkConfig) -> np.ndarray:
     """Hashed ids (n, W) int32 of queries, 0 pads; a query without a letter or digit is all padding."""
     return padded([pieces(text, config)[: config.query_ids] for text in texts])
 
 
-def pieces(text: str, config: SeminarConfig) -> list[int]:
+def pieces(text: str, config: NetworkConfig) -> list[int]:
     """The hashed ids of a text, in [1, buckets): its words and the character n-grams of scripts without spaces
     (features.text.split), then the n-grams of each word with its ends marked.
     """

@@ -10,7 +10,7 @@ import numpy as np
 
 from features.history import Moment
 from features.rows import CategoryRow, UserRow, pair
-from models.config.seminar import SeminarConfig
+from models.config import Config
 from models.encoding.contents import query_words
 
 NONE = -1
@@ -65,7 +65,7 @@ def lifelong(row: UserRow, categories: Mapping[str, CategoryRow], length: int) -
     return sorted(steps, key=lambda step: step[:2])[-length:]
 
 
-def build(moments: Iterable[Moment], positions: Mapping[str, int], config: SeminarConfig) -> tuple[Histories, np.ndarray]:
+def build(moments: Iterable[Moment], positions: Mapping[str, int], config: Config) -> tuple[Histories, np.ndarray]:
     """Examples of each moment: `per_basket` items of its basket that the catalogue has; and the number of the moment of each (E,)."""
     texts: dict[str, int] = {}
     parts, examples, laid = [np.empty((2, 0), np.int32)], [], 0
@@ -73,16 +73,16 @@ def build(moments: Iterable[Moment], positions: Mapping[str, int], config: Semin
         basket = [event for event in {event.item: event for event in moment.basket}.values() if event.item in positions]
         if not basket:
             continue
-        steps = lifelong(moment.row, moment.categories, config.length)
+        steps = lifelong(moment.row, moment.categories, config.training.pretraining.length)
         items = [positions.get(step.item, NONE) if step.item is not None else NONE for step in steps]
         parts.append(np.array([items, [_number(texts, step.text) for step in steps]], np.int32))
-        for event in basket[: config.per_basket]:
+        for event in basket[: config.training.per_basket]:
             followed = pair(event, moment.row.queries).pair
             examples.append((laid, len(steps), positions[event.item], _number(texts, followed.text if followed else ""), number))
         laid += len(steps)
     item, text = np.concatenate(parts, axis=1)
     start, size, target, asked, whose = np.array(examples, np.int64).reshape(-1, 5).T.copy()
-    return Histories(start, size, item, text, target, asked, query_words(list(texts), config)), whose
+    return Histories(start, size, item, text, target, asked, query_words(list(texts), config.network)), whose
 
 
 def _number(texts: dict[str, int], text: str) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from features.fold import Bucket
 from features.rows import KINDS, Behaviour, Search, UserRow
-from models.config.seminar import SeminarConfig
+from models.config import NetworkConfig
 from models.encoding.arrays import gaps
 from models.encoding.contents import query_words
 from models.encoding.sequences import Read
@@ -67,7 +67,7 @@ class TouchedTokens(NamedTuple):
 class Texts:
     """Distinct texts, numbered as they come; 0 is the empty one."""
 
-    def __init__(self, config: SeminarConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         self._numbers: dict[str, int] = {"": 0}
         self._config = config
 

@@ -12,7 +12,7 @@ from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
 from models.bundle import Bundle
 from models.codes.codebook import Floats
-from models.config.shares import Shares
+from models.config.retrieval import Shares
 from models.evaluation.baselines import Answer
 from models.evaluation.prediction_points import Question
 from models.index import ItemIndex, Sizes
@@ -56,7 +56,7 @@ class Cascade:
         re-scorer, where it has one.
         """
         self._rescore = rescore and recommender.rescores
-        self._recommender, self._top_k, self._shares = recommender, top_k, recommender.bundle.manifest.config.shares
+        self._recommender, self._top_k, self._shares = recommender, top_k, recommender.bundle.manifest.config.retrieval.shares
         table = recommender.bundle.items
         place = {item: at for at, item in enumerate(table.ids)}
         kept = [item for item in (*catalogue, *own) if item.item_id in place]
@@ -69,7 +69,7 @@ class Cascade:
         exact = Sizes(exact=max(1, len(ids)))
         parts = None if recommender.fused else recommender.item_parts([*kept, *new])
         self._view = ItemIndex(recommender.bundle.codebook, vectors, ids, categories, parts=parts, sizes=exact).look()
-        self._demand = Demand(self._view, popular, recommender.bundle.manifest.config.temperature)
+        self._demand = Demand(self._view, popular, recommender.bundle.manifest.config.network.temperature)
 
     @property
     def bundle(self) -> Bundle:
@@ -136,7 +136,7 @@ class Cascade:
         k: int,
     ) -> Lists:
         searched = search(self._view, long, chosen, state.vectors, exclude, k)
-        searched = self._demand.ordered(searched, self.bundle.manifest.config.demand)
+        searched = self._demand.ordered(searched, self.bundle.manifest.config.retrieval.demand)
         near = live.searched_for(self._view, users, self._recommender.queries, exclude, k)
         return Lists(searched, repeated(self._view, users, exclude, k), near)
 

@@ -31,20 +31,21 @@ def judged(bundle: Bundle, there: Offered, split: Split, seed: int, device: str,
         bundle = with_shares(bundle, there, only(split, users), seed, device)
         split = only(split, others)
     config = bundle.manifest.config
-    cascade = Cascade(Recommender(bundle, device), config.top_k, *there, bundle.popular)
-    ids, asked = [item.item_id for item in there.catalogue], Asked(config.test_per_user, MOST_USERS, seed)
+    cascade = Cascade(Recommender(bundle, device), config.retrieval.top_k, *there, bundle.popular)
+    ids, asked = [item.item_id for item in there.catalogue], Asked(config.training.test_per_user, MOST_USERS, seed)
     report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, asked)
     newest = max(event.ts for deed in split.done.values() for event in deed.events)
     manifest = msgspec.structs.replace(bundle.manifest, metrics=compact(report))
-    return replace(bundle, manifest=manifest, popular=popularity(split.done, newest + 1, config.popular, config.popular_days))
+    popular = popularity(split.done, newest + 1, config.retrieval.popular, config.retrieval.popular_days)
+    return replace(bundle, manifest=manifest, popular=popular)
 
 
 def with_shares(bundle: Bundle, there: Offered, split: Split, seed: int, device: str) -> Bundle:
     """The bundle with the shares that suit what the split holds out, over what is `there`."""
     config = bundle.manifest.config
-    asked = questions(split, config.test_per_user, users_asked(split, MOST_USERS, seed))
-    choice = choose_shares(Cascade(Recommender(bundle, device), config.top_k, *there, bundle.popular), asked, seed)
-    config = msgspec.structs.replace(config, shares=choice.shares)
+    asked = questions(split, config.training.test_per_user, users_asked(split, MOST_USERS, seed))
+    choice = choose_shares(Cascade(Recommender(bundle, device), config.retrieval.top_k, *there, bundle.popular), asked, seed)
+    config = config.replace(shares=choice.shares)
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config, chosen=True))
 
 

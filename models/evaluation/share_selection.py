@@ -1,4 +1,4 @@
-"""Which shares of a candidate set (models.config.shares) suit a log: those with the best recall@50 on moments kept for choosing.
+"""Which shares of a candidate set (models.config.retrieval) suit a log: those with the best recall@50 on moments kept for choosing.
 
 One share after the other is tried at the values of `TRIED`, twice around. One is changed only where the paired difference lies
 beyond 95 % of a bootstrap over users: where the log does not tell, the shares that the bundle has stay.
@@ -10,7 +10,7 @@ from hashlib import blake2b
 import msgspec
 import numpy as np
 
-from models.config.shares import Shares
+from models.config.retrieval import Shares
 from models.evaluation.cascade import Cascade, Lists
 from models.evaluation.intervals import Bootstrap, bounds
 from models.evaluation.metrics import METRICS, item_metrics
@@ -42,7 +42,7 @@ class Choice(msgspec.Struct, frozen=True):
 def choose_shares(cascade: Cascade, asked: Iterable[Question], seed: int) -> Choice:
     """The shares for what is `asked`, which must not be what is reported afterwards; before any re-scoring. `seed`: of the bootstrap."""
     questions = [question for question in asked if question.wanted]
-    users, shares = len({question.user for question in questions}), cascade.bundle.manifest.config.shares
+    users, shares = len({question.user for question in questions}), cascade.bundle.manifest.config.retrieval.shares
     if not enough(users):
         return Choice(shares, users, len(questions), 0.0, 0.0)
     batches = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))

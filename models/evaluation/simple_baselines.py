@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Sequence
 
-from models.config import Config
+from models.config import RetrievalConfig
 from models.evaluation.baselines import POPULAR_DEPTH, SIMPLE, Contender, MostPopular, PopularInCategories, SeenBefore, popularity
 from models.evaluation.item_knn import ItemNeighbours
 from models.evaluation.score import Entry
 from models.evaluation.split import Split
 
-LATELY_DAYS = Config().popular_days  # half-life of an event
+LATELY_DAYS = RetrievalConfig().popular_days  # half-life of an event
 
 
 def simple(split: Split, names: Sequence[str] = SIMPLE, seed: int = 0) -> list[Entry]:

@@ -47,7 +47,7 @@ def temporal(done: Mapping[str, Deeds], holdout: float = 0.1, cut_ms: int | None
     known = {user: deeds for user, deeds in known.items() if deeds.events}
     if not known:
         cut = datetime.fromtimestamp(cut_ms / 1000, UTC)
-        raise NothingToLearnError(f"no event is older than {cut}", "train on a longer history or move the cut (Config.cut_ms, --cut)")
+        raise NothingToLearnError(f"no event is older than {cut}", "train on a longer history or move the cut (--cut)")
     starts = {user: cut_ms for user, deeds in done.items() if deeds.events and deeds.events[-1].ts >= cut_ms}
     return Split("temporal", known, done, starts, whole=False, cut_ms=cut_ms)
 

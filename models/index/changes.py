@@ -65,4 +65,3 @@ class Found(NamedTuple):
     def nothing(cls, rows: int, k: int) -> "Found":
         """No hit for any of some rows."""
         return cls(np.full((rows, k), -1, dtype=np.int32), np.full((rows, k), -np.inf, dtype=np.float32))
-

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.config import Config
+from models.config import NetworkConfig
 from models.network.layers import dnn, or_empty
 from models.network.memory import Memory
 from models.network.self_attention import SelfPooling
@@ -12,8 +12,8 @@ from models.network.target import TargetPooling
 from models.network.target_free import TargetFreePooling
 
 
-def pooling(config: Config) -> TargetPooling | TargetFreePooling | SelfPooling:
-    """What pools the tokens of one category, as `Config` asks."""
+def pooling(config: NetworkConfig) -> TargetPooling | TargetFreePooling | SelfPooling:
+    """What pools the tokens of one category, as `NetworkConfig` says."""
     if config.long_attention == "self":
         return SelfPooling(config.dim, config.heads)
     keyed = config.attention_dim or config.dim
@@ -23,7 +23,7 @@ def pooling(config: Config) -> TargetPooling | TargetFreePooling | SelfPooling:
 class LongTower(nn.Module):
     """v_l = normalise(DNN([p_l; u; p_s]) + items), p_l pooled from the tokens of one category."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         dim = config.dim
         self.pool = pooling(config)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.codes.modalities import MODALITIES
-from models.config.seminar import SeminarConfig
+from models.config import NetworkConfig
 from models.encoding.arrays import tensors
 from models.encoding.contents import Contents, Widths
 from models.encoding.vocabulary import UNKNOWN
@@ -51,7 +51,7 @@ class Queries(NamedTuple):
 class Psu(nn.Module):
     """The tables and projections; `items` serves the catalogue, `queries` a live query, `pair` a step of a history."""
 
-    def __init__(self, config: SeminarConfig, item_rows: int, widths: Widths) -> None:
+    def __init__(self, config: NetworkConfig, item_rows: int, widths: Widths) -> None:
         super().__init__()
         self.config = config
         self.widths = widths

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.config import PretrainingConfig
 from models.network.psu import Items, Psu, Queries, pair
 from models.network.search import Search, Spaces
 
@@ -27,14 +28,15 @@ class Asked(NamedTuple):
 class Seminar(nn.Module):
     """Psu, G_m, GSU and ESU, and what makes a logit of them."""
 
-    def __init__(self, psu: Psu) -> None:
+    def __init__(self, psu: Psu, config: PretrainingConfig) -> None:
         super().__init__()
-        self.config = config = psu.config
+        self.config = config
         self.psu = psu
-        self.spaces = Spaces(config.dim)
-        self.search = Search(config.dim, config.heads, config.searched)
-        self.end = nn.Parameter(torch.randn(config.dim) * config.dim**-0.5)  # EOS: the step after the last
-        self.head = nn.Sequential(nn.Linear(3 * config.dim, config.dim), nn.GELU(), nn.Linear(config.dim, 1))
+        dim = psu.config.dim
+        self.spaces = Spaces(dim)
+        self.search = Search(dim, psu.config.heads, config.searched)
+        self.end = nn.Parameter(torch.randn(dim) * dim**-0.5)  # EOS: the step after the last
+        self.head = nn.Sequential(nn.Linear(3 * dim, dim), nn.GELU(), nn.Linear(dim, 1))
         self.relevance = nn.Parameter(torch.tensor(1.0))
 
     def histories(self, items: Items, queries: Queries, steps: Steps) -> tuple[Tensor, Tensor]:

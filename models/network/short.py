@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.config import Config
+from models.config import NetworkConfig
 from models.network.layers import NEVER, dnn, masked_mean, or_empty
 from models.network.packing import packed
 from models.network.recurrent import Recurrent
@@ -14,7 +14,7 @@ from models.network.self_attention import SelfAttention
 class ShortTower(nn.Module):
     """p_s = masked mean of what the encoder makes of the tokens; v_s = normalise(DNN([p_s; u]) + weighted mean of the items)."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         dim = config.dim
         recurrent = config.short_encoder == "recurrent"

@@ -2,16 +2,16 @@
 
 from torch import Tensor, nn
 
-from models.config import Config
+from models.config import NetworkConfig
 from models.encoding.inputs import KIND_ROWS, QUERY
 
 CLICK = 1  # the kind that stands for every behaviour where kinds are not told
 
 
 class EventTokens(nn.Module):
-    """The sum of projected vectors of item and query text and the embeddings of category, kind and time gap, as `Config` asks."""
+    """The sum of projected vectors of item and query text and the embeddings of category, kind and time gap, as `NetworkConfig` says."""
 
-    def __init__(self, config: Config, category: nn.Embedding, gap: nn.Embedding) -> None:
+    def __init__(self, config: NetworkConfig, category: nn.Embedding, gap: nn.Embedding) -> None:
         super().__init__()
         self.category, self.gap = category, gap
         self.kind = nn.Embedding(KIND_ROWS, config.dim)

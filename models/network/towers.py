@@ -11,7 +11,7 @@ Vectors are L2-normalised and scores are cosines. Declared choices, where the pa
 import torch
 from torch import Tensor, nn
 
-from models.config import Config
+from models.config import NetworkConfig
 from models.encoding.arrays import GAP_ROWS
 from models.encoding.inputs import COUNT_ROWS
 from models.network.decoupled import AttentionTable
@@ -46,7 +46,7 @@ class Profile(nn.Module):
 class DualInterest(nn.Module):
     """The tables that all share, and the towers."""
 
-    def __init__(self, config: Config, category_rows: int, item_rows: int) -> None:
+    def __init__(self, config: NetworkConfig, category_rows: int, item_rows: int) -> None:
         super().__init__()
         dim = config.dim
         self.category = nn.Embedding(category_rows, dim)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.codes.modalities import arrange
-from models.config import Config
+from models.config import NetworkConfig
 from models.encoding.arrays import tensors
 from models.encoding.contents import Contents, Widths
 from models.encoding.inputs import Tokens, TouchedTokens
@@ -36,9 +36,9 @@ class Network(nn.Module):
     which their `text` points into.
     """
 
-    def __init__(self, config: Config, category_rows: int, item_rows: int, widths: Widths) -> None:
+    def __init__(self, config: NetworkConfig, category_rows: int, item_rows: int, widths: Widths) -> None:
         super().__init__()
-        self.psu = Psu(config.search_unit, item_rows, widths)
+        self.psu = Psu(config, item_rows, widths)
         self.space = ItemSpace(config.dim)
         self.towers = DualInterest(config, category_rows, item_rows)
         self.pgin = Pgin(config.dim)

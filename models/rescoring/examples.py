@@ -57,15 +57,15 @@ def build(done: Mapping[str, Deeds], positions: Positions, since: np.ndarray, co
     target: list[int] = []
     category: list[int] = []
     read = []
-    for count, at in enumerate(moments(dict(done), from_ts=from_ts, until_ts=until_ts, per_user=config.per_user)):
-        chosen = list({event.item: event for event in at.basket}.values())[: config.per_basket]
+    for count, at in enumerate(moments(dict(done), from_ts=from_ts, until_ts=until_ts, per_user=config.training.per_user)):
+        chosen = list({event.item: event for event in at.basket}.values())[: config.training.per_basket]
         item, number, row = numbers.of([event.item for event in chosen], [event.category for event in chosen])
         known = (number >= 0) & (since[item.clip(max=len(since) - 1)] < at.ts)
         target += item[known].tolist()
         category += row[known].tolist()
         moment += [count] * int(known.sum())
         users.append(at.row)
-        read.append(newest(at.row, at.categories, config.rescore_categories, config.rescore_length))
+        read.append(newest(at.row, at.categories, config.network.rescore_categories, config.network.rescore_length))
         if len(users) == CHUNK:
             parts.append(_stored(encode(users, read, numbers)))
             users, read = [], []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.config import Config
+from models.config import TrainingConfig
 from models.encoding.arrays import tensors
 from models.network.layers import NEVER
 from models.rescoring.examples import Examples
@@ -27,7 +27,7 @@ from models.training.loop import Phase, Run, Tell, fit
 class Learning:
     """A re-scorer, what it points into, and what it learns from."""
 
-    def __init__(self, rescorer: Rescorer, vectors: Tensor, category: np.ndarray, config: Config) -> None:
+    def __init__(self, rescorer: Rescorer, vectors: Tensor, category: np.ndarray, config: TrainingConfig) -> None:
         """`vectors` (V + N, d) are those of items and strangers, frozen; `category` (V,) the row of each item's category."""
         self._rescorer, self._vectors, self._category, self._config = rescorer, vectors.detach(), category, config
 

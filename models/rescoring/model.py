@@ -1,10 +1,10 @@
-"""The re-scorer: a logit of each candidate, from repeats and, where `Config.rescore` says so, SEMINAR's GSU and ESU (papers.md 2.2)."""
+"""The re-scorer: a logit of each candidate, from repeats and, if `NetworkConfig.rescore` is `attention`, SEMINAR's GSU and ESU."""
 
 import torch
 from torch import Tensor, nn
 
 from features.rows import KINDS
-from models.config import Config
+from models.config import NetworkConfig
 from models.encoding.arrays import GAP_ROWS
 from models.network.search import Search
 from models.rescoring.repeats import FEATURES, Asked, repeats
@@ -15,7 +15,7 @@ HIDDEN = (48, 24)
 class Attention(nn.Module):
     """GSU and ESU of a candidate's vector over the history, and a logit of [interest; candidate; product]."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.kind = nn.Embedding(len(KINDS) + 1, config.dim)
         self.gap = nn.Embedding(GAP_ROWS, config.dim)
@@ -35,7 +35,7 @@ class Attention(nn.Module):
 class Rescorer(nn.Module):
     """Logits whose softmax over all items is the chance to be wanted next: scores of all paths on one scale."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         first, second = HIDDEN
         self.repeats = nn.Sequential(nn.Linear(FEATURES, first), nn.GELU(), nn.Linear(first, second), nn.GELU(), nn.Linear(second, 1))

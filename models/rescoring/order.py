@@ -10,7 +10,7 @@ from torch import Tensor
 
 from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
-from models.config import Config
+from models.config import NetworkConfig
 from models.encoding.arrays import tensors
 from models.encoding.inputs import Positions
 from models.rescoring.histories import Numbers, candidates, encode, newest
@@ -28,7 +28,7 @@ class Scoring(NamedTuple):
     rescorer: Rescorer
     vectors: Tensor
     positions: Positions
-    config: Config
+    config: NetworkConfig
 
 
 def depth(limit: int) -> int:

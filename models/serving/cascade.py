@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from features.outcomes import Candidate
 from models.codes.codebook import Floats
-from models.config.shares import USUAL, Shares
+from models.config.retrieval import USUAL, Shares
 from models.index import Found, View, Where
 from models.serving.quotas import LEAST, Extra, Ints, Lists, choose, weights
 

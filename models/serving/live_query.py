@@ -10,7 +10,7 @@ import numpy as np
 
 from features.rows import UserRow
 from models.codes.codebook import Floats
-from models.config.shares import USUAL
+from models.config.retrieval import USUAL
 from models.encoding.inputs import live_query
 from models.index import Found, View, Where
 from models.serving.quotas import Extra

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config.shares import USUAL
+from models.config.retrieval import USUAL
 from models.index import Found
 
 LEAST = 1e-9  # the weight of a list that has none: it comes after all others

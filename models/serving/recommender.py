@@ -46,8 +46,8 @@ class Recommender:
         self.generation = bundle.generation
         self.dim = bundle.manifest.dim
         self._network = bundle.network.to(device).eval()
-        self._config = bundle.manifest.config
-        self._unit, self._widths = self._config.search_unit, bundle.manifest.widths
+        self._config, self._widths = bundle.manifest.config.network, bundle.manifest.widths
+        self._category_source = bundle.manifest.config.retrieval.category_source
         self._vocabulary = bundle.vocabulary
         self._places = {item: position for position, item in enumerate(bundle.items.ids)}
         self._positions = Positions(self._places, self._vocabulary)
@@ -65,7 +65,7 @@ class Recommender:
     @torch.inference_mode()
     def short(self, users: Sequence[UserRow]) -> ShortState:
         """The short interest of B users, from their `user` rows alone."""
-        texts = Texts(self._unit)
+        texts = Texts(self._config)
         tokens = short_tokens(users, self._positions, texts, self._config.short)
         touched = touched_tokens(users, self._vocabulary, self._config.touched)
         state = self._network.users(self._vectors, tokens, touched, self._network.texts(texts.words()))
@@ -80,7 +80,7 @@ class Recommender:
         if not users:
             return []
         next_ = self._network.next_category(state.state)
-        probability, pointer = next_.by(self._config.category_source)  # (B, N), (B, 1)
+        probability, pointer = next_.by(self._category_source)  # (B, N), (B, 1)
         top = probability[:, FIRST:].topk(min(k, len(self._vocabulary.categories)), dim=1)
         chosen = [
             [(self._vocabulary.category_name(row + FIRST), chance) for row, chance in zip(rows, chances, strict=True) if chance > 0]
@@ -113,7 +113,7 @@ class Recommender:
         """The long interests (R, d) float32 of R requests: position in `state`, category, the row of user and category."""
         if not requests:
             return np.zeros((0, self.dim), np.float32)
-        texts = Texts(self._unit)
+        texts = Texts(self._config)
         newest = [state.newest_ts[position] for position, _, _ in requests]
         kept = [read(row, self._config.long, self._config.folds, self._config.history) for _, _, row in requests]
         tokens = long_tokens(kept, newest, self._positions, texts)
@@ -126,7 +126,7 @@ class Recommender:
     @torch.inference_mode()
     def queries(self, texts: Sequence[str]) -> np.ndarray:
         """Live queries as interests that search items, (n, d) float32 of unit length; zeros where a query says nothing."""
-        return self._network.texts(query_words(texts, self._unit)).cpu().numpy()
+        return self._network.texts(query_words(texts, self._config)).cpu().numpy()
 
     @property
     def rescores(self) -> bool:
@@ -151,7 +151,7 @@ class Recommender:
         """Unit vectors (n, d) float32 of items, known or new: a new one is known by attributes, words and given embeddings."""
         parts = [np.zeros((0, self.dim), np.float32)]
         for start in range(0, len(items), CHUNK):
-            told = contents(items[start : start + CHUNK], self._vocabulary, self._unit, self._widths)
+            told = contents(items[start : start + CHUNK], self._vocabulary, self._config, self._widths)
             parts.append(self._network.items(told).cpu().numpy())
         return np.concatenate(parts)
 
@@ -162,12 +162,12 @@ class Recommender:
 
     @torch.inference_mode()
     def item_parts(self, items: Sequence[Item]) -> np.ndarray:
-        """What the codes of items stand for (n, D) float32: the vectors of `Config.coded` side by side (models.codes.modalities)."""
+        """What the codes of items stand for (n, D) float32: the vectors of `NetworkConfig.coded` side by side (models.codes.modalities)."""
         if self.fused:
             return self.item_vectors(items)
         parts = [np.zeros((0, self.bundle.codebook.dim), np.float32)]
         for start in range(0, len(items), CHUNK):
-            told = contents(items[start : start + CHUNK], self._vocabulary, self._unit, self._widths)
+            told = contents(items[start : start + CHUNK], self._vocabulary, self._config, self._widths)
             parts.append(self._network.coded(told, self._config.coded))
         return np.concatenate(parts)
 
@@ -202,6 +202,6 @@ class Recommender:
     @torch.inference_mode()
     def _table(self, known: ItemTable) -> torch.Tensor:
         """What histories read (V + N, d) of the items of the table, then of the stranger of each category."""
-        vectors, unknown = torch.from_numpy(known.vectors).to(self._network.device), strangers(self._vocabulary, self._unit, self._widths)
+        vectors, unknown = torch.from_numpy(known.vectors).to(self._network.device), strangers(self._vocabulary, self._config, self._widths)
         rows = np.array([self._vocabulary.item(item) for item in known.ids], np.int64)
         return self._network.table(torch.cat([vectors, self._network.items(unknown)]), np.concatenate([rows, unknown.item]))

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from features.event_time import DAY_MS, MINUTE_MS
 from features.rows import Behaviour, UserRow
-from models.config.shares import USUAL
+from models.config.retrieval import USUAL
 from models.encoding.inputs import newest_ts
 from models.index import Found, View, Where
 from models.serving.quotas import Extra, Ints

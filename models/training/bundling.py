@@ -14,7 +14,7 @@ from features.table import schema_hash
 from models.bundle import Bundle, ItemTable, Manifest, fingerprint
 from models.codes.codebook import Codebook, Floats
 from models.codes.modalities import only_fused
-from models.config import Config
+from models.config import Config, NetworkConfig
 from models.encoding.contents import Contents, contents
 from models.evaluation.baselines import popularity
 from models.network.ulim import Network
@@ -37,14 +37,14 @@ def _chunks(items: Contents) -> Iterator[Contents]:
 def bundle_of(network: Network, prepared: Prepared, config: Config, seed: int, data: str, created: str, steps: int) -> Bundle:
     """The bundle of a network that learnt `steps` steps; without metrics."""
     parent, catalogue = prepared.parent, prepared.catalogue
-    vectors, parts = _encoded(network, prepared.contents, config)  # (V, d), (V, D)
+    vectors, parts = _encoded(network, prepared.contents, config.network)  # (V, d), (V, D)
     start = parent.codebook if parent else None
-    codebook = Codebook.train(vectors if parts is None else parts, config.subspaces * len(config.coded), seed, start=start)
+    codebook = Codebook.train(vectors if parts is None else parts, config.network.subspaces * len(config.network.coded), seed, start=start)
     manifest = Manifest(
         schema=schema_hash(),
         generation=fingerprint(network),
         codebook=codebook.generation,
-        dim=config.dim,
+        dim=config.network.dim,
         subspaces=codebook.subspaces,
         categories=len(prepared.vocabulary.categories),
         items=len(catalogue),
@@ -59,7 +59,7 @@ def bundle_of(network: Network, prepared: Prepared, config: Config, seed: int, d
         steps=steps + (parent.manifest.steps if parent else 0),
         notes=tuple(ignored_embeddings(embedding_widths(catalogue), prepared.widths._asdict())),
     )
-    popular = popularity(prepared.done, prepared.cut_ms, config.popular, config.popular_days)
+    popular = popularity(prepared.done, prepared.cut_ms, config.retrieval.popular, config.retrieval.popular_days)
     return Bundle(manifest, network, prepared.vocabulary, _table(catalogue, vectors, parts, codebook), codebook, popular)
 
 
@@ -67,12 +67,12 @@ def bundle_of(network: Network, prepared: Prepared, config: Config, seed: int, d
 def with_items(bundle: Bundle, catalogue: Sequence[Item]) -> Bundle:
     """The bundle over another catalogue: items get the vectors and codes that serving gives them, nothing is learnt."""
     manifest = bundle.manifest
-    told = contents(catalogue, bundle.vocabulary, manifest.config.search_unit, manifest.widths)
-    items = _table(catalogue, *_encoded(bundle.network, told, manifest.config), bundle.codebook)
+    told = contents(catalogue, bundle.vocabulary, manifest.config.network, manifest.widths)
+    items = _table(catalogue, *_encoded(bundle.network, told, manifest.config.network), bundle.codebook)
     return replace(bundle, manifest=msgspec.structs.replace(manifest, items=len(catalogue)), items=items)
 
 
-def _encoded(network: Network, items: Contents, config: Config) -> tuple[Floats, Floats | None]:
+def _encoded(network: Network, items: Contents, config: NetworkConfig) -> tuple[Floats, Floats | None]:
     """The vectors (V, d) of items, and what codes stand for (V, D) where that is something else."""
     vectors = item_vectors(network, items).cpu().numpy()  # (V, d)
     if only_fused(config.coded):

@@ -7,7 +7,7 @@ import numpy as np
 
 from features.history import Deeds, Moment, moments
 from features.rows import Behaviour, CategoryRow
-from models.config import Config
+from models.config import Config, TrainingConfig
 from models.encoding.inputs import Positions, Texts, Tokens, TouchedTokens, long_tokens, newest_ts, short_tokens, touched_tokens
 from models.encoding.sequences import read
 
@@ -30,13 +30,13 @@ class Examples(NamedTuple):
         """All arrays, in a fixed order."""
         return (*self.short, *self.long, *self.touched, self.item, self.category, self.words)
 
-    def batches(self, config: Config, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    def batches(self, config: TrainingConfig, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """Each example once: runs of one category (category-homogeneous, papers.md 1.1), the runs shuffled, in batches."""
         order = rng.permutation(len(self.item))
         order = order[np.argsort(self.category[order], kind="stable")]
         starts = np.flatnonzero(np.diff(self.category[order], prepend=-1))
         within = np.arange(len(order)) - np.repeat(starts, np.diff(np.append(starts, len(order))))
-        runs = np.split(order, np.flatnonzero(within % config.run == 0)[1:])
+        runs = np.split(order, np.flatnonzero(within % config.category_run == 0)[1:])
         rng.shuffle(runs)
         shuffled = np.concatenate(runs)
         for start in range(0, len(shuffled), config.batch):
@@ -45,11 +45,11 @@ class Examples(NamedTuple):
 
 def build(done: Mapping[str, Deeds], positions: Positions, config: Config, until_ts: int, from_ts: int = 0) -> Examples | None:
     """Examples from all baskets from `from_ts` on, before `until_ts` (ms), of the items of the table; None where there are none."""
-    texts = Texts(config.search_unit)
+    texts = Texts(config.network)
     parts: list[tuple[Tokens, Tokens, TouchedTokens, np.ndarray, np.ndarray]] = []
     chunk: list[tuple[Moment, Behaviour]] = []
-    for moment in moments(dict(done), from_ts=from_ts, until_ts=until_ts, per_user=config.per_user):
-        chunk += [(moment, event) for event in _targets(moment.basket, config.per_basket, positions)]
+    for moment in moments(dict(done), from_ts=from_ts, until_ts=until_ts, per_user=config.training.per_user):
+        chunk += [(moment, event) for event in _targets(moment.basket, config.training.per_basket, positions)]
         if len(chunk) >= CHUNK:
             parts.append(_encode(chunk, positions, texts, config))
             chunk = []
@@ -79,15 +79,15 @@ def _encode(
     vocabulary = positions.vocabulary
     users = [moment.row for moment, _ in chunk]
     rows = [moment.categories.get(event.category, CategoryRow()) for moment, event in chunk]
-    short = short_tokens(users, positions, texts, config.short)
-    kept = [read(row, config.long, config.folds, config.history) for row in rows]
+    short = short_tokens(users, positions, texts, config.network.short)
+    kept = [read(row, config.network.long, config.network.folds, config.network.history) for row in rows]
     long = long_tokens(kept, [newest_ts(user) for user in users], positions, texts)
     category = np.array([vocabulary.category(event.category) for _, event in chunk], np.int64)
     item = np.array([positions.of(event.item, row) for (_, event), row in zip(chunk, category.tolist(), strict=True)], np.int64)
     return (
         Tokens(*(array.astype(kind) for array, kind in zip(short, _TOKEN_TYPES, strict=True))),
         Tokens(*(array.astype(kind) for array, kind in zip(long, _TOKEN_TYPES, strict=True))),
-        TouchedTokens(*(array.astype(np.int32) for array in touched_tokens(users, vocabulary, config.touched))),
+        TouchedTokens(*(array.astype(np.int32) for array in touched_tokens(users, vocabulary, config.network.touched))),
         item,
         category,
     )

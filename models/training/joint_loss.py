@@ -25,7 +25,7 @@ def joint_loss(
     """The joint loss of a batch of examples, a scalar. `table` holds the contents of all V + N positions."""
     short, long = examples.short.take(batch), examples.long.take(batch)
     used, places = np.unique(np.concatenate([short.item.ravel(), long.item.ravel(), drawn.position]), return_inverse=True)
-    shown = hide(table.take(used), config.seminar.item_dropout, rng)
+    shown = hide(table.take(used), config.network.item_dropout, rng)
     vectors = network.items(shown)  # (U, d)
     read = network.table(vectors, shown.item)
     at_short, at_long, at_drawn = np.split(places, np.cumsum([short.item.size, long.item.size]))
@@ -35,6 +35,7 @@ def joint_loss(
     said = network.texts(trim(examples.words[texts]))  # (texts, d)
     short = _local(short, at_short, numbers[: short.text.size])
     long = _local(long, at_long, numbers[short.text.size :])
+    weights, temperature = config.training, config.network.temperature
     state = network.users(read, short, examples.touched.take(batch), said)
     category = torch.from_numpy(examples.category[batch]).to(network.device)  # (B,)
     interest = network.long(read, long, said, state.pooled, state.profile, category)  # (B, d)
@@ -48,13 +49,13 @@ def joint_loss(
     pool = allow(target, position, torch.from_numpy(drawn.pooled).to(to))  # (B, C)
     live = torch.from_numpy(ends_with(QUERY, short)).to(to)  # (B,): the text of the query that the target may follow, or 0
     live_query, is_live = said[live], (live > 0).float()  # (B, d), (B,)
-    asked = (same, q_category) if config.long_negatives == "category" else (pool, q_pool)
+    asked = (same, q_category) if weights.long_negatives == "category" else (pool, q_pool)
     return (
-        config.alpha * sampled_softmax(interest, candidates, *asked, config.temperature, config.log_q)
-        + config.beta * sampled_softmax(state.vectors, candidates, same, q_category, config.temperature, config.log_q)
-        + config.pool * sampled_softmax(state.vectors, candidates, pool, q_pool, config.temperature, config.log_q)
-        + config.query * sampled_softmax(live_query, candidates, pool, q_pool, config.temperature, config.log_q, is_live)
-        - config.gamma * chance.clamp(min=1e-9).log().mean()
+        weights.alpha * sampled_softmax(interest, candidates, *asked, temperature, weights.log_q)
+        + weights.beta * sampled_softmax(state.vectors, candidates, same, q_category, temperature, weights.log_q)
+        + weights.pool_weight * sampled_softmax(state.vectors, candidates, pool, q_pool, temperature, weights.log_q)
+        + weights.query_weight * sampled_softmax(live_query, candidates, pool, q_pool, temperature, weights.log_q, is_live)
+        - weights.gamma * chance.clamp(min=1e-9).log().mean()
     )
 
 

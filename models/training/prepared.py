@@ -8,7 +8,7 @@ import numpy as np
 from features.events import Item
 from features.history import Deeds
 from models.bundle import Bundle
-from models.config import Config
+from models.config import NetworkConfig
 from models.encoding.catalogue import alive
 from models.encoding.contents import Contents, Widths, contents
 from models.encoding.vocabulary import Vocabulary
@@ -27,12 +27,12 @@ class Prepared(NamedTuple):
     parent: Bundle | None  # that is gone on from
 
 
-def prepare(done: Mapping[str, Deeds], items: Iterable[Item], config: Config, cut_ms: int, parent: Bundle | None) -> Prepared:
+def prepare(done: Mapping[str, Deeds], items: Iterable[Item], config: NetworkConfig, cut_ms: int, parent: Bundle | None) -> Prepared:
     """Of a history and the states of items. With a `parent` its vocabulary is grown, and its widths stay."""
     catalogue = alive(items)
     seen = {event.item for deed in done.values() for event in deed.events if event.ts < cut_ms} & {item.item_id for item in catalogue}
     vocabulary = (parent.vocabulary if parent else Vocabulary.of((), ())).grown((item.category_id for item in catalogue), seen)
     widths = parent.manifest.widths if parent else Widths.of(catalogue)
     category = np.array([vocabulary.category(item.category_id) for item in catalogue], np.int64)
-    shown = contents(catalogue, vocabulary, config.search_unit, widths)
+    shown = contents(catalogue, vocabulary, config, widths)
     return Prepared(done, cut_ms, catalogue, vocabulary, widths, shown, category, parent)

@@ -4,7 +4,7 @@ Only baskets before the cut are targets, and the rows before each are all that i
 The same events, seed, machine and thread count give the same weights.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -12,28 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.events import Item
-from features.history import Deeds, moments
-from models.config.seminar import SeminarConfig
-from models.encoding.contents import Contents, Widths, contents, trim
-from models.encoding.histories import Batch, Histories, build, distinct
-from models.encoding.vocabulary import UNKNOWN, Vocabulary
-from models.errors import NoHistoryError
-from models.network.psu import Items, Psu, Queries
+from models.config import PretrainingConfig
+from models.encoding.contents import Contents, trim
+from models.encoding.histories import Batch, Histories, distinct
+from models.encoding.vocabulary import UNKNOWN
+from models.network.psu import Items, Queries
 from models.network.seminar import Asked, Seminar, Steps
 from models.training.loop import Phase, Progress, Run, fit
 from models.training.objectives import alignment, apart, next_pair, relevance
-
-Tell = Callable[[str, int, int, float], None]  # phase, steps done, steps in all, mean loss of the newest steps
-
-
-class Trained(NamedTuple):
-    """A trained SEMINAR, the catalogue it reads, and where each item stands in it."""
-
-    model: Seminar
-    vocabulary: Vocabulary
-    contents: Contents
-    positions: Mapping[str, int]
 
 
 class Drawn(NamedTuple):
@@ -43,51 +29,11 @@ class Drawn(NamedTuple):
     log_q: np.ndarray  # (N,) float64
 
 
-def pretrain(
-    done: Mapping[str, Deeds],
-    catalogue: Sequence[Item],
-    config: SeminarConfig,
-    cut_ms: int,
-    seed: int,
-    progress: Tell = lambda *_: None,
-    device: str = "cpu",
-    run: Run | None = None,
-) -> Trained:
-    """Learn from the baskets before `cut_ms`. Items of the catalogue that nobody touched before it have no id modality.
-
-    Raises:
-        NoHistoryError: there is nothing to learn from.
-    """
-    torch.manual_seed(seed)
-    rng = np.random.default_rng(seed)
-    positions = {item.item_id: at for at, item in enumerate(catalogue)}
-    before = moments(dict(done), until_ts=cut_ms, per_user=config.per_user)
-    histories, _ = build(before, positions, config)
-    if not len(histories.target):
-        raise NoHistoryError("no basket before the cut holds an item of the catalogue", "train on a longer history")
-    touched = np.unique(np.concatenate([histories.target, histories.item[histories.item >= 0]]))
-    vocabulary = Vocabulary.of((), (catalogue[at].item_id for at in touched.tolist()))
-    widths = Widths.of(catalogue)
-    table = contents(catalogue, vocabulary, config, widths)
-    model = Seminar(Psu(config, vocabulary.item_rows, widths)).to(device)
-
-    def tell(now: Progress) -> None:
-        progress(now.phase, now.step, now.steps, now.loss)
-
-    tuning_only = msgspec.structs.replace(config, alignment=0.0, relevance=0.0, next_weight=1.0)
-    if config.pretraining:
-        learn(model, histories, table, config, "pretraining", config.epochs, rng, tell, run)
-        learn(model, histories, table, tuning_only, "fine-tuning", config.tuning, rng, tell, run)
-    else:
-        learn(model, histories, table, tuning_only, "fine-tuning", config.epochs + config.tuning, rng, tell, run)
-    return Trained(model.eval(), vocabulary, table, positions)
-
-
 def learn(
     model: Seminar,
     histories: Histories,
     table: Contents,
-    config: SeminarConfig,
+    config: PretrainingConfig,
     phase: str,
     epochs: int,
     rng: np.random.Generator,
@@ -112,7 +58,7 @@ def learn(
         -(-examples // config.batch),
         epochs,
         config.learning_rate,
-        settings=msgspec.json.encode(config).decode(),
+        settings=msgspec.json.encode((model.psu.config, config)).decode(),
         learnt_from=(*histories, *table),
         fused=True,
     )
@@ -120,13 +66,13 @@ def learn(
 
 
 def joint_loss(
-    model: Seminar, batch: Batch, words: np.ndarray, drawn: Drawn, table: Contents, config: SeminarConfig, rng: np.random.Generator
+    model: Seminar, batch: Batch, words: np.ndarray, drawn: Drawn, table: Contents, config: PretrainingConfig, rng: np.random.Generator
 ) -> Tensor:
     """The weighted sum of the three objectives on a batch, a scalar."""
     candidates = np.concatenate([batch.target[:, None], np.tile(drawn.items, (len(batch.target), 1))], 1)  # (B, C)
     used, (item, chosen) = distinct(batch.item, candidates)
     texts, (text, asked) = distinct(batch.text, batch.asked)
-    items = model.psu.items(hide(table.take(used), config.item_dropout, rng))
+    items = model.psu.items(hide(table.take(used), model.psu.config.item_dropout, rng))
     queries = model.psu.queries(trim(words[texts]))
     loss = items.item.sum() * 0
     if config.next_weight:
@@ -142,7 +88,7 @@ def joint_loss(
     if config.alignment:
         some = torch.from_numpy(rng.permutation(len(used))[: config.positions]).to(model.psu.device)  # all with all: a batch has thousands
         loss = loss + config.alignment * alignment(items.take(some), config.temperature)
-    if config.relevance and config.queries:
+    if config.relevance and model.psu.config.queries:
         both = np.concatenate([np.stack([text.ravel(), item.ravel()], 1), np.stack([asked, chosen[:, 0]], 1)])  # (n, 2)
         loss = loss + config.relevance * position_relevance(items, queries, both, config, rng)
     return loss
@@ -154,7 +100,7 @@ def draw(share: np.ndarray, count: int, rng: np.random.Generator) -> Drawn:
     return Drawn(items, np.log(count * share[items]))
 
 
-def position_relevance(items: Items, queries: Queries, both: np.ndarray, config: SeminarConfig, rng: np.random.Generator) -> Tensor:
+def position_relevance(items: Items, queries: Queries, both: np.ndarray, config: PretrainingConfig, rng: np.random.Generator) -> Tensor:
     """The relevance objective over at most `positions` distinct pairs (n, 2) of the batch that have a query and an item.
 
     Another position's item is a negative, unless it follows the same query at any of these positions.

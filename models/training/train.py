@@ -70,7 +70,7 @@ def train(
     """
     progress(Progress("reading history", 0, 1, 0.0))
     done = deeds(events)
-    split = temporal(done, config.holdout, config.cut_ms, new_since(parent, done) if parent else 0)
+    split = temporal(done, config.training.holdout, config.training.cut_ms, new_since(parent, done) if parent else 0)
     described = list(items)
     if not (newest := catalogue_of([*told, *described], done)):
         raise NothingToLearnError("every item is deleted by the end of the log", "give the states of items that can be recommended")
@@ -106,29 +106,29 @@ def learn(
 
     Raises:
         NothingToLearnError: there is no event before the cut.
-        UnknownModalityError: a name in `config.coded` is unknown.
+        UnknownModalityError: a name in `config.network.coded` is unknown.
         WarmStartError: nothing is new to the parent, or its weights are not those of this configuration.
     """
-    choose(config.coded)
+    choose(config.network.coded)
     torch.manual_seed(seed)
-    prepared = prepare(known, items, config, cut_ms, parent)
+    prepared = prepare(known, items, config.network, cut_ms, parent)
     vocabulary = prepared.vocabulary
     positions = Positions({item.item_id: at for at, item in enumerate(prepared.catalogue)}, vocabulary)
     new_ms = new_since(parent, known) if parent else 0
     examples = build(prepared.done, positions, config, prepared.cut_ms, new_ms)
     if examples is None:
         raise NothingToLearnError("there is no event to learn from", "give a longer history or a later cut")
-    network = Network(config, vocabulary.category_rows, vocabulary.item_rows, prepared.widths).to(device)
+    network = Network(config.network, vocabulary.category_rows, vocabulary.item_rows, prepared.widths).to(device)
     if parent is not None:
         take_over(network, parent.network)
         begin_new(network.psu, prepared.contents, parent.vocabulary.item_rows)
-    elif config.pretraining:
+    elif config.training.pretraining.epochs:
         _pretrain(network, prepared, config, seed, progress, run)
-    rates = config if parent is None else msgspec.structs.replace(config, learning_rate=config.tuning_rate)
+    rates = config if parent is None else config.replace(learning_rate=config.training.warm_start_rate)
     steps = _fit(network, examples, prepared, rates, seed, progress, run)
     if network.rescorer is not None:
-        table = prepared.contents.join(strangers(vocabulary, config.search_unit, prepared.widths))
-        learning = Learning(network.rescorer, item_vectors(network, table), prepared.category, rates)
+        table = prepared.contents.join(strangers(vocabulary, config.network, prepared.widths))
+        learning = Learning(network.rescorer, item_vectors(network, table), prepared.category, rates.training)
         since = rescoring.first_seen(prepared.catalogue, prepared.done)
         learning.fit(rescoring.build(prepared.done, positions, since, config, prepared.cut_ms, new_ms), seed, progress, run)
     return bundle_of(network, prepared, config, seed, data, created, steps)
@@ -138,11 +138,11 @@ def _pretrain(
     network: Network, prepared: Prepared, config: Config, seed: int, progress: Callable[[Progress], None], run: Run | None
 ) -> None:
     """SEMINAR's joint objectives over lifelong histories of pairs (papers.md 2.1); of what they teach the search unit goes on."""
-    unit, places = config.search_unit, {item.item_id: at for at, item in enumerate(prepared.catalogue)}
-    before = moments(dict(prepared.done), until_ts=prepared.cut_ms, per_user=unit.per_user)
-    histories, _ = histories_of(before, places, unit)
-    model, rng = Seminar(network.psu).to(network.device), np.random.default_rng(seed)
-    teach(model, histories, prepared.contents, unit, "pretraining", unit.epochs, rng, progress, run)
+    pretraining, places = config.training.pretraining, {item.item_id: at for at, item in enumerate(prepared.catalogue)}
+    before = moments(dict(prepared.done), until_ts=prepared.cut_ms, per_user=config.training.per_user)
+    histories, _ = histories_of(before, places, config)
+    model, rng = Seminar(network.psu, pretraining).to(network.device), np.random.default_rng(seed)
+    teach(model, histories, prepared.contents, pretraining, "pretraining", pretraining.epochs, rng, progress, run)
 
 
 def _fit(
@@ -156,24 +156,24 @@ def _fit(
 ) -> int:
     """Learn; gives the number of steps."""
     rng = np.random.default_rng(seed)
-    table = prepared.contents.join(strangers(prepared.vocabulary, config.search_unit, prepared.widths))
-    pool = Pool(prepared.category, examples.item)
+    table = prepared.contents.join(strangers(prepared.vocabulary, config.network, prepared.widths))
+    pool, training = Pool(prepared.category, examples.item), config.training
     if prepared.parent is None:
         counts = np.bincount(examples.category, minlength=len(network.popularity)) + 1.0
         with torch.no_grad():
             network.popularity.copy_(torch.from_numpy(np.log(counts / counts.sum())))
 
     def loss(batch: np.ndarray, rng: np.random.Generator) -> Tensor:
-        drawn = pool.draw(examples.item[batch], config.category_negatives, config.pool_negatives, rng)
+        drawn = pool.draw(examples.item[batch], training.category_negatives, training.pool_negatives, rng)
         return joint_loss(network, examples, batch, drawn, table, config, rng)
 
     phase = Phase(
         "training",
-        partial(examples.batches, config),
+        partial(examples.batches, training),
         loss,
-        -(-len(examples.item) // config.batch),
-        config.epochs,
-        config.learning_rate,
+        -(-len(examples.item) // training.batch),
+        training.epochs,
+        training.learning_rate,
         settings=msgspec.json.encode(config).decode(),
         learnt_from=(*examples.arrays, *table),
     )

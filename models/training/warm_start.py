@@ -24,23 +24,23 @@ from models.network.psu import Psu
 from models.serving.recommender import CHUNK
 
 NOISE = 0.1  # of the spread of a table: how far a new row starts from the mean, so that two new ones differ
-# What may be chosen anew: how long and from what is learnt, what is asked. All else shapes the weights or what they mean.
-LEARNING = {"epochs", "batch", "run", "learning_rate", "tuning_rate", "per_user", "per_basket", "category_negatives", "pool_negatives"}
-ASKING = {"cut_ms", "holdout", "test_per_user", "top_k", "shares", "popular"}
 
 
-def config_for(parent: Bundle, asked: Mapping[str, object]) -> Config:
-    """The bundle's configuration with what is asked for in its place; the cut is not carried over.
+def config_for(parent: Bundle, requested: Mapping[str, object]) -> Config:
+    """The bundle's configuration with the requested fields replaced; the cut is not carried over.
 
     Raises:
-        WarmStartError: what is asked for would need other weights.
+        WarmStartError: a field of the network is requested to differ, which needs other weights.
     """
     old = parent.manifest.config
-    differ = [name for name in asked if name not in LEARNING | ASKING and asked[name] != getattr(old, name)]
-    if differ:
-        told = ", ".join(f"{name} {getattr(old, name)} and not {asked[name]}" for name in differ)
-        raise WarmStartError(f"the bundle {parent.generation} was trained with {told}", "leave that out, or train anew without --from")
-    return msgspec.structs.replace(old, **({"cut_ms": None} | dict(asked)))
+    new = old.replace(**({"cut_ms": None} | dict(requested)))
+    if new.network != old.network:
+        before, after = (msgspec.structs.asdict(config.network) for config in (old, new))
+        differing = ", ".join(f"{name} {before[name]}, not {after[name]}" for name in before if before[name] != after[name])
+        raise WarmStartError(
+            f"the bundle {parent.generation} was trained with {differing}", "leave out that option, or train without --from"
+        )
+    return new
 
 
 def new_since(parent: Bundle, done: Mapping[str, Deeds]) -> int:

@@ -67,7 +67,7 @@ class _Asked(NamedTuple):
 def ablate(plan: Plan, rows: Sequence[Row], work: Path, phase: Phase, tell: Callable[[Result], None], *, held_out: bool = False) -> Result:
     """Run the rows that `work` does not hold yet, seed by seed, and `tell` after each; gives all.
 
-    Asked is the newest `Config.holdout` share of what lies before the cut, so that nobody chooses by what is held out;
+    Asked is the newest `TrainingConfig.holdout` share of what lies before the cut, so that nobody chooses by what is held out;
     `held_out` asks that instead.
 
     Raises:
@@ -93,14 +93,14 @@ def ablate(plan: Plan, rows: Sequence[Row], work: Path, phase: Phase, tell: Call
 
 def _asked(plan: Plan, held_out: bool) -> _Asked:
     loaded = load_data(plan)
-    split = temporal(loaded.done, plan.config.holdout, plan.config.cut_ms)
+    split = temporal(loaded.done, plan.config.training.holdout, plan.config.training.cut_ms)
     if not held_out:
-        split = validation(split, plan.config.holdout)
+        split = validation(split, plan.config.training.holdout)
     if not split.starts:
         raise NothingToLearnError("no event is left to ask for", "ask for a larger --holdout or give a longer history")
     users = users_asked(split, plan.test_users, plan.seed)
     there = offered(loaded.described, loaded.told, split, users)
-    return _Asked(loaded, loaded.digest(), split, *there, list(questions(split, plan.config.test_per_user, users)))
+    return _Asked(loaded, loaded.digest(), split, *there, list(questions(split, plan.config.training.test_per_user, users)))
 
 
 def _together(rows: Sequence[Row], usual: Config) -> Iterator[Row]:
@@ -129,7 +129,7 @@ def _scores(bundle: Bundle, config: Config, asked: _Asked, device: str, seconds:
     served = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config))
     recommender = Recommender(served, device)
     entries = [
-        Entry(CASCADE, 0, Cascade(recommender, config.top_k, asked.catalogue, asked.own, bundle.popular)),
+        Entry(CASCADE, 0, Cascade(recommender, config.retrieval.top_k, asked.catalogue, asked.own, bundle.popular)),
         Entry(TOLD, 0, ToldCategory(recommender, asked.catalogue, asked.own)),
     ]
     known = frozenset(event.item for deeds in asked.split.known.values() for event in deeds.events)

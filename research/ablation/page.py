@@ -21,8 +21,8 @@ def section(result: Result, name: str, command: str) -> str:
     how = [f"Seeds {', '.join(map(str, facts.seeds))}"]
     if facts.max_users is not None:
         how.append(f"a sample of {facts.max_users:,} users of the file")
-    how.append(f"d {config.dim}, {config.epochs} epochs, at most {config.per_user} baskets of a user learnt from")
-    how.append(f"{config.test_per_user} at most asked for: {facts.moments:,} moments of {facts.users:,} users")
+    how.append(f"d {config.network.dim}, {config.training.epochs} epochs, at most {config.training.per_user} baskets of a user learnt from")
+    how.append(f"{config.training.test_per_user} at most asked for: {facts.moments:,} moments of {facts.users:,} users")
     how.append(f"learnt from {facts.train_events:,} events; catalogue {facts.catalogue:,} items")
     told = [
         f"## {name}",

@@ -5,13 +5,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from models.config import Config
-from models.config.seminar import SeminarConfig
-from models.config.shares import Shares
+from models.config import Config, PretrainingConfig, RetrievalConfig, Shares
 from research.errors import UnknownRowError
 
 DEFAULT = "default"
-SERVING = ("top_k", "category_source", "shares", "demand")  # settings that a bundle is served with: they need no training of their own
 
 
 class Row(NamedTuple):
@@ -23,7 +20,7 @@ class Row(NamedTuple):
 
     def of(self, usual: Config) -> Config:
         """The configuration of this row."""
-        return msgspec.structs.replace(usual, **self.changes)
+        return usual.replace(**self.changes)
 
 
 ROWS = (
@@ -52,11 +49,11 @@ ROWS = (
     Row("short users packed into rows", {"packed": True}),
 )
 SEMINAR = (
-    Row("search unit without pretraining", {"pretraining": False}),
-    Row("without alignment", {"seminar": SeminarConfig(alignment=0.0)}),
-    Row("without queries", {"seminar": SeminarConfig(queries=False)}),
-    Row("without the loss of live queries", {"query": 0.0}),
-    Row("live queries count twice", {"query": 1.0}),
+    Row("search unit without pretraining", {"pretraining": PretrainingConfig(epochs=0)}),
+    Row("without alignment", {"pretraining": PretrainingConfig(alignment=0.0)}),
+    Row("without queries", {"queries": False}),
+    Row("without the loss of live queries", {"query_weight": 0.0}),
+    Row("live queries count twice", {"query_weight": 1.0}),
 )
 SENSITIVITY = (
     Row("d 16", {"dim": 16}),
@@ -65,17 +62,17 @@ SENSITIVITY = (
     Row("alpha 2", {"alpha": 2.0}),
     Row("beta 0", {"beta": 0.0}),
     Row("beta 1", {"beta": 1.0}),
-    Row("short tower without pool-wide loss", {"pool": 0.0}),
+    Row("short tower without pool-wide loss", {"pool_weight": 0.0}),
     Row("gamma 0.3", {"gamma": 0.3}),
     Row("temperature 0.05", {"temperature": 0.05}),
     Row("temperature 0.1", {"temperature": 0.1}),
     Row("4 negatives a category", {"category_negatives": 4}),
     Row("64 negatives a category", {"category_negatives": 64}),
     Row("128 negatives of the pool", {"pool_negatives": 128}),
-    Row("runs of 1", {"run": 1}),
-    Row("runs of 32", {"run": 32}),
-    Row("no item dropout", {"seminar": SeminarConfig(item_dropout=0.0)}),
-    Row("item dropout 0.3", {"seminar": SeminarConfig(item_dropout=0.3)}),
+    Row("runs of 1", {"category_run": 1}),
+    Row("runs of 32", {"category_run": 32}),
+    Row("no item dropout", {"item_dropout": 0.0}),
+    Row("item dropout 0.3", {"item_dropout": 0.3}),
     Row("1 head", {"heads": 1}),
     Row("4 heads", {"heads": 4}),
     Row("S 20", {"short": 20}),
@@ -117,6 +114,5 @@ def chosen(names: str) -> list[Row]:
 
 
 def trained_as(config: Config) -> Config:
-    """The configuration with all that only serving reads as usual: rows for which it is equal share a training."""
-    usual = Config()
-    return msgspec.structs.replace(config, **{name: getattr(usual, name) for name in SERVING})
+    """The configuration with the default retrieval: rows for which it is equal share a training."""
+    return msgspec.structs.replace(config, retrieval=RetrievalConfig())

@@ -52,7 +52,6 @@ def ablate(
     The tested events lie before the held-out part, so that a choice is not made on held-out events.
     """
     reading = None if data == "shop" else open_file(Path(data), products, Choices(columns, product_columns, kind, time_unit, max_refused))
-    import msgspec
 
     from infra.settings import load_settings
     from infra.training.from_files import config_of
@@ -64,8 +63,8 @@ def ablate(
     from research.sections import write_section
 
     usual = config_of(epochs, dim)
-    config = msgspec.structs.replace(
-        usual, holdout=holdout, per_user=depth or usual.per_user, test_per_user=per_user or usual.test_per_user
+    config = usual.replace(
+        holdout=holdout, per_user=depth or usual.training.per_user, test_per_user=per_user or usual.training.test_per_user
     )
     device = choose_device(load_settings())
     plan = Plan(data, config, reading, seeds=seeds, max_users=max_users, test_users=test_users, device=device)

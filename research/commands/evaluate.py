@@ -68,7 +68,6 @@ def evaluate(
     """Hold out events, train on the rest, and print how well they are predicted compared with baselines, with intervals over users."""
     cut_ms = None if cut is None else moment_ms(cut, "--cut")
     reading = None if data == "shop" else open_file(Path(data), products, Choices(columns, product_columns, kind, time_unit, max_refused))
-    import msgspec
 
     from infra.settings import load_settings
     from infra.training.from_files import config_of
@@ -80,12 +79,11 @@ def evaluate(
 
     chosen = _baselines(baselines)
     usual = config_of(epochs, dim)
-    config = msgspec.structs.replace(
-        usual,
+    config = usual.replace(
         holdout=holdout,
         cut_ms=cut_ms,
-        per_user=depth or usual.per_user,
-        test_per_user=per_user or usual.test_per_user,
+        per_user=depth or usual.training.per_user,
+        test_per_user=per_user or usual.training.test_per_user,
     )
     plan = Plan(
         data=data,

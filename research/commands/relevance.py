@@ -12,7 +12,7 @@ from infra.terminal import AsJson, print_json, print_text, progress, say
 
 if TYPE_CHECKING:
     from features.sources import Reading
-    from models.config.seminar import SeminarConfig
+    from models.config import Config
     from research.relevance.relevance import Vectors
     from research.relevance.report import Report
 
@@ -48,15 +48,15 @@ def relevance(
     """
     from time import process_time
 
-    from models.config.seminar import SeminarConfig
+    from models.config import Config, NetworkConfig, PretrainingConfig
     from research.relevance.judgements import is_judgements
 
     started_s = process_time()
     choices = Choices(columns, product_columns, kind, time_unit, max_refused)
     reading = None if is_judgements(data) else open_file(data, products, choices)
-    usual = SeminarConfig()
-    config = SeminarConfig(dim=dim or usual.dim, epochs=epochs or usual.epochs, tuning=epochs or usual.tuning)
-    made = _report(data, reading, config, seed or [0], holdout, ablations, sentences)
+    pretraining = PretrainingConfig(epochs=epochs) if epochs else PretrainingConfig()
+    config = Config(network=NetworkConfig(dim=dim or 64)).replace(pretraining=pretraining)
+    made = _report(data, reading, config, epochs, seed or [0], holdout, ablations, sentences)
     took_s = process_time() - started_s
     if out is not None:
         from research.relevance.report import section
@@ -77,7 +77,14 @@ def relevance(
 
 
 def _report(
-    data: Path, reading: "Reading | None", config: "SeminarConfig", seeds: list[int], holdout: float, ablations: bool, sentences: bool
+    data: Path,
+    reading: "Reading | None",
+    config: "Config",
+    tuning: int | None,
+    seeds: list[int],
+    holdout: float,
+    ablations: bool,
+    sentences: bool,
 ) -> "Report":
     with ExitStack() as stack:
         bar: list[Callable[[int, int], None]] = []
@@ -96,10 +103,13 @@ def _report(
             vectors = _vectors(judgements.queries, judgements.titles) if sentences else None
             return relevance_report(data.name, judgements, config, seeds, vectors, holdout=holdout, ablations=ablations, progress=tell)
         from research.relevance.next_click import next_click_report
+        from research.relevance.seminar import TUNING
 
         assert reading is not None
         events, items = list(reading.events()), [*reading.described(), *reading.undescribed()]
-        return next_click_report(data.name, events, items, config, seeds, holdout=holdout, ablations=ablations, progress=tell)
+        return next_click_report(
+            data.name, events, items, config, seeds, tuning=tuning or TUNING, holdout=holdout, ablations=ablations, progress=tell
+        )
 
 
 def _vectors(queries: list[str], titles: list[str]) -> "Vectors | None":

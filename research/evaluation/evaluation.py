@@ -117,7 +117,7 @@ def refuse_seen(manifest: Manifest, name: str, split: Split) -> None:
     instead = "leave --bundle out, and one is trained on what may be seen"
     if split.whole:
         raise SeenInTrainingError(f"the bundle has learnt from all users of {name}, so they cannot be tested: {instead}")
-    cut_ms = manifest.cut_ms if manifest.cut_ms is not None else manifest.config.cut_ms
+    cut_ms = manifest.cut_ms if manifest.cut_ms is not None else manifest.config.training.cut_ms
     if cut_ms is None:
         raise SeenInTrainingError(
             f"the bundle does not say until when it learnt from {name}", f"train it again with this version, or {instead}"
@@ -167,22 +167,23 @@ class _Asking:
 
     def choose(self) -> None:
         """Take the shares that suit the newest part of what may be learnt from, by a bundle that learnt from the older."""
-        plan, part = self._plan, validation(self._split, self.config.holdout)
+        plan, part = self._plan, validation(self._split, self.config.training.holdout)
         users = users_asked(part, plan.test_users, plan.seed)
         if not enough(len(users)):
-            self.choice = Choice(self.config.shares, len(users), 0, 0.0, 0.0)
+            self.choice = Choice(self.config.retrieval.shares, len(users), 0, 0.0, 0.0)
             return
         there = offered(self._loaded.described, self._loaded.told, part, users)
         bundle, seconds = self._learnt(part, there, plan.seed, CHOOSING)
         began = self._clock()
-        self.choice = choose_shares(self._cascade(bundle, part, there), questions(part, self.config.test_per_user, users), plan.seed)
-        self.config = msgspec.structs.replace(self.config, shares=self.choice.shares)
+        asked = questions(part, self.config.training.test_per_user, users)
+        self.choice = choose_shares(self._cascade(bundle, part, there), asked, plan.seed)
+        self.config = self.config.replace(shares=self.choice.shares)
         self._cost(CHOOSING, [seconds + self._clock() - began])
 
     def report(self, given: Bundle | None, rivals: Sequence[str]) -> Report:
         """Put what is held out to the cascade, of the `given` bundle or of one a seed, and to all others."""
         plan, split = self._plan, self._split
-        asked = Asked(self.config.test_per_user, plan.test_users, plan.seed)
+        asked = Asked(self.config.training.test_per_user, plan.test_users, plan.seed)
         users = users_asked(split, asked.users, asked.seed)
         there = offered(self._loaded.described, self._loaded.told, split, users)
         cascades = self._trained(there) if given is None else [(plan.seed, self._cascade(given, split, there))]
@@ -218,7 +219,7 @@ class _Asking:
         return [self._content, split.name, split.cut_ms, self._plan.seed, self._plan.device]
 
     def _cascade(self, bundle: Bundle, split: Split, there: Offered) -> Cascade:
-        config = bundle.manifest.config
+        config = bundle.manifest.config.retrieval
         wanted = popularity(split.known, split.cut_ms, config.popular, config.popular_days)  # a given bundle's may hold what is asked
         return Cascade(Recommender(bundle, self._plan.device), config.top_k, *there, wanted)
 
@@ -252,5 +253,5 @@ class _Asking:
 
 def _both(cascade: Cascade, seed: int) -> list[Entry]:
     """The cascade as it serves, and beside it what its searches find alone: contenders have no list of own items either."""
-    searches = msgspec.structs.replace(cascade.bundle.manifest.config.shares, repeat=0.0)
+    searches = msgspec.structs.replace(cascade.bundle.manifest.config.retrieval.shares, repeat=0.0)
     return [Entry(CASCADE, seed, cascade), Entry(NO_OWN, seed, cascade.shared(searches))]

@@ -96,7 +96,7 @@ def split_of(plan: Plan, done: Mapping[str, Deeds]) -> Split:
     """The split that is asked for."""
     if plan.split == "users":
         return by_users(done, plan.seed)
-    return temporal(done, plan.config.holdout, plan.config.cut_ms)
+    return temporal(done, plan.config.training.holdout, plan.config.training.cut_ms)
 
 
 def _some(done: Mapping[str, Deeds], most: int | None, seed: int) -> Mapping[str, Deeds]:

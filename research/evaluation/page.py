@@ -2,7 +2,7 @@
 
 import msgspec
 
-from models.config.shares import USUAL
+from models.config.retrieval import USUAL
 from models.evaluation.metrics import ALL, NEW
 from models.evaluation.report import Section
 from models.evaluation.share_selection import Choice, enough
@@ -52,9 +52,10 @@ def _facts(outcome: Outcome) -> list[str]:
         )
     config = outcome.config
     if outcome.bundle is None:
-        facts.append(f"d {config.dim}, {config.epochs} epochs, at most {config.per_user} baskets of a user learnt from")
+        training = config.training
+        facts.append(f"d {config.network.dim}, {training.epochs} epochs, trained on at most {training.per_user} baskets per user")
     if outcome.report.split == "temporal":
-        facts.append(f"at most {config.test_per_user} baskets of a user tested")
+        facts.append(f"at most {config.training.test_per_user} baskets of a user tested")
     if outcome.max_users is not None:
         facts.append(f"a sample of {outcome.max_users:,} users of the file")
     if outcome.test_users is not None and outcome.report.users >= outcome.test_users:

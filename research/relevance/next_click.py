@@ -16,16 +16,16 @@ from features.event_time import DAY_MS
 from features.events import Event, Item
 from features.history import Deeds, Moment, deeds, moments
 from features.rows import pair
-from models.config.seminar import SeminarConfig
+from models.config import Config
 from models.encoding.contents import trim
 from models.encoding.histories import Histories, build, distinct
 from models.network.psu import Items
 from models.network.seminar import Asked, Steps
-from models.training.pretrain import Tell, Trained, pretrain
 from research.errors import NoTestError
 from research.relevance.lexical import Bm25
 from research.relevance.measures import DRAWS, Measured, bootstrap, measure
 from research.relevance.report import Report, report
+from research.relevance.seminar import TUNING, Tell, Trained, train_seminar
 
 SEMINAR, POPULAR, SAME_QUERY = "SEMINAR", "most popular", "popular after the same query"
 TITLES, TITLES_AND_QUERIES = "BM25 of titles", "BM25 of titles and the queries that led there"
@@ -54,7 +54,7 @@ class Task(NamedTuple):
     clicks: list[tuple[int, str, int]]  # before the cut: time (ms), query or "", position of the item
 
 
-def task(events: Iterable[Event], items: Iterable[Item], config: SeminarConfig, holdout: float) -> Task:
+def task(events: Iterable[Event], items: Iterable[Item], config: Config, holdout: float) -> Task:
     """Cut at the last `holdout` share of the clicks. The catalogue, titles included, is known throughout; clicks are not."""
     done = deeds(events)
     catalogue = sorted({item.item_id: item for item in items}.values(), key=lambda item: item.item_id)
@@ -78,9 +78,10 @@ def next_click_report(
     data: str,
     events: Iterable[Event],
     items: Iterable[Item],
-    config: SeminarConfig,
+    config: Config,
     seeds: Sequence[int],
     *,
+    tuning: int = TUNING,
     holdout: float = 0.2,
     ablations: bool = True,
     progress: Tell = lambda *_: None,
@@ -88,7 +89,7 @@ def next_click_report(
     """Train and measure once a seed; the split is the same for all."""
     todo = task(events, items, config, holdout)
     fixed = {method: ranks(found, todo.cases) for method, found in baselines(todo).items()}
-    runs = [fixed | _trained_ranks(todo, config, seed, ablations, progress) for seed in seeds]
+    runs = [fixed | _trained_ranks(todo, config, tuning, seed, ablations, progress) for seed in seeds]
     _, users = np.unique([case.user for case in todo.cases], return_inverse=True)
     samples = [bootstrap(users, DRAWS, np.random.default_rng(0))] * len(seeds)
     sizes = [len(users)] * len(seeds)
@@ -169,18 +170,21 @@ def model_scores(trained: Trained, todo: Task, *, match_only: bool = False) -> n
     return scores
 
 
-def _trained_ranks(todo: Task, config: SeminarConfig, seed: int, ablations: bool, progress: Tell) -> dict[str, np.ndarray]:
-    variants = {SEMINAR: config}
+def _trained_ranks(todo: Task, config: Config, tuning: int, seed: int, ablations: bool, progress: Tell) -> dict[str, np.ndarray]:
+    """The ranks (cases,) of each variant: its configuration, and its passes over the next pair alone."""
+    pretraining = config.training.pretraining
+    variants = {SEMINAR: (config, tuning)}
     if ablations:
+        unpretrained, unaligned = (msgspec.structs.replace(pretraining, **part) for part in ({"epochs": 0}, {"alignment": 0.0}))
         variants |= {
-            f"{SEMINAR} without pretraining": msgspec.structs.replace(config, pretraining=False),
-            f"{SEMINAR} without alignment": msgspec.structs.replace(config, alignment=0.0),
-            f"{SEMINAR} without queries": msgspec.structs.replace(config, queries=False),
+            f"{SEMINAR} without pretraining": (config.replace(pretraining=unpretrained), pretraining.epochs + tuning),
+            f"{SEMINAR} without alignment": (config.replace(pretraining=unaligned), tuning),
+            f"{SEMINAR} without queries": (config.replace(queries=False), tuning),
         }
     found: dict[str, np.ndarray] = {}
-    for name, changed in variants.items():
+    for name, (changed, passes) in variants.items():
         tell: Tell = lambda phase, *told, name=name: progress(f"{name}: {phase}", *told)  # noqa: E731
-        trained = pretrain(todo.done, todo.catalogue, changed, todo.cut_ms, seed, tell)
+        trained = train_seminar(todo.done, todo.catalogue, changed, todo.cut_ms, seed, passes, tell)
         found[name] = ranks(model_scores(trained, todo), todo.cases)
         if name == SEMINAR:
             found["PSU alone, cos(q, e)"] = ranks(model_scores(trained, todo, match_only=True), todo.cases)

@@ -6,12 +6,11 @@ Beside it BM25 and, where the extra `sentences` is installed, a frozen sentence 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from models.config.seminar import SeminarConfig
+from models.config import Config, NetworkConfig, PretrainingConfig
 from models.encoding.contents import Contents, Widths, padded, pieces, query_words, trim
 from models.encoding.vocabulary import FIRST, UNKNOWN
 from models.network.psu import Psu
@@ -39,7 +38,7 @@ class Vectors(NamedTuple):
 def relevance_report(
     data: str,
     judgements: Judgements,
-    config: SeminarConfig,
+    config: Config,
     seeds: Sequence[int],
     vectors: Vectors | None = None,
     *,
@@ -72,7 +71,7 @@ def relevance_report(
 def scores(
     training: Judgements,
     test: Judgements,
-    config: SeminarConfig,
+    config: Config,
     seed: int,
     vectors: Vectors | None = None,
     ablations: bool = True,
@@ -84,10 +83,11 @@ def scores(
         found[ENCODER] = (vectors.queries[test.query] * vectors.titles[test.title]).sum(1)
     for name, changed, given in _variants(config, vectors, ablations):
         torch.manual_seed(seed)
-        psu = Psu(changed, FIRST, Widths(text=1 if given is None else given.titles.shape[1]))
-        titles, queries = _titles(training.titles, changed, given), query_words(training.queries, changed)
-        if changed.pretraining:
-            learn(psu, titles, queries, given, training, seed, lambda *told, name=name: progress(name, *told))
+        network, pretraining = changed.network, changed.training.pretraining
+        psu = Psu(network, FIRST, Widths(text=1 if given is None else given.titles.shape[1]))
+        titles, queries = _titles(training.titles, network, given), query_words(training.queries, network)
+        if pretraining.epochs:
+            learn(psu, pretraining, titles, queries, given, training, seed, lambda *told, name=name: progress(name, *told))
         found[name] = cosines(psu.eval(), titles, queries, given, test)
     if ENCODER in found:
         found[BOTH] = found[PSU] + found[ENCODER]
@@ -96,6 +96,7 @@ def scores(
 
 def learn(
     psu: Psu,
+    config: PretrainingConfig,
     titles: Contents,
     queries: np.ndarray,
     given: Vectors | None,
@@ -105,7 +106,7 @@ def learn(
 ) -> None:
     """The relevance objective over graded pairs: a pair's weight is its gain, its negatives are titles not judged for its query."""
     psu.train()
-    config, rng = psu.config, np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     optimiser = torch.optim.Adam(psu.parameters(), lr=config.learning_rate, fused=True)
     steps = config.epochs * -(-len(training.query) // config.positions)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.learning_rate, total_steps=max(1, steps), pct_start=0.1)
@@ -139,24 +140,20 @@ def cosines(psu: Psu, titles: Contents, queries: np.ndarray, given: Vectors | No
     return np.concatenate(found) if found else np.zeros(0, np.float32)
 
 
-def _variants(config: SeminarConfig, vectors: Vectors | None, ablations: bool) -> list[tuple[str, SeminarConfig, Vectors | None]]:
+def _variants(config: Config, vectors: Vectors | None, ablations: bool) -> list[tuple[str, Config, Vectors | None]]:
     """Name, configuration and given vectors of each PSU that is trained."""
-
-    def but(**changes: object) -> SeminarConfig:
-        return msgspec.structs.replace(config, **changes)
-
-    wanted: list[tuple[str, SeminarConfig, Vectors | None]] = [(PSU, config, None)]
+    wanted: list[tuple[str, Config, Vectors | None]] = [(PSU, config, None)]
     if vectors is not None:
         wanted.append(("PSU with the encoder's vectors as text modality", config, vectors))
     if ablations:
-        wanted.append(("PSU without pretraining", but(pretraining=False), None))
-        wanted.append(("PSU, words only", but(words=True, grams=()), None))
-        wanted.append(("PSU, trigrams only", but(words=False, grams=(3,)), None))
-        wanted.append(("PSU, words and 3- to 5-grams", but(words=True, grams=(3, 4, 5)), None))
+        wanted.append(("PSU without pretraining", config.replace(pretraining=PretrainingConfig(epochs=0)), None))
+        wanted.append(("PSU, words only", config.replace(words=True, grams=()), None))
+        wanted.append(("PSU, trigrams only", config.replace(words=False, grams=(3,)), None))
+        wanted.append(("PSU, words and 3- to 5-grams", config.replace(words=True, grams=(3, 4, 5)), None))
     return wanted
 
 
-def _titles(titles: Sequence[str], config: SeminarConfig, given: Vectors | None) -> Contents:
+def _titles(titles: Sequence[str], config: NetworkConfig, given: Vectors | None) -> Contents:
     """Titles as items that have no other modality."""
     nothing = np.zeros((len(titles), 1), np.float32)
     hashed = padded([pieces(title, config)[: config.title_ids] for title in titles])

@@ -23,7 +23,7 @@ from features.outcomes import Candidate, CandidatesRow, InterestsRow
 from features.rows import CategoryRow, UserRow
 from features.store import Key, OnlineStore, Stored, Version
 from features.table import USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
-from models.config.shares import Shares
+from models.config.retrieval import Shares
 from models.index import ItemIndex, View, Where
 from models.rescoring.order import depth
 from models.serving import live_query as asked
@@ -48,12 +48,12 @@ class Serving:
         bundle = recommender.bundle
         self.recommender, self.index = recommender, index
         self.popular: Popular = bundle.popular
-        self.demand = Demand(index.look(), bundle.popular, bundle.manifest.config.temperature)
+        self.demand = Demand(index.look(), bundle.popular, bundle.manifest.config.network.temperature)
 
 
 class Limits(NamedTuple):
     """`top_k` categories a user, `candidates` in a set, whether bought items and those that cannot be had are left out, whether the
-    bundle's re-scorer, where it has one, has the last word (models.rescoring), and shares (fields of models.config.shares) and a
+    bundle's re-scorer, where it has one, has the last word (models.rescoring), and shares (fields of models.config.retrieval) and a
     weight of demand (models.serving.popularity_prior) that stand in place of the bundle's."""
 
     top_k: int = 8
@@ -237,7 +237,7 @@ class Refresh:
         recommender, given = serving.recommender, self._limits.demand
         with self._steps("search"):
             extras = self._extras(recommender, view, users, excluded, limit)
-        ordered = serving.demand.ordered(searched, recommender.bundle.manifest.config.demand if given is None else given)
+        ordered = serving.demand.ordered(searched, recommender.bundle.manifest.config.retrieval.demand if given is None else given)
         return merged(view, ordered, extras, self._shares(recommender))
 
     def _extras(self, recommender: Recommender, view: View, users: Sequence[User], excluded: Sequence[set[str]], limit: int) -> list[Extra]:
@@ -251,7 +251,7 @@ class Refresh:
 
     def _shares(self, recommender: Recommender) -> Shares:
         """The bundle's shares, but for those that are set."""
-        return msgspec.structs.replace(recommender.bundle.manifest.config.shares, **self._limits.shares)
+        return msgspec.structs.replace(recommender.bundle.manifest.config.retrieval.shares, **self._limits.shares)
 
     def _excluded(self, users: Sequence[User]) -> list[set[str]]:
         return [{event.item for event in user.row.bought} if self._limits.exclude_bought else set() for user in users]

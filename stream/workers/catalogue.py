@@ -67,9 +67,7 @@ class CatalogueOptions(msgspec.Struct, frozen=True, kw_only=True):
 class CatalogueWorker:
     """Processes batches of items. Making it connects to nothing; `run` does."""
 
-    def __init__(
-        self, context: WorkerContext, observer: CatalogueObserver, options: CatalogueOptions, clock_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, context: WorkerContext, observer: CatalogueObserver, options: CatalogueOptions, clock_ms: Callable[[], int]) -> None:
         self._context, self._observer = context, observer
         swapper = BundleSwapper(options.bundle, lambda directory: Recommender(load(directory, options.device), options.device))
         self._bundles = BundleFollower(swapper, observer, options.bundle_poll_s)

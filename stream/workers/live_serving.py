@@ -44,9 +44,7 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
 class ServedBundle:
     """Runs the refresh pipeline with the newest bundle and its index. A context: making it connects to nothing, entering it does."""
 
-    def __init__(
-        self, context: WorkerContext, observer: ServingObserver, options: ServingOptions, clock_ms: Callable[[], int]
-    ) -> None:
+    def __init__(self, context: WorkerContext, observer: ServingObserver, options: ServingOptions, clock_ms: Callable[[], int]) -> None:
         self._context, self._observer, self._options = context, observer, options
         self._codebooks = CodebookReader(context.connection, context.topic(CODEBOOKS), Skips(observer.skipped))
         self._snapshots = Snapshots(options.data_dir, context.topic(ITEM_CODES), options.epoch, options.snapshot_s)

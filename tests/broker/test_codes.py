@@ -29,7 +29,7 @@ from tests.broker.system import running, wait_for
 
 DAY_MS = 86_400_000
 ITEMS = 400
-SMALL = Config(dim=16, epochs=1, per_user=5, holdout=0.0, subspaces=4)
+SMALL = Config().replace(dim=16, epochs=1, per_user=5, holdout=0.0, subspaces=4)
 PACE_S = 0.05
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(240)]

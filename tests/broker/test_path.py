@@ -19,7 +19,7 @@ from infra.local.accounts import close
 from infra.local.feed import users_of
 from infra.shop import Shop
 from models.bundle import save
-from models.config import Config
+from models.config import Config, PretrainingConfig
 from models.training.train import train
 from stream.pipelines.replay import replay
 from tests.beside import data_file
@@ -28,7 +28,18 @@ from tests.broker.system import differing, running, wait_for
 DATA = "taobao_users.parquet"
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 USERS, EVENTS = 996, 101_489
-SMALL = Config(dim=16, epochs=1, per_user=2, holdout=0.0, short=16, long=16, touched=32, subspaces=4, pool_negatives=128, pretraining=False)
+SMALL = Config().replace(
+    dim=16,
+    short=16,
+    long=16,
+    touched=32,
+    subspaces=4,
+    epochs=1,
+    per_user=2,
+    holdout=0.0,
+    pool_negatives=128,
+    pretraining=PretrainingConfig(epochs=0),
+)
 
 pytestmark = [pytest.mark.broker, pytest.mark.data, pytest.mark.timeout(600)]
 

@@ -16,7 +16,7 @@ from models.training.train import train
 from tests.broker.system import differing, running, wait_for
 
 DAY_MS = 86_400_000
-SMALL = Config(dim=16, epochs=1, per_user=2, holdout=0.0, subspaces=4)
+SMALL = Config().replace(dim=16, epochs=1, per_user=2, holdout=0.0, subspaces=4)
 SLOW = {"refresh_batch": 1, "refresh_lag_budget": 1}  # many batches a list, all but the last of them behind
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(300)]

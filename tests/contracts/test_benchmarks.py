@@ -16,7 +16,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "SHOP", TINY)
     monkeypatch.setattr(latency, "SHOP", TINY)
     monkeypatch.setattr(latency, "RATES", (20,))
-    monkeypatch.setattr(latency, "CONFIG", Config(epochs=1, per_user=2, dim=16, heads=2))
+    monkeypatch.setattr(latency, "CONFIG", Config().replace(epochs=1, per_user=2, dim=16, heads=2))
 
 
 def rows_of(section: str) -> list[list[str]]:

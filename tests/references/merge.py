@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from features.outcomes import Candidate
-from models.config.shares import USUAL, Shares
+from models.config.retrieval import USUAL, Shares
 from models.serving.quotas import LEAST, weights
 
 

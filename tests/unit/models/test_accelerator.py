@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -29,11 +28,10 @@ from tests.tiny_bundle import CONFIG, shop
 
 DEVICE = accelerator.NAME
 LIMIT_S = 240
-QUICK = msgspec.structs.replace(CONFIG, epochs=1, per_user=4)
+QUICK = CONFIG.replace(epochs=1, per_user=4)
 CONFIGS = {
     "usual": QUICK,
-    "every layer": msgspec.structs.replace(
-        QUICK,
+    "every layer": QUICK.replace(
         long=8,
         folds=4,
         attention_dim=8,
@@ -44,7 +42,7 @@ CONFIGS = {
         rescore="attention",
         rescore_epochs=1,
     ),
-    "recurrent": msgspec.structs.replace(QUICK, short_encoder="recurrent", long_attention="self", long_negatives="pool"),
+    "recurrent": QUICK.replace(short_encoder="recurrent", long_attention="self", long_negatives="pool"),
 }
 
 

@@ -28,7 +28,7 @@ from tests.references import rescoring as reference
 from tests.tiny_bundle import CONFIG, quickly_trained, shop
 
 CAP = 4  # of the GSU
-TINY = Config(dim=8, heads=2, rescore="attention", rescore_searched=CAP)
+TINY = Config().replace(dim=8, heads=2, rescore="attention", rescore_searched=CAP)
 
 
 def drawn(lengths, asked, seed, dim=8):
@@ -78,7 +78,7 @@ def test_repeats_are_those_of_the_loops(lengths, asked, seed):
 def test_logits_are_those_of_the_loops(lengths, asked, seed):
     batch, candidates, lists, vectors = drawn(lengths, asked, seed)
     torch.manual_seed(seed)
-    rescorer = Rescorer(TINY).eval()
+    rescorer = Rescorer(TINY.network).eval()
     attention = rescorer.attention
     weights = {name: getattr(attention.search, name).weight.tolist() for name in ("query", "key", "value", "out")}
     weights["empty"] = [attention.search.empty.tolist()]
@@ -96,7 +96,7 @@ def test_logits_are_those_of_the_loops(lengths, asked, seed):
 
 def test_all_weights_are_trained():
     batch, _, _, vectors = drawn([0, 3, 9], 3, 0)
-    rescorer = Rescorer(TINY)
+    rescorer = Rescorer(TINY.network)
     rescorer(vectors, batch).square().sum().backward()
     assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in rescorer.parameters())
 
@@ -176,7 +176,7 @@ def test_arrays_of_histories_tell_items_apart_that_no_table_has():
 @pytest.fixture(scope="module", params=["repeats", "attention"])
 def bundle(request):
     events, catalogue = shop()
-    config = msgspec.structs.replace(CONFIG, rescore=request.param, rescore_searched=8, rescore_negatives=32)
+    config = CONFIG.replace(rescore=request.param, rescore_searched=8, rescore_negatives=32)
     return train(events, catalogue, config, seed=3)
 
 
@@ -234,7 +234,9 @@ def test_strange_users_items_and_categories_have_scores(bundle):
 
 def test_scores_that_are_not_finite_are_an_error(bundle):
     recommender = Recommender(bundle)
-    scoring = Scoring(Rescorer(bundle.manifest.config), recommender._vectors, recommender._positions, bundle.manifest.config)
+    scoring = Scoring(
+        Rescorer(bundle.manifest.config.network), recommender._vectors, recommender._positions, bundle.manifest.config.network
+    )
     with torch.no_grad():
         scoring.rescorer.repeats[0].bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
@@ -243,7 +245,7 @@ def test_scores_that_are_not_finite_are_an_error(bundle):
 
 def test_ties_keep_the_order_of_the_merge(bundle):
     recommender = Recommender(bundle)
-    if bundle.manifest.config.rescore == "attention":
+    if bundle.manifest.config.network.rescore == "attention":
         recommender._vectors = torch.ones_like(recommender._vectors)  # all items alike
     named = [Candidate(f"i{n % 2}-{n}", 1.0, f"c{n % 2}", "short") for n in (7, 3, 1, 9, 5)]
     assert [c.item for c in recommender.rescore([UserRow()], [{}], [named], 5)[0]] == [c.item for c in named]

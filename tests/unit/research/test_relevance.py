@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
@@ -13,7 +12,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from infra.cli import make_app
-from models.config.seminar import SeminarConfig
+from models.config import Config, PretrainingConfig
 from research.errors import JudgementsError
 from research.relevance import sentences
 from research.relevance.judgements import Judgements, is_judgements, read_judgements, split
@@ -24,7 +23,7 @@ from research.relevance.report import lines, section
 from tests.beside import data_file
 
 DATA = "home_depot_relevance.parquet"
-CONFIG = SeminarConfig(dim=32, buckets=2048, epochs=4, positions=64, learning_rate=1e-2)
+CONFIG = Config().replace(dim=32, buckets=2048, pretraining=PretrainingConfig(epochs=4, positions=64, learning_rate=1e-2))
 THINGS = ("hammer", "screw driver", "paint brush", "garden hose", "ceiling fan", "door lock", "light bulb", "wood glue")
 BRANDS = ("acme", "bosch", "makita", "ryobi", "stanley")
 values = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0]), min_size=2, max_size=9)
@@ -99,7 +98,7 @@ def test_bm25_is_zero_where_no_word_is_shared_and_rare_words_weigh_more():
     assert found[1] > found[0] > found[2] == 0
 
 
-def test_the_search_unit_learns_relevance_for_queries_that_it_never_saw(tmp_path):
+def test_the_network_learns_relevance_for_queries_that_it_never_saw(tmp_path):
     training, test = split(read_judgements(written(tmp_path / "pairs.parquet")), 0.3, seed=1)
     found = scores(training, test, CONFIG, seed=1)
     assert found.keys() >= {BM25, PSU, "PSU without pretraining", "PSU, words only"}
@@ -142,7 +141,7 @@ def test_the_command_prints_tables_and_keeps_the_page_up_to_date(tmp_path):
 
 def test_a_report_of_two_seeds_is_one_section_with_both(tmp_path):
     judgements = read_judgements(written(tmp_path / "pairs.parquet"))
-    made = relevance_report("one", judgements, msgspec.structs.replace(CONFIG, epochs=1), [0, 1], ablations=False)
+    made = relevance_report("one", judgements, CONFIG.replace(pretraining=PretrainingConfig(epochs=1)), [0, 1], ablations=False)
     told = section(made, "How.")
     assert told.startswith("## `one`\n\nHow.\n")
     assert f"| {PSU} |" in told
@@ -162,6 +161,6 @@ def test_the_frozen_encoder_knows_synonyms():
 def test_on_graded_pairs_of_real_queries_it_is_ahead_of_bm25():
     everything = read_judgements(data_file(DATA))
     some = everything.part(np.flatnonzero(everything.query % 3 == 0))
-    quick = msgspec.structs.replace(SeminarConfig(), epochs=1)
+    quick = Config().replace(dim=64, pretraining=PretrainingConfig(epochs=1))
     found = relevance_report(DATA, some, quick, [0], holdout=0.3, ablations=False)
     assert all(found.rows[f"{PSU} less {BM25}"][metric].low > 0 for metric in range(2))

@@ -42,7 +42,7 @@ def test_the_same_seed_gives_the_same_bundle(trained):
     again = train(events[::-1], catalogue[::-1], CONFIG, seed=1, data="tiny shop")
     assert again.generation == trained.generation
     assert again.manifest.metrics == trained.manifest.metrics
-    other = train(events, catalogue, msgspec.structs.replace(CONFIG, epochs=1), seed=2)
+    other = train(events, catalogue, CONFIG.replace(epochs=1), seed=2)
     assert other.generation != trained.generation
 
 
@@ -125,7 +125,7 @@ def test_a_manifest_that_is_no_json_and_a_directory_that_is_none_are_refused(dir
 
 def test_parts_of_two_trainings_are_refused(trained, directory, tmp_path):
     events, catalogue = shop()
-    other = save(train(events, catalogue[:-1], msgspec.structs.replace(CONFIG, epochs=1), seed=1), tmp_path / "other")
+    other = save(train(events, catalogue[:-1], CONFIG.replace(epochs=1), seed=1), tmp_path / "other")
     for name in FILES[:2]:
         shutil.copy(other / name, directory / name)
     with pytest.raises(BundleError, match="checksum"):
@@ -236,12 +236,12 @@ def test_there_must_be_something_to_learn_from():
         train([], [], CONFIG, seed=0)
     events, catalogue = shop(users=2)
     with pytest.raises(NothingToLearnError, match="longer history"):
-        train(events, catalogue, msgspec.structs.replace(CONFIG, cut_ms=0), seed=0)
+        train(events, catalogue, CONFIG.replace(cut_ms=0), seed=0)
 
 
 def test_a_log_without_a_catalogue_is_enough_and_nothing_may_be_held_out():
     events, _ = shop(users=3, events=6)
-    bundle = train(events, [], msgspec.structs.replace(CONFIG, epochs=1, holdout=0.0), seed=0)
+    bundle = train(events, [], CONFIG.replace(epochs=1, holdout=0.0), seed=0)
     assert bundle.manifest.metrics == {}
     assert set(bundle.items.ids) == {event.item_id for event in events if isinstance(event, Click)} | {
         line.item_id for event in events if isinstance(event, Order) for line in event.lines

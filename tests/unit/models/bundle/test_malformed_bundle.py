@@ -53,6 +53,11 @@ def manifest(directory, **changed):
     put(directory, MANIFEST, msgspec.json.encode(manifest_of(directory) | changed))
 
 
+def reshaped(directory, **sizes):
+    config = manifest_of(directory)["config"]
+    return config | {"network": config["network"] | sizes}
+
+
 NAN = np.full((72, 16), np.nan, np.float32)
 WRONG = {
     "no safetensors": lambda d: put(d, ITEM_VECTORS, b"what"),
@@ -81,8 +86,8 @@ WRONG = {
     "a width of 10**9": lambda d: manifest(d, widths=[10**9, 1]),
     "a width of 2**62": lambda d: manifest(d, widths=[2**62, 2**62]),
     "a width below 0": lambda d: manifest(d, widths=[-4, 1]),
-    "a dimension of 10**9": lambda d: manifest(d, dim=10**9, config=manifest_of(d)["config"] | {"dim": 10**9}),
-    "heads that do not divide": lambda d: manifest(d, config=manifest_of(d)["config"] | {"heads": 3}),
+    "a dimension of 10**9": lambda d: manifest(d, dim=10**9, config=reshaped(d, dim=10**9)),
+    "heads that do not divide": lambda d: manifest(d, config=reshaped(d, heads=3)),
     "no files": lambda d: manifest(d, files={}),
 }
 

@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -27,7 +26,7 @@ BARE = Item(item_id="new", category_id="new", title="", ts=0)
 @pytest.fixture(scope="module")
 def bundle():
     events, catalogue = shop(users=10, events=20)
-    config = msgspec.structs.replace(CONFIG, epochs=1, holdout=0.0, coded=CODED, subspaces=4)
+    config = CONFIG.replace(epochs=1, holdout=0.0, coded=CODED, subspaces=4)
     return train(events, catalogue, config, seed=0)
 
 
@@ -57,7 +56,7 @@ def test_weighted_tables_equal_the_slow_formula_also_where_modalities_are_missin
 
 def test_the_tower_gives_parts_of_unit_length_and_zeros_for_what_is_missing():
     bundle = quickly_trained(0)
-    told = contents([KNOWN, BARE], bundle.vocabulary, bundle.manifest.config.search_unit, bundle.manifest.widths)
+    told = contents([KNOWN, BARE], bundle.vocabulary, bundle.manifest.config.network, bundle.manifest.widths)
     with torch.inference_mode():
         parts = bundle.network.coded(told, MODALITIES).reshape(2, len(MODALITIES), 16)
     lengths = np.linalg.norm(parts, axis=2)
@@ -106,9 +105,9 @@ def test_what_is_no_choice_is_refused_before_training(coded):
         choose(coded)
     events, catalogue = shop(users=2, events=9)
     with pytest.raises(UnknownModalityError):
-        train(events, catalogue, msgspec.structs.replace(CONFIG, coded=coded), seed=0)
+        train(events, catalogue, CONFIG.replace(coded=coded), seed=0)
 
 
 def test_fused_alone_is_the_usual_choice():
-    assert only_fused(CONFIG.coded)
+    assert only_fused(CONFIG.network.coded)
     assert not only_fused(("fused", "text"))

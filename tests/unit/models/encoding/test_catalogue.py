@@ -18,9 +18,9 @@ from models.evaluation.catalogue_at_cutoff import offered
 from models.serving.recommender import Recommender
 from models.training.train import learn, train
 from research.evaluation.inputs import Plan, load_data
-from tests.tiny_bundle import CONFIG, shop
+from tests.tiny_bundle import CONFIG, NO_PRETRAINING, shop
 
-QUICK = msgspec.structs.replace(CONFIG, epochs=1, pretraining=False)
+QUICK = CONFIG.replace(epochs=1, pretraining=NO_PRETRAINING)
 
 
 def state(item, **changed):
@@ -107,9 +107,9 @@ def test_states_of_after_the_cut_are_served_but_neither_learnt_nor_asked_for(wor
 
 def test_an_item_that_only_held_out_events_tell_of_is_served_but_neither_learnt_nor_asked_for(world, seen):
     events, catalogue, end, _ = world
-    split = temporal(deeds(events), QUICK.holdout)
+    split = temporal(deeds(events), QUICK.training.holdout)
     late = Click(event_id="late", user_id=sorted(split.starts)[0], item_id="late", category_id="c0", ts=end)
-    config = msgspec.structs.replace(QUICK, cut_ms=split.cut_ms)
+    config = QUICK.replace(cut_ms=split.cut_ms)
     told = [Item(item_id="late", category_id="c0", title="", ts=end)]
     plain, bundle = (train(log, catalogue, config, 0, told=items) for log, items in ((events, []), ([*events, late], told)))
     assert bundle.generation == plain.generation
@@ -127,7 +127,7 @@ def test_a_training_asks_over_the_items_that_an_evaluation_asks_over(world, seen
     sources.write(path, [*some, *later, *events, late])
     history, loaded = file_history(sources.Reading(path)), load_data(Plan(str(path), QUICK))
     train(history.events, history.items, QUICK, 0, told=history.told)
-    split = temporal(loaded.done, QUICK.holdout)
+    split = temporal(loaded.done, QUICK.training.holdout)
     expected = {item.item_id for item in offered(loaded.described, loaded.told, split, []).catalogue}
     assert seen == [expected]
     assert "new" in expected

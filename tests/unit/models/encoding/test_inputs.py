@@ -10,8 +10,7 @@ from features.events import Click, Query
 from features.fold import Bucket
 from features.history import deeds
 from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
-from models.config import Config
-from models.config.seminar import SeminarConfig
+from models.config import Config, NetworkConfig
 from models.encoding.arrays import gaps
 from models.encoding.contents import pieces
 from models.encoding.inputs import FOLDED, QUERY, Positions, Texts, long_tokens, newest_ts, short_tokens, touched_tokens
@@ -22,12 +21,12 @@ from models.training.loss import Pool
 
 VOCABULARY = Vocabulary.of(["shoes", "lamps"], ["s1", "l1"])
 POSITIONS = Positions({"s1": 0, "l1": 1, "s2": 2}, VOCABULARY)
-SMALL = SeminarConfig(buckets=64)
+SMALL = Config().replace(buckets=64)
 SHOES, LAMPS = VOCABULARY.category("shoes"), VOCABULARY.category("lamps")
 
 
 def texts():
-    return Texts(SMALL)
+    return Texts(SMALL.network)
 
 
 def test_ids_have_rows_and_strangers_share_one():
@@ -40,14 +39,14 @@ def test_ids_have_rows_and_strangers_share_one():
 @given(st.text(max_size=60), st.integers(2, 100))
 @settings(deadline=None)
 def test_any_text_has_ids_within_the_table_and_never_that_of_padding(text, buckets):
-    config = SeminarConfig(buckets=buckets)
+    config = NetworkConfig(buckets=buckets)
     ids = pieces(text, config)
     assert all(0 < number < buckets for number in ids)
     assert ids == pieces(text.lower(), config) or text.lower() != text.lower().lower()
 
 
 def test_a_misspelt_word_shares_most_of_its_ids():
-    right, wrong = (set(pieces(word, SeminarConfig(buckets=1 << 20))) for word in ("headphones", "headphnes"))
+    right, wrong = (set(pieces(word, NetworkConfig(buckets=1 << 20))) for word in ("headphones", "headphnes"))
     assert len(right & wrong) >= 6
 
 
@@ -95,9 +94,9 @@ def test_touched_categories_are_the_newest_with_their_times_and_counts():
 def test_batches_hold_each_example_once_in_runs_of_one_category(categories, batch, run, seed):
     events = [Click(event_id=str(n), user_id="u", item_id="s1", category_id=f"c{c}", ts=n) for n, c in enumerate(categories)]
     vocabulary = Vocabulary.of([f"c{c}" for c in range(5)], ["s1"])
-    config = Config(batch=batch, run=run, per_user=100, seminar=SMALL)
+    config = SMALL.replace(batch=batch, category_run=run, per_user=100)
     examples = build(deeds(events), Positions({"s1": 0}, vocabulary), config, until_ts=10**6)
-    batches = list(examples.batches(config, np.random.default_rng(seed)))
+    batches = list(examples.batches(config.training, np.random.default_rng(seed)))
     order = np.concatenate(batches)
     assert sorted(order.tolist()) == list(range(len(categories)))
     assert all(len(some) == batch for some in batches[:-1])
@@ -108,7 +107,7 @@ def test_batches_hold_each_example_once_in_runs_of_one_category(categories, batc
 def test_an_example_sees_what_came_before_its_target_and_no_more():
     events = [Click(event_id=str(n), user_id="u", item_id="s1", category_id="shoes", ts=1000 * (n // 2)) for n in range(6)]
     events.append(Query(event_id="q", user_id="u", query_id="q", text="of the same time", ts=2000))
-    config = Config(per_user=9, seminar=SMALL)
+    config = SMALL.replace(per_user=9)
     examples = build(deeds(events), POSITIONS, config, until_ts=10**6)
     assert (examples.short.kind > 0).sum(1).tolist() == (examples.long.kind > 0).sum(1).tolist() == [0, 2, 4]
     assert examples.item.tolist() == [0, 0, 0]

@@ -8,7 +8,7 @@ import pytest
 
 from features.history import deeds
 from models.bundle import Bundle
-from models.config.shares import USUAL, Shares
+from models.config.retrieval import USUAL, Shares
 from models.encoding.catalogue import catalogue_of
 from models.evaluation import temporal
 from models.evaluation.cascade import Cascade
@@ -20,7 +20,7 @@ from models.evaluation.share_selection import CUT, LEAST_USERS, choose_shares, h
 from models.serving.recommender import Recommender
 from models.training.train import learn
 from research.evaluation.evaluation import unchosen
-from tests.tiny_bundle import CONFIG, shop
+from tests.tiny_bundle import CONFIG, NO_PRETRAINING, shop
 
 RECALL = METRICS.index(f"recall@{CUT}")
 
@@ -31,12 +31,12 @@ def world():
     events, items = shop(users=2 * LEAST_USERS + 20, categories=8, items=120, events=14)
     split = temporal(deeds(events), 0.3)
     catalogue = catalogue_of(items, split.known)
-    config = msgspec.structs.replace(CONFIG, epochs=1, pretraining=False)
+    config = CONFIG.replace(epochs=1, pretraining=NO_PRETRAINING)
     return split, catalogue, learn(split.known, catalogue, config, 0, cut_ms=split.cut_ms)
 
 
 def shared(bundle: Bundle, shares: Shares) -> Bundle:
-    config = msgspec.structs.replace(bundle.manifest.config, shares=shares)
+    config = bundle.manifest.config.replace(shares=shares)
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config))
 
 
@@ -106,9 +106,9 @@ def test_a_training_reports_the_users_that_it_did_not_choose_by(world):
     found = judged(bundle, Offered(catalogue, []), split, 5, "cpu")
     assert found.manifest.metrics["cascade"]["users"] == len(others)
     expected = choose_shares(Cascade(Recommender(bundle), 8, catalogue, [], bundle.popular), questions(split, 2, mine), 5).shares
-    assert found.manifest.config.shares == expected
+    assert found.manifest.config.retrieval.shares == expected
     whole = judged(bundle, Offered(catalogue, []), split, 5, "cpu", choose=False)
-    assert whole.manifest.config.shares == USUAL
+    assert whole.manifest.config.retrieval.shares == USUAL
     assert whole.manifest.metrics["cascade"]["users"] == len(split.starts)
 
 

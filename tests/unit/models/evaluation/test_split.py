@@ -28,7 +28,7 @@ from research.evaluation.trained_baselines import Trained, rival_history
 from tests.tiny_bundle import CONFIG, START_MS, shop
 
 MINUTE = 60_000
-QUICK = msgspec.structs.replace(CONFIG, epochs=1)
+QUICK = CONFIG.replace(epochs=1)
 clicks = st.builds(
     Click,
     event_id=st.integers(0, 10**6).map(str),
@@ -172,7 +172,7 @@ def test_what_is_held_out_does_not_move_the_baselines(make):
 def test_training_for_serving_learns_nothing_from_the_cut_on():
     events, catalogue = shop(start_ms=START_MS, users=20, events=25)
     split = temporal(deeds(events), 0.1)
-    config = msgspec.structs.replace(QUICK, cut_ms=split.cut_ms)
+    config = QUICK.replace(cut_ms=split.cut_ms)
     mine, theirs = (train(log, catalogue, config, seed=1) for log in (events, scrambled(events, split)))
     assert mine.generation == theirs.generation
     assert mine.vocabulary.items == theirs.vocabulary.items

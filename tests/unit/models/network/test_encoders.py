@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.config import Config
+from models.config import NetworkConfig
 from models.network.packing import first_fit, pack, packed
 from models.network.recurrent import Recurrent, scan
 from models.network.self_attention import SelfAttention
@@ -118,7 +118,7 @@ def test_the_edges_of_a_batch(sizes):
 @pytest.mark.parametrize("changes", [{"packed": True}, {"short_encoder": "recurrent"}])
 def test_the_short_tower_takes_empty_histories_with_each(changes):
     torch.manual_seed(0)
-    tower = ShortTower(Config(dim=4, **changes))
+    tower = ShortTower(NetworkConfig(dim=4, **changes))
     mask, tokens = first([0, 3, 5], 5), drawn(0, 3, 5, 4)
     pooled, vector = tower(tokens, mask, tokens * mask.unsqueeze(-1), mask, drawn(1, 3, 4))
     assert torch.isfinite(pooled).all()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.events import Item
-from models.config import Config
+from models.config import NetworkConfig
 from models.encoding.contents import contents, strangers
 from models.encoding.vocabulary import UNKNOWN
 from models.network.layers import attend
@@ -91,8 +91,8 @@ def test_the_memory_is_that_of_the_loops(shape):
 def network(**changes):
     bundle = quickly_trained(0)
     torch.manual_seed(0)
-    config = msgspec.structs.replace(CONFIG, **changes)
-    return Network(config, bundle.vocabulary.category_rows, bundle.vocabulary.item_rows, bundle.manifest.widths).eval()
+    config = CONFIG.replace(**changes)
+    return Network(config.network, bundle.vocabulary.category_rows, bundle.vocabulary.item_rows, bundle.manifest.widths).eval()
 
 
 def test_nothing_is_added_to_a_network_where_nothing_is_switched_on():
@@ -112,11 +112,11 @@ def test_a_new_item_has_a_key_of_the_unknown_id_its_category_and_its_words():
     assert set(told.item) == {UNKNOWN}
     with torch.no_grad():
         table = net.table(net.items(told), told.item)
-        assert table.shape == (4, CONFIG.dim + 6)
+        assert table.shape == (4, CONFIG.network.dim + 6)
         category = torch.tensor([[bundle.vocabulary.category(item.category_id)] for item in new])
         here = torch.ones(4, 1, dtype=torch.bool)
-        tokens = net.towers.tokens.into(table[:, None, : CONFIG.dim])
-        keys = net.towers.attention(table[:, None, CONFIG.dim :], here, category, tokens)[:, 0]
+        tokens = net.towers.tokens.into(table[:, None, : CONFIG.network.dim])
+        keys = net.towers.attention(table[:, None, CONFIG.network.dim :], here, category, tokens)[:, 0]
     assert torch.equal(keys[0], keys[1])
     assert not torch.allclose(keys[0], keys[2], atol=1e-4)
     assert not torch.allclose(keys[0], keys[3], atol=1e-4)
@@ -132,7 +132,7 @@ def test_attention_of_its_own_table_does_not_move_the_representations():
     table = net.table(vectors, told.item)
     tokens = net.towers.tokens.into(vectors[None])
     there = torch.ones(1, len(vectors), dtype=torch.bool)
-    keys = net.towers.attention(table[None, :, CONFIG.dim :], there, torch.arange(len(vectors))[None], tokens)
+    keys = net.towers.attention(table[None, :, CONFIG.network.dim :], there, torch.arange(len(vectors))[None], tokens)
     attend(drawn(0, 1, 6), keys, there, torch.zeros(1, len(vectors)))[0, 0].backward()
     moved = {name for name, weights in net.named_parameters() if weights.grad is not None and weights.grad.abs().sum() > 0}
     assert moved == {f"towers.attention.{name}" for name in ("item.weight", "category.weight", "content.weight")}
@@ -141,7 +141,7 @@ def test_attention_of_its_own_table_does_not_move_the_representations():
 @pytest.mark.parametrize("changes", SWITCHES)
 def test_each_learns_and_serves_known_items_new_ones_and_empty_users(changes):
     events, catalogue = shop(users=10, events=20)
-    bundle = train(events, catalogue, msgspec.structs.replace(CONFIG, epochs=1, **changes), seed=0)
+    bundle = train(events, catalogue, CONFIG.replace(epochs=1, **changes), seed=0)
     recommender = Recommender(bundle)
     recommender.warm_up()
     new = [Item(item_id="new", category_id="c1", title="red thing", ts=0)]
@@ -153,7 +153,7 @@ def test_each_learns_and_serves_known_items_new_ones_and_empty_users(changes):
 
 
 def test_reading_a_new_item_by_its_vector_is_reading_it_from_the_table():
-    config = msgspec.structs.replace(CONFIG, epochs=1, attention_dim=8, holdout=0.0)
+    config = CONFIG.replace(epochs=1, attention_dim=8, holdout=0.0)
     events, catalogue = shop(users=10, events=20)
     bundle = train(events, catalogue, config, seed=0)
     recommender = Recommender(bundle)
@@ -164,6 +164,6 @@ def test_reading_a_new_item_by_its_vector_is_reading_it_from_the_table():
 
 
 def test_the_default_is_none_of_them():
-    config = Config()
+    config = NetworkConfig()
     assert (config.attention_dim, config.target_free, config.memory) == (0, False, 0)
     assert (config.short_encoder, config.packed) == ("attention", False)

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.rows import KINDS
-from models.config import Config
-from models.config.seminar import SeminarConfig
+from models.config import NetworkConfig
 from models.encoding.contents import Widths, strangers
 from models.encoding.inputs import FOLDED, QUERY, Tokens
 from models.encoding.vocabulary import Vocabulary
@@ -20,7 +19,7 @@ from tests.drawn import drawn, masks
 from tests.references import towers as reference
 
 WIDTHS = Widths(image=3)
-SMALL = Config(dim=8, heads=2, seminar=SeminarConfig(buckets=16, attribute_buckets=16))
+SMALL = NetworkConfig(dim=8, heads=2, buckets=16, attribute_buckets=16)
 VOCABULARY = Vocabulary(["a", "b"], ["i"])
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -42,7 +41,7 @@ def history(rng, batch, length):
 
 
 def outputs(net, tokens, words, pooled=None):
-    vectors = net.items(strangers(VOCABULARY, SMALL.search_unit, WIDTHS))
+    vectors = net.items(strangers(VOCABULARY, SMALL, WIDTHS))
     batch = len(tokens.item)
     p, u = drawn(1, batch, 8) if pooled is None else pooled, drawn(2, batch, 8)
     with torch.inference_mode():

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from features.events import Item
 from models.codes.modalities import MODALITIES
-from models.config.seminar import SeminarConfig
+from models.config import NetworkConfig, PretrainingConfig
 from models.encoding.contents import Widths, contents, grams, pieces, query_words
 from models.encoding.histories import NONE
 from models.encoding.vocabulary import Vocabulary
@@ -21,7 +21,8 @@ from tests.drawn import drawn, masks
 from tests.references import seminar as reference
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
-CONFIG = SeminarConfig(dim=8, heads=2, buckets=64, attribute_buckets=32, searched=4, item_dropout=0.0, word_dropout=0.0)
+CONFIG = NetworkConfig(dim=8, heads=2, buckets=64, attribute_buckets=32, item_dropout=0.0, word_dropout=0.0)
+PRETRAINING = PretrainingConfig(searched=4)
 VOCABULARY = Vocabulary((), ["known"])
 seeds = st.integers(0, 2**31)
 
@@ -132,7 +133,7 @@ def test_gsu_and_esu_are_those_of_the_loops(batch, count, length, seed):
 
 
 def test_gsu_and_esu_share_their_projections_and_all_of_them_are_trained():
-    model = Seminar(Psu(CONFIG, VOCABULARY.item_rows, Widths(3, 2)))
+    model = Seminar(Psu(CONFIG, VOCABULARY.item_rows, Widths(3, 2)), PRETRAINING)
     table = contents([item(True, "red shoe", True, True, True), item(False, "x", False, False, False)], VOCABULARY, CONFIG, Widths(3, 2))
     items, queries = model.psu.items(table), model.psu.queries(query_words(["shoe", "red"], CONFIG))
     steps = Steps(torch.tensor([[0, NONE, 1], [NONE, NONE, NONE]]), torch.tensor([[0, 1, NONE], [NONE, NONE, NONE]]))
@@ -149,7 +150,7 @@ def test_gsu_and_esu_share_their_projections_and_all_of_them_are_trained():
 @settings(deadline=None, max_examples=30)
 def test_padding_of_a_history_changes_no_logit(length, seed):
     torch.manual_seed(seed)
-    model = Seminar(Psu(CONFIG, VOCABULARY.item_rows, Widths())).eval()
+    model = Seminar(Psu(CONFIG, VOCABULARY.item_rows, Widths()), PRETRAINING).eval()
     items = model.psu.items(
         contents([item(True, "a b", False, False, False), item(False, "c", True, False, False)], VOCABULARY, CONFIG, Widths())
     )

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from models.config import Config
+from models.config import NetworkConfig
 from models.encoding.contents import Widths, strangers
 from models.encoding.vocabulary import Vocabulary
 from models.network.layers import attend, masked_mean, or_empty
@@ -83,7 +83,7 @@ def test_what_is_masked_changes_nothing_and_the_empty_sequence_has_its_token(sha
     batch, length, _, seed = shape
     torch.manual_seed(seed)
     dim, mask, tokens, profile = 4, masks(seed, batch, length), drawn(seed, batch, length, 4), drawn(seed, batch, 4)
-    short, long = ShortTower(Config(dim=dim)), LongTower(Config(dim=dim))
+    short, long = ShortTower(NetworkConfig(dim=dim)), LongTower(NetworkConfig(dim=dim))
     zero, mine = torch.zeros(batch, length), tokens * mask.unsqueeze(-1)
 
     def outputs(padding):
@@ -124,8 +124,8 @@ def test_a_bucket_of_n_events_draws_the_attention_of_n_events():
 
 def test_every_parameter_is_registered_and_items_are_unit_vectors():
     vocabulary, widths = Vocabulary(["a", "b"], ["i"]), Widths(image=3)
-    config = Config(dim=8, heads=2)
+    config = NetworkConfig(dim=8, heads=2)
     network = Network(config, vocabulary.category_rows, vocabulary.item_rows, widths)
-    vectors = network.items(strangers(vocabulary, config.search_unit, widths))
+    vectors = network.items(strangers(vocabulary, config, widths))
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(4))
     assert {name.split(".")[0] for name in network.state_dict()} == {"psu", "space", "towers", "pgin", "popularity"}

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from features.outcomes import Candidate
 from models.codes.codebook import Codebook
-from models.config.shares import USUAL, Shares
+from models.config.retrieval import USUAL, Shares
 from models.index import Delete, Found, ItemIndex, Upsert, Where
 from models.serving import cascade
 from models.serving.popular import Popular, popular_candidates

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from features.rows import Behaviour, Pair, Search, UserRow
 from models.codes.codebook import Codebook
-from models.config.seminar import SeminarConfig
+from models.config import NetworkConfig
 from models.encoding.inputs import QUERY, Positions, Texts, ends_with, live_query, short_tokens
 from models.encoding.vocabulary import Vocabulary
 from models.index import ItemIndex, Where
@@ -46,7 +46,7 @@ def told(texts):
 )
 def test_a_search_is_live_until_something_follows_and_so_training_sees_it(row, live):
     assert live_query(row) == live
-    texts = Texts(SeminarConfig())
+    texts = Texts(NetworkConfig())
     tokens = short_tokens([row], Positions({}, Vocabulary.of(["c"], [])), texts, cap=9)
     assert ends_with(QUERY, tokens).tolist() == [texts.number(live) if live else 0]
 

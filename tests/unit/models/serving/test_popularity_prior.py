@@ -128,11 +128,11 @@ def test_the_cascade_of_an_evaluation_reads_what_it_is_given_and_not_what_the_bu
     batch = list(asked)[:10]
 
     def answers(weight, popular):
-        config = msgspec.structs.replace(bundle.manifest.config, demand=weight)
+        config = bundle.manifest.config.replace(demand=weight)
         served = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config))
         return [answer.items for answer in Cascade(Recommender(served), 8, catalogue, popular=popular).answer(batch, 60)]
 
-    popular = popularity(split.known, split.cut_ms, 200, CONFIG.popular_days)
+    popular = popularity(split.known, split.cut_ms, 200, CONFIG.retrieval.popular_days)
     assert bundle.popular != popular
     assert answers(2.0, NOTHING_POPULAR) == answers(0.0, popular)
     assert answers(2.0, popular) != answers(0.0, popular)

@@ -1,6 +1,5 @@
 """What is trained foretells held-out baskets clearly better than popularity: on the simulated shop, and on real events."""
 
-import msgspec
 import pytest
 import torch
 
@@ -10,7 +9,7 @@ from infra.shop import Shop
 from models.config import Config
 from models.training.train import train
 from tests.beside import data_file
-from tests.tiny_bundle import CONFIG, shop
+from tests.tiny_bundle import CONFIG, NO_PRETRAINING, shop
 
 TAOBAO_LAST_DAY_MS = 1_512_230_400_000  # 2017-12-03 00:00 in China
 
@@ -26,16 +25,16 @@ def test_on_the_simulated_shop():
     now = 1_760_000_000_000
     simulated = Shop(seed=3, users=120, items=800, categories=30, events_per_day=2.5)
     events, catalogue = simulated.history(now - 50 * DAY_MS, now), simulated.catalogue(now)
-    bundle = train(events, catalogue, Config(epochs=3, per_user=25, test_per_user=4), seed=3)
+    bundle = train(events, catalogue, Config().replace(epochs=3, per_user=25, test_per_user=4), seed=3)
     assert_beats_popularity(bundle.manifest.metrics)
 
 
-def test_the_search_unit_learns_its_own_objectives_first_and_the_towers_go_on_from_there():
+def test_the_network_learns_its_own_objectives_first_and_the_towers_go_on_from_there():
     events, catalogue = shop(users=10, events=20)
     phases, units = [], []
-    for pretraining in (True, False):
+    for pretraining in (CONFIG.training.pretraining, NO_PRETRAINING):
         told = []
-        config = msgspec.structs.replace(CONFIG, epochs=1, holdout=0.0, learning_rate=0.0, pretraining=pretraining)
+        config = CONFIG.replace(epochs=1, holdout=0.0, learning_rate=0.0, pretraining=pretraining)
         units.append(train(events, catalogue, config, 0, told.append).network.psu.state_dict())
         phases.append(list(dict.fromkeys(now.phase for now in told if now.examples)))
     assert phases == [["pretraining", "training"], ["training"]]
@@ -47,6 +46,6 @@ def test_the_search_unit_learns_its_own_objectives_first_and_the_towers_go_on_fr
 def test_on_the_last_day_of_taobao_users():
     path = data_file("taobao_users.parquet")
     events = list(sources.read(path))
-    config = Config(epochs=1, per_user=25, cut_ms=TAOBAO_LAST_DAY_MS, test_per_user=1)
+    config = Config().replace(epochs=1, per_user=25, cut_ms=TAOBAO_LAST_DAY_MS, test_per_user=1)
     bundle = train(events, [], config, seed=0, data=path.name, told=sources.Reading(path).touched())
     assert_beats_popularity(bundle.manifest.metrics)

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from features.events import Click, Item, Query
 from features.history import Moment, deeds, moments
 from features.rows import UserRow
-from models.config.seminar import SeminarConfig
+from models.config import Config, PretrainingConfig
 from models.encoding.histories import NONE, build, distinct, lifelong
 from models.errors import NoHistoryError
-from models.training.pretrain import draw, pretrain
+from models.training.pretrain import draw
 from research.relevance.next_click import baselines, model_scores, next_click_report, ranks, task
+from research.relevance.seminar import train_seminar
 from tests.tiny_bundle import MINUTE, shop
 
-CONFIG = SeminarConfig(dim=16, buckets=1024, length=8, searched=4, negatives=16, epochs=3, tuning=1, batch=64, learning_rate=2e-2)
+PRETRAINING = PretrainingConfig(epochs=3, length=8, searched=4, negatives=16, batch=64, learning_rate=2e-2)
+CONFIG = Config().replace(dim=16, buckets=1024, pretraining=PRETRAINING)
 GAMES = ("gears of war", "halo reach", "dead island", "forza racing", "guitar hero", "just dance", "mass effect", "rage")
 
 
@@ -38,7 +40,7 @@ def test_a_history_holds_every_event_and_query_before_its_moment_and_none_after(
     positions = {item.item_id: at for at, item in enumerate(catalogue)}
     done = deeds(events)
     seen = list(moments(done))
-    histories, of = build(seen, positions, msgspec.structs.replace(CONFIG, length=10_000))
+    histories, of = build(seen, positions, CONFIG.replace(pretraining=PretrainingConfig(length=10_000)))
     whose = [seen[number] for number in of.tolist()]
     for n, moment in enumerate(whose):
         batch = histories.batch(np.array([n]))
@@ -92,11 +94,11 @@ def weights(trained):
 def test_what_is_held_out_changes_no_weight_and_the_seed_does():
     events, catalogue = searches()
     cut = 100 * 10 * MINUTE
-    quick = msgspec.structs.replace(CONFIG, epochs=1)
+    quick = CONFIG.replace(pretraining=msgspec.structs.replace(PRETRAINING, epochs=1))
     before = [event for event in events if event.ts < cut]
-    whole, cut_off = (pretrain(deeds(log), catalogue, quick, cut, seed=3) for log in (events, before))
+    whole, cut_off = (train_seminar(deeds(log), catalogue, quick, cut, seed=3, tuning=1) for log in (events, before))
     assert set(whole.vocabulary.items) == {event.item_id for event in before if isinstance(event, Click)}
-    other = pretrain(deeds(before), catalogue, quick, cut, seed=4)
+    other = train_seminar(deeds(before), catalogue, quick, cut, seed=4, tuning=1)
     assert all(torch.equal(one, weights(cut_off)[name]) for name, one in weights(whole).items())
     assert any(not torch.equal(one, weights(other)[name]) for name, one in weights(whole).items())
 
@@ -105,7 +107,7 @@ def test_it_learns_which_item_a_misspelt_query_means_and_tells_how_far_it_is():
     events, catalogue = searches()
     told = []
     todo = task(events, catalogue, CONFIG, 0.25)
-    trained = pretrain(todo.done, todo.catalogue, CONFIG, todo.cut_ms, 0, lambda *now: told.append(now))
+    trained = train_seminar(todo.done, todo.catalogue, CONFIG, todo.cut_ms, 0, 1, lambda *now: told.append(now))
     ours = ranks(model_scores(trained, todo), todo.cases)
     popular = ranks(baselines(todo)["most popular"], todo.cases)
     assert (1 / ours).mean() > (1 / popular).mean() + 0.3
@@ -116,7 +118,15 @@ def test_it_learns_which_item_a_misspelt_query_means_and_tells_how_far_it_is():
 
 def test_the_report_has_a_row_for_each_ablation_and_differences():
     events, catalogue = searches()
-    found = next_click_report("games", events, catalogue, msgspec.structs.replace(CONFIG, epochs=1), [0, 1], holdout=0.25)
+    found = next_click_report(
+        "games",
+        events,
+        catalogue,
+        CONFIG.replace(pretraining=msgspec.structs.replace(PRETRAINING, epochs=1)),
+        [0, 1],
+        tuning=1,
+        holdout=0.25,
+    )
     ours = [name for name in found.rows if name.startswith("SEMINAR") and " less " not in name]
     assert ours == ["SEMINAR", "SEMINAR without pretraining", "SEMINAR without alignment", "SEMINAR without queries"]
     mrr = {name: row[0] for name, row in found.rows.items()}
@@ -129,4 +139,4 @@ def test_the_report_has_a_row_for_each_ablation_and_differences():
 def test_nothing_before_the_cut_is_an_error():
     events, catalogue = searches(users=4)
     with pytest.raises(NoHistoryError):
-        pretrain(deeds(events), catalogue, CONFIG, cut_ms=0, seed=0)
+        train_seminar(deeds(events), catalogue, CONFIG, cut_ms=0, seed=0)

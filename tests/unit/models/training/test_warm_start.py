@@ -32,7 +32,7 @@ from models.training.warm_start import begin_new, config_for, take_over
 from tests.tiny_bundle import CONFIG, MINUTE, START_MS, shop
 
 NEW_MS = START_MS + 1200 * MINUTE  # when the new items come
-ENOUGH = msgspec.structs.replace(CONFIG, per_user=10_000, per_basket=100)
+ENOUGH = CONFIG.replace(per_user=10_000, per_basket=100)
 
 
 def assortment():
@@ -97,7 +97,9 @@ def test_the_command_goes_on_from_a_bundle(world):
     assert told["parent"] == child.manifest.parent == parent.generation != child.generation
     assert told["earlier"] == ["first.jsonl"]
     assert child.manifest.steps == parent.manifest.steps + len(rows)
-    assert max(float(row[4]) for row in rows) <= child.manifest.config.tuning_rate < child.manifest.config.learning_rate
+    assert (
+        max(float(row[4]) for row in rows) <= child.manifest.config.training.warm_start_rate < child.manifest.config.training.learning_rate
+    )
     assert child.manifest.cut_ms > NEW_MS > parent.manifest.cut_ms
     assert child.vocabulary.items[: len(parent.vocabulary.items)] == parent.vocabulary.items
     assert child.vocabulary.categories == parent.vocabulary.categories
@@ -107,9 +109,9 @@ def test_the_command_goes_on_from_a_bundle(world):
     assert len(world.new & seen) > 0.5 * len(world.new)
     assert world.new <= set(child.items.ids)
     targets = {}
-    for moment in moments(deeds(world.events), parent.manifest.cut_ms, child.manifest.cut_ms, CONFIG.per_user):
-        targets[moment.user, moment.ts] = min(CONFIG.per_basket, len({event.item for event in moment.basket}))
-    assert sum(int(row[5]) for row in rows) == CONFIG.epochs * sum(targets.values())
+    for moment in moments(deeds(world.events), parent.manifest.cut_ms, child.manifest.cut_ms, CONFIG.training.per_user):
+        targets[moment.user, moment.ts] = min(CONFIG.training.per_basket, len({event.item for event in moment.basket}))
+    assert sum(int(row[5]) for row in rows) == CONFIG.training.epochs * sum(targets.values())
 
     def measured(bundle, cut_ms, log="all.jsonl"):
         asked = ("--data", world.folder / log, "--bundle", bundle, "--cut", cut_ms, "--baselines", "none", "--json")
@@ -190,10 +192,10 @@ def test_known_rows_are_taken_over_and_new_ones_start_at_their_mean():
 
 
 def test_the_id_of_a_new_item_begins_as_its_content_and_turns_no_vector(world):
-    parent, unit = world.parent, world.parent.manifest.config.search_unit
+    parent, unit = world.parent, world.parent.manifest.config.network
     _, described = shop(items=48)
     grown = parent.vocabulary.grown((), world.new)
-    network = Network(parent.manifest.config, grown.category_rows, grown.item_rows, parent.manifest.widths)
+    network = Network(unit, grown.category_rows, grown.item_rows, parent.manifest.widths)
     take_over(network, parent.network)
     known, new = (contents(described, words, unit, parent.manifest.widths) for words in (parent.vocabulary, grown))
     begin_new(network.psu, new, parent.vocabulary.item_rows)
@@ -206,7 +208,7 @@ def test_the_id_of_a_new_item_begins_as_its_content_and_turns_no_vector(world):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (("--dim", 32), "dim 16 and not 32"),
+        (("--dim", 32), "dim 16, not 32"),
         (("--coded", "fused,id"), "coded"),
         (("--data", "first"), "nothing is new"),
         (("--cut", START_MS + 600 * MINUTE), "nothing is new"),

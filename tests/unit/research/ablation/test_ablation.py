@@ -25,7 +25,7 @@ from research.evaluation.inputs import Plan
 from research.evaluation.oracle_category import ToldCategory
 from tests.tiny_bundle import CONFIG, START_MS, quickly_trained, shop
 
-QUICK = msgspec.structs.replace(CONFIG, epochs=1)
+QUICK = CONFIG.replace(epochs=1)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def test_a_finished_row_is_not_run_again_and_serving_rows_share_a_training(log, 
     assert all(found.more.keys() == set(COLUMNS) and found.seeds == 2 for found in first.effects[1:])
     assert "| K 1 |" in section(first, heading(first.facts), "everlong ablate")
     assert "no time gap" in text(first)
-    ablate(plan._replace(config=msgspec.structs.replace(QUICK, dim=8)), chosen("K 1"), work, silent, told.append)
+    ablate(plan._replace(config=QUICK.replace(dim=8)), chosen("K 1"), work, silent, told.append)
     assert len(trained) == 6
 
 
@@ -97,7 +97,7 @@ def test_the_rows_are_of_known_settings_and_stand_beside_rows():
     assert [row.name for row in chosen("L 8 with 4 folds")] == ["default", "L 8", "L 8 with 4 folds"]
     with pytest.raises(UnknownRowError, match="mechanisms"):
         chosen("no such row")
-    assert trained_as(Config(top_k=3, category_source="pointer")) == Config()
+    assert trained_as(Config().replace(top_k=3, category_source="pointer")) == Config()
 
 
 def test_an_effect_is_the_difference_of_pairs_and_is_surer_than_the_scores():

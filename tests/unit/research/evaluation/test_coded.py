@@ -3,7 +3,6 @@
 from dataclasses import replace
 from itertools import islice
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -16,7 +15,7 @@ from tests.tiny_bundle import CONFIG, shop
 @pytest.fixture(scope="module")
 def trained():
     events, catalogue = shop(users=8, events=60)
-    return train(events, catalogue, msgspec.structs.replace(CONFIG, epochs=1, holdout=0.0), seed=0), deeds(events)
+    return train(events, catalogue, CONFIG.replace(epochs=1, holdout=0.0), seed=0), deeds(events)
 
 
 def test_codes_of_a_small_catalogue_lose_nothing(trained):

@@ -23,7 +23,7 @@ from research.evaluation.evaluation import Cost, budget_s, refuse_seen
 from research.evaluation.inputs import Plan, load_data
 from tests.tiny_bundle import CONFIG, START_MS, shop
 
-QUICK = msgspec.structs.replace(CONFIG, epochs=1)
+QUICK = CONFIG.replace(epochs=1)
 
 
 def written(path, users=20, events=25):
@@ -35,7 +35,7 @@ def written(path, users=20, events=25):
 def test_a_bundle_that_has_seen_the_test_is_refused():
     events, catalogue = shop(start_ms=START_MS, users=12, events=20)
     split = temporal(deeds(events), 0.2)
-    config = msgspec.structs.replace(QUICK, holdout=0.2)
+    config = QUICK.replace(holdout=0.2)
     manifest = train(events, catalogue, config, seed=0, data="log.jsonl").manifest
     refuse_seen(manifest, "log.jsonl", split)
     refuse_seen(manifest, "other.jsonl", temporal(deeds(events), 0.5))
@@ -88,7 +88,7 @@ def test_the_command_tests_a_given_bundle(tmp_path):
     done = everlong("--data", path, "--bundle", tmp_path / "bundle", "--json", "--baselines", "seen before")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["report"]["sections"][0]["rows"].keys() == {"cascade", "cascade, no own items", "seen before"}
-    save(train(events, catalogue, msgspec.structs.replace(QUICK, holdout=0.0), seed=0, data="log.jsonl"), tmp_path / "bundle")
+    save(train(events, catalogue, QUICK.replace(holdout=0.0), seed=0, data="log.jsonl"), tmp_path / "bundle")
     refused = everlong("--data", path, "--bundle", tmp_path / "bundle")
     assert isinstance(refused.exception, SeenInTrainingError)
 
@@ -118,7 +118,7 @@ def test_an_item_that_only_held_out_events_tell_of_cannot_be_found(tmp_path):
 @pytest.mark.parametrize("steps", [1, 9, 10, 11])
 def test_any_number_of_steps_can_be_trained(steps):
     events, catalogue = shop(start_ms=START_MS, users=4, events=8)
-    train(events, catalogue, msgspec.structs.replace(QUICK, epochs=steps, batch=10**6), seed=0)
+    train(events, catalogue, QUICK.replace(epochs=steps, batch=10**6), seed=0)
 
 
 def test_a_file_without_events_says_what_is_needed(tmp_path):

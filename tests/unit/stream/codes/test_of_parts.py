@@ -1,6 +1,5 @@
 """A bundle whose codes stand for several vectors of an item side by side: they go all the way from the item's event to the index."""
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -36,7 +35,7 @@ class Record:
 @pytest.fixture(scope="module")
 def bundle():
     events, catalogue = shop(users=10, events=20)
-    return train(events, catalogue, msgspec.structs.replace(CONFIG, epochs=1, holdout=0.0, coded=("id", "text")), seed=1)
+    return train(events, catalogue, CONFIG.replace(epochs=1, holdout=0.0, coded=("id", "text")), seed=1)
 
 
 def published(bundle, used):

@@ -14,7 +14,7 @@ from features.events import Query
 from features.outcomes import CandidatesRow, InterestsRow
 from features.rows import UserRow
 from features.store import Key, Stored, Version
-from models.config.shares import Shares
+from models.config.retrieval import Shares
 from models.index import Delete, Upsert
 from models.serving.recommender import Recommender
 from stream.pipelines.refresh import Serving, coalesce
@@ -90,7 +90,7 @@ def test_the_bundles_shares_serve_unless_others_are_set(behind):
     asked = system.happens(*(click(n, f"c{n % 3}") for n in range(12)))[-1:]
     bundle = system.serving.recommender.bundle
     for share, least, most in ((0.0, 0, 0), (0.5, 4, 6), (0.95, 8, 10)):
-        config = msgspec.structs.replace(bundle.manifest.config, shares=Shares(repeat=share, short=0.95))
+        config = bundle.manifest.config.replace(shares=Shares(repeat=share, short=0.95))
         manifest = msgspec.structs.replace(bundle.manifest, config=config)
         changed = Recommender(dataclasses.replace(bundle, manifest=manifest))
         system.serving = Serving(changed, system.serving.index)

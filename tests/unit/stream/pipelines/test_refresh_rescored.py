@@ -18,10 +18,10 @@ from tests.tiny_bundle import quickly_trained
 def rescoring():
     """The tiny bundle with a re-scorer of random weights."""
     bundle = quickly_trained(1)
-    config = msgspec.structs.replace(bundle.manifest.config, rescore="attention", rescore_categories=3)
+    config = bundle.manifest.config.replace(rescore="attention", rescore_categories=3)
     torch.manual_seed(5)
     network = deepcopy(bundle.network)
-    network.rescorer = Rescorer(config)
+    network.rescorer = Rescorer(config.network)
     changed = replace(bundle, network=network, manifest=msgspec.structs.replace(bundle.manifest, config=config))
     return Serving(Recommender(changed), changed.index())
 

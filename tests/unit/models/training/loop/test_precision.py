@@ -1,6 +1,5 @@
 """Mixed precision: on CUDA only; what it computes is close to float32, and the weights stay float32."""
 
-import msgspec
 import numpy as np
 import pytest
 import torch
@@ -11,7 +10,7 @@ from models.training.loop import Ranks, Run, fit
 from models.training.loop.precision import Precision
 from models.training.objectives import same
 from models.training.train import train
-from tests.tiny_bundle import CONFIG, shop
+from tests.tiny_bundle import CONFIG, NO_PRETRAINING, shop
 from tests.unit.models.training.loop.test_loop import ROWS, network, phase
 
 CPU = torch.device("cpu")
@@ -100,15 +99,15 @@ def on_cuda(monkeypatch):
     "changed",
     [
         {},
-        {"pretraining": False, "attention_dim": 8, "target_free": True, "memory": 2, "packed": True},
-        {"pretraining": False, "short_encoder": "recurrent", "long_attention": "self", "rescore": "attention"},
+        {"pretraining": NO_PRETRAINING, "attention_dim": 8, "target_free": True, "memory": 2, "packed": True},
+        {"pretraining": NO_PRETRAINING, "short_encoder": "recurrent", "long_attention": "self", "rescore": "attention"},
     ],
     ids=["usual", "mechanisms", "others"],
 )
 def test_the_whole_network_learns_in_float16_and_keeps_its_scale(monkeypatch, changed):
     on_cuda(monkeypatch)
     events, catalogue = shop(users=10, events=20)
-    config = msgspec.structs.replace(CONFIG, epochs=4, batch=16, holdout=0.0, **changed)
+    config = CONFIG.replace(epochs=4, batch=16, holdout=0.0, **changed)
     losses, scales = [], []
     for half in (None, torch.float16):
         precision, told = Precision(CPU, half), []

@@ -49,7 +49,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from models.training.loop import RanksDifferError, Run, fit, joined
+from models.errors import RanksDifferError
+from models.training.loop import Run, fit, joined
 from models.training.loop.checkpoints import digest
 from tests.unit.models.training.loop.test_loop import network, phase
 

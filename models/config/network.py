@@ -1,0 +1,52 @@
+"""The shape of the network, and what its inputs and vectors mean."""
+
+from typing import Literal
+
+import msgspec
+
+
+class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Sizes and inputs of the network, and the codes of its vectors. A warm start cannot change any of them.
+
+    `buckets` to `attribute_ids` describe how SEMINAR's search unit hashes text (docs/adr/0008).
+    """
+
+    dim: int = 32  # d, of every vector
+    heads: int = 2  # of multi-head attention; divides `dim`
+    short: int = 50  # S: most recent events and queries read, over all categories
+    long: int = 64  # L: most recent events read of one category
+    touched: int = 100  # P': most recent distinct categories read
+    temperature: float = 0.07  # a logit is cosine / temperature
+
+    time_gap: bool = True  # events carry their age (SIM)
+    kind: bool = True  # events carry their behaviour: click, cart, favourite or order (M-GPT, MBHT)
+    paired_text: bool = True  # events carry the query they followed
+
+    buckets: int = 32_768  # rows of the table of hashed words and character n-grams
+    attribute_buckets: int = 4096  # rows of the table of hashed attributes
+    words: bool = True  # hash whole words
+    grams: tuple[int, ...] = (3,)  # lengths of the character n-grams hashed; empty: none
+    title_ids: int = 256  # hashed ids read per title
+    query_ids: int = 96  # hashed ids read per query
+    attribute_ids: int = 16  # hashed ids read per item's attributes
+    queries: bool = True  # False: every query is masked
+
+    item_dropout: float = 0.15  # share of items whose id is hidden in training, so that content is learned to stand alone
+    word_dropout: float = 0.1  # share of hashed ids hidden in training
+
+    subspaces: int = 8  # P of the codebook, for each vector of `coded`
+    coded: tuple[str, ...] = ("fused",)  # vectors that codes quantise: the fused vector, or modalities (models.codes.modalities)
+
+    folds: int = 0  # of `long`, at most this many tokens are counted buckets of older events: scores get + ln n (TWIN V2)
+    history: float = 1.0  # share of each lifelong sequence that is read, the most recent part of it
+    long_attention: Literal["target", "self"] = "target"  # the short pooling attends to the sequence, or the sequence to itself
+    attention_dim: int = 0  # width of a separate attention table of the long tower; 0: attention reads the tokens (DARE)
+    target_free: bool = False  # the mean of the last 16 events and of all events of a sequence attend to it too (MIRRN)
+    memory: int = 0  # slots that the lifelong sequence is written into segment by segment, and p_s reads (DMAN)
+    short_encoder: Literal["attention", "recurrent"] = "attention"  # a recurrence moves one state once per event (SIGMA, STAR-Rec)
+    packed: bool = False  # self-attention packs several short users into a row: the same numbers, less padding (JD)
+
+    rescore: Literal["none", "repeats", "attention"] = "none"  # model that re-ranks the merged candidates; attention includes repeats
+    rescore_length: int = 128  # most recent events that a candidate is compared with
+    rescore_categories: int = 0  # besides the user row, they come from the rows of this many most recent categories
+    rescore_searched: int = 32  # events that the GSU keeps for the ESU
