@@ -1,1 +1,1 @@
-"""What runs it: settings, wiring, metrics, health, the command `everlong`, the HTTP API, and the embedded broker and store."""
+"""Runs Everlong: settings, wiring, metrics, health, the command `everlong`, the HTTP API, and the embedded broker and store."""

@@ -1,4 +1,4 @@
-"""docs/access.md: the rights that each role needs at the broker and at the store."""
+"""Generates docs/access.md: the rights that each role needs at the broker and at the store."""
 
 from features.store.redis import COMMANDS
 from stream.kafka.grants import GRANTS, rights
@@ -38,7 +38,7 @@ On a cluster add `+cluster|slots +cluster|shards +cluster|myid +readonly +comman
 
 
 def access_page() -> str:
-    """The page."""
+    """The text of the page."""
     return PAGE.format(kafka="\n".join(map(_line, GRANTS)), valkey=" ".join(f"+{command}" for command in COMMANDS))
 
 

@@ -1,4 +1,4 @@
-"""Settings of what listens on HTTP: address, tokens, hosts and limits. `infra.settings` reads them with all others."""
+"""Settings of the HTTP servers: address, tokens, hosts and limits. `infra.settings` reads them with all others."""
 
 import re
 from ipaddress import ip_address
@@ -22,46 +22,49 @@ class ApiSettings(BaseSettings):
 
     http_host: str = Field(
         "127.0.0.1",
-        description="Address that API, page and metrics listen on; `0.0.0.0` inside a container. Beyond this machine the API wants tokens.",
+        description="Address that API, page and metrics listen on; `0.0.0.0` in a container. "
+        "If other machines can reach it, the API requires tokens.",
     )
-    http_port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port of API and page; 0: a free one.")
+    http_port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="Port of the API and the page; 0: a free one.")
     metrics_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         0, description="Port of a worker's metrics and health; 0: a free one, printed at start."
     )
     api_read_tokens: Tokens = Field(
         (),
-        description="Bearer tokens that allow reading users, candidates, features and items, separated by commas, 16 characters or more. "
-        "As soon as any token of any kind is set, every request needs one (docs/security.md).",
+        description="Bearer tokens that allow reading users, candidates, features and items; comma-separated, 16 characters or more. "
+        "If a token of any kind is set, every request needs one (docs/security.md).",
     )
     api_write_tokens: Tokens = Field((), description="Bearer tokens that allow sending clicks, queries and orders.")
-    api_admin_tokens: Tokens = Field((), description="Bearer tokens that allow everything, and alone allow sending items.")
+    api_admin_tokens: Tokens = Field((), description="Bearer tokens that allow everything; only these allow sending items.")
     api_allow_anonymous: bool = Field(
-        False, description="Let the API start without any token on an address that other machines reach: everybody may do everything."
+        False,
+        description="Let the API start without tokens on an address that other machines can reach. Everyone is then allowed everything.",
     )
     api_allowed_hosts: Names = Field(
         (),
-        description="Host names the API answers to, separated by commas (`*.shop.example` too); `*`: any. "
-        "Unset: `localhost`, `127.0.0.1`, `::1` where it listens on this machine only, else any.",
+        description="Host names that the API answers to, separated by commas (also `*.shop.example`); `*`: any. "
+        "Unset: `localhost`, `127.0.0.1`, `::1` if it listens on this machine only, else any.",
     )
     api_trusted_proxies: Names = Field(
         (), description="Addresses of reverse proxies whose `X-Forwarded-For` names the client, separated by commas. Unset: none."
     )
     api_cors_origins: Names = Field((), description="Web origins whose pages may call the API, separated by commas. Unset: none.")
-    api_list_users: bool = Field(True, description="Let `/v1/users` name the users of the newest candidate sets; false: it names none.")
-    api_body_limit: Annotated[int, Field(ge=1)] = Field(1_048_576, description="Bytes of the largest request body.")
-    api_max_events: Annotated[int, Field(ge=1)] = Field(1000, description="Most events in one request.")
-    api_max_k: int = Field(1000, ge=1, le=1000, description="Most candidates in one answer.")
+    api_list_users: bool = Field(True, description="Let `/v1/users` list the users of the newest candidate sets; false: it lists none.")
+    api_body_limit: Annotated[int, Field(ge=1)] = Field(1_048_576, description="Maximum bytes of a request body.")
+    api_max_events: Annotated[int, Field(ge=1)] = Field(1000, description="Maximum events in one request.")
+    api_max_k: int = Field(1000, ge=1, le=1000, description="Maximum candidates in one response.")
     api_connections: Annotated[int, Field(ge=1)] = Field(
-        1000, description="Most connections at once, and so most requests at once; further ones get a 503."
+        1000, description="Maximum connections, and so concurrent requests; further ones get a 503."
     )
     api_rate: Annotated[float, Field(ge=0)] = Field(
-        1000.0, description="Requests a second of one client address, twice as many at once; beyond that it gets a 429. 0: no bound."
+        1000.0,
+        description="Requests per second from one client address, with bursts of twice as many; beyond that it gets a 429. 0: no limit.",
     )
-    api_head_timeout_s: Bound = Field(10.0, description="Seconds until a connection has sent a request's headers.")
+    api_head_timeout_s: Bound = Field(10.0, description="Maximum seconds for sending a request's headers.")
     api_body_timeout_s: Bound = Field(
-        30.0, description="Seconds until a request's body is there; also how long a client may stop reading its answer."
+        30.0, description="Maximum seconds for sending a request's body; also how long a client may pause while reading the response."
     )
-    api_idle_timeout_s: Annotated[int, Field(ge=1)] = Field(15, description="Seconds that a connection may wait for its next request.")
+    api_idle_timeout_s: Annotated[int, Field(ge=1)] = Field(15, description="Seconds that an idle connection is kept.")
 
     @field_validator(
         *("api_read_tokens", "api_write_tokens", "api_admin_tokens", "api_allowed_hosts", "api_trusted_proxies", "api_cors_origins"),
@@ -75,7 +78,7 @@ class ApiSettings(BaseSettings):
     @classmethod
     def _check_tokens(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
         if not all(TOKEN.fullmatch(token.get_secret_value()) for token in value):
-            raise ValueError("each token has 16 to 256 of the characters A-Z a-z 0-9 . _ ~ + / = -; `openssl rand -hex 32` makes one")
+            raise ValueError("a token has 16 to 256 characters out of A-Z a-z 0-9 . _ ~ + / = -; `openssl rand -hex 32` makes one")
         return value
 
     @model_validator(mode="after")
@@ -91,7 +94,7 @@ class ApiSettings(BaseSettings):
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this machine reaches what listens."""
+        """Whether the server listens on this machine only."""
         try:
             return self.http_host == "localhost" or ip_address(self.http_host).is_loopback
         except ValueError:

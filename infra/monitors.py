@@ -1,4 +1,4 @@
-"""What a worker reports, as metrics and readiness: the observers of stream.workers."""
+"""Observers of stream.workers: turn a worker's events into metrics and readiness."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from infra.metrics import CatalogueMetrics, IngestMetrics, RefreshMetrics, Worke
 from stream.kafka.progress import Partition
 from stream.workers.observer import Part, WorkerObserver
 
-if TYPE_CHECKING:  # with torch, which the ingest worker does without
+if TYPE_CHECKING:  # imports torch, which the ingest worker does not need
     from models.codes.drift import Decision, Drift
     from stream.pipelines.catalogue import CatalogueOutcome
     from stream.pipelines.ingest import Outcome
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # with torch, which the ingest worker does without
 
 
 class WorkerMonitor(WorkerObserver):
-    """The metrics of a role and the conditions of its readiness: broker, store, partitions, progress, and those given."""
+    """The metrics of a role and its readiness conditions: broker, store, partitions, progress, and the given ones."""
 
     def __init__(self, metrics: WorkerMetrics, *conditions: str) -> None:
         self.metrics, self.health = metrics, Health("broker", "store", "partitions", *conditions)

@@ -1,4 +1,4 @@
-"""The generated pages of the manual: `python -m infra.pages docs` writes them, a test compares them with what is committed."""
+"""The generated pages of the manual. `python -m infra.pages docs` writes them; a test compares them with the committed ones."""
 
 import sys
 from collections.abc import Callable
@@ -18,7 +18,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def write_pages(folder: Path) -> list[Path]:
-    """Write every generated page into a folder; gives the paths of those that changed."""
+    """Write every generated page into a folder; returns the paths of the changed ones."""
     changed = []
     for name, make in PAGES.items():
         path, text = folder / name, make()

@@ -1,4 +1,4 @@
-"""The endpoints of a worker that a scraper, an orchestrator and a person on call ask: `/metrics`, `/health/live` and `/health/ready`."""
+"""A worker's endpoints for scrapers, orchestrators and people on call: `/metrics`, `/health/live` and `/health/ready`."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ from infra.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-CONNECTIONS = 16  # at once, a thread each
-LONGEST_S = 10.0  # of a connection, however slowly it sends
+CONNECTIONS = 16  # concurrent, one thread each
+LONGEST_S = 10.0  # per connection, however slowly it sends
 
 
 class MetricsServer:
-    """`/metrics`, `/health/live` and `/health/ready` of one process, answered in threads. Listens from the start.
+    """Serves `/metrics`, `/health/live` and `/health/ready` of one process, in threads. Listens once constructed.
 
-    At most `most` connections are kept, none longer than `longest_s` seconds; further ones are closed at once.
+    At most `most` connections are open, each for at most `longest_s` seconds; further ones are closed at once.
     """
 
     def __init__(self, metrics: Metrics, health: Health, host: str, port: int, most: int, longest_s: float) -> None:
@@ -50,7 +50,7 @@ class MetricsServer:
 def serve_metrics(
     metrics: Metrics, health: Health, host: str = "127.0.0.1", port: int = 0, *, most: int = CONNECTIONS, longest_s: float = LONGEST_S
 ) -> MetricsServer:
-    """Serve metrics and health of a worker; port 0 takes a free one, found in `.port`.
+    """Serve metrics and health of a worker; port 0 chooses a free one, available as `.port`.
 
     Raises:
         OSError: the port is taken; choose another with EVERLONG_METRICS_PORT.
@@ -59,12 +59,12 @@ def serve_metrics(
 
 
 def liveness(role: str) -> dict[str, object]:
-    """Body of `/health/live`."""
+    """The body of `/health/live`."""
     return {"live": True, "role": role, "version": build().version}
 
 
 def readiness(role: str, health: Health) -> tuple[int, dict[str, object]]:
-    """Status and body of `/health/ready`: 200, or 503 with the reason of each condition that does not hold. Warnings change no status."""
+    """Status and body of `/health/ready`: 200, or 503 with the reason of each failed condition. Warnings do not change the status."""
     reasons, warnings = health.reasons(), health.warnings()
     body: dict[str, object] = {"ready": not reasons, "role": role, "version": build().version}
     if warnings:
@@ -73,14 +73,14 @@ def readiness(role: str, health: Health) -> tuple[int, dict[str, object]]:
 
 
 class _Bounded(ThreadingHTTPServer):
-    """A thread a connection, within bounds of number and time."""
+    """A server with one thread per connection, limited in number and time."""
 
     daemon_threads = True
     request_queue_size = 64
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler], most: int, longest_s: float) -> None:
         self._most, self._longest_s = most, longest_s
-        self._open: dict[Any, float] = {}  # socket: when it is closed at the latest
+        self._open: dict[Any, float] = {}  # socket: its deadline
         self._lock = Lock()
         super().__init__(address, handler)
 
@@ -100,7 +100,7 @@ class _Bounded(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Called every poll interval: end the connections that last too long; their threads then find them closed."""
+        """Called every poll interval: close the connections that exceed their deadline, which ends their threads."""
         with self._lock:
             for request in [request for request, until in self._open.items() if until < monotonic()]:
                 with suppress(OSError):
@@ -108,7 +108,7 @@ class _Bounded(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()
-        if not isinstance(error, OSError):  # a client that goes away is no error of ours
+        if not isinstance(error, OSError):  # a client that disconnects is not an error of the server
             log.error("a scrape failed", exc_info=error)
 
 

@@ -1,4 +1,4 @@
-"""Log lines that say the same again and again: a broker that is away must not fill the disk."""
+"""Limits repeated log lines: an unavailable broker must not fill the disk."""
 
 import logging
 import re
@@ -17,9 +17,9 @@ class _Window:
 
 
 class Repeats(logging.Filter):
-    """Lets `most` lines of a kind pass in `every_s` seconds, the first with its traceback; the next one says how many were left out.
+    """Lets `most` similar lines pass in `every_s` seconds, the first with its traceback; the next one gives the number suppressed.
 
-    Lines are of one kind when logger, level and message are the same but for their arguments and numbers. Bounded memory.
+    Lines are similar if logger, level and message are equal except for arguments and numbers. Memory is bounded.
     """
 
     def __init__(self, most: int = 5, every_s: float = 60.0) -> None:
@@ -28,7 +28,7 @@ class Repeats(logging.Filter):
         self._windows: OrderedDict[tuple[str, int, str], _Window] = OrderedDict()
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is to be written; its text may have changed."""
+        """Whether to write the line; its text may be changed."""
         kind = record.name, record.levelno, _NUMBERS.sub("#", str(record.msg))[:200]
         window = self._windows.get(kind)
         if window is None or record.created - window.began >= self._every_s:

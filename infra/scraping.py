@@ -1,4 +1,4 @@
-"""What the workers of this machine say of themselves: their metrics and readiness, read over HTTP."""
+"""Reads metrics and readiness of the workers on this machine over HTTP."""
 
 import http.client
 from collections import Counter
@@ -12,7 +12,7 @@ TIMEOUT_S = 2.0
 
 
 class Sample(NamedTuple):
-    """One number of a process, by name and labels."""
+    """One value of a metric, by name and labels."""
 
     name: str
     labels: Mapping[str, str]
@@ -20,7 +20,7 @@ class Sample(NamedTuple):
 
 
 class Samples:
-    """The numbers of some processes at one moment."""
+    """Metric values of several processes at one moment."""
 
     def __init__(self, samples: Iterable[Sample]) -> None:
         self._samples = list(samples)
@@ -30,7 +30,7 @@ class Samples:
         return sum(s.value for s in self._samples if s.name == name and all(s.labels.get(k) == v for k, v in labels.items()))
 
     def by(self, label: str, name: str, **labels: str) -> Counter[str]:
-        """That sum for each value of a label, those at zero left out."""
+        """The sum for each value of a label, without zeros."""
         sums: Counter[str] = Counter()
         for s in self._samples:
             if s.name == name and s.value and all(s.labels.get(k) == v for k, v in labels.items()):
@@ -38,7 +38,7 @@ class Samples:
         return sums
 
     def quantile(self, name: str, q: float) -> float:
-        """The upper bound of the bucket of histogram `name` that holds quantile `q`; nan where it is empty."""
+        """The upper bound of the bucket of histogram `name` that contains quantile `q`; nan if the histogram is empty."""
         sums: Counter[float] = Counter()
         for s in self._samples:
             if s.name == f"{name}_bucket":
@@ -48,7 +48,7 @@ class Samples:
 
 
 def scrape(ports: Iterable[int]) -> Samples:
-    """The metrics of the processes that listen on these ports; one that does not answer adds nothing."""
+    """The metrics of the processes on these ports; those that do not answer are skipped."""
     samples: list[Sample] = []
     for port in ports:
         status, body = _get(port, "/metrics")
@@ -58,7 +58,7 @@ def scrape(ports: Iterable[int]) -> Samples:
 
 
 def ready(port: int) -> str | None:
-    """None where the process is ready, else why it is not."""
+    """None if the process is ready, else the reason why it is not."""
     status, body = _get(port, "/health/ready")
     return None if status == 200 else body or "it does not answer yet"
 

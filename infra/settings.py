@@ -1,4 +1,4 @@
-"""Settings: the only reader of the environment. Every variable starts with EVERLONG_; docs/settings.md is made from here."""
+"""Settings: the only reader of the environment. Every variable starts with EVERLONG_; docs/settings.md is generated from them."""
 
 import logging
 import os
@@ -25,9 +25,9 @@ SET_BY_FEAST = ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR")
 KAFKA_PORT = 9092
 BROKER = re.compile(r"(?P<host>[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(%[A-Za-z0-9._-]+)?\])(:(?P<port>[0-9]{1,5}))?")
 
-FROM_FILE = "_FILE"  # behind the name of a variable that holds a secret: the path of a file that holds it
+FROM_FILE = "_FILE"  # suffix of a secret's variable: names a file that contains the secret
 GONE = {
-    "EVERLONG_API_TOKEN": "name tokens by what they allow: EVERLONG_API_READ_TOKENS, EVERLONG_API_WRITE_TOKENS, EVERLONG_API_ADMIN_TOKENS",
+    "EVERLONG_API_TOKEN": "use a variable by scope: EVERLONG_API_READ_TOKENS, EVERLONG_API_WRITE_TOKENS, EVERLONG_API_ADMIN_TOKENS",
 }
 
 _log = logging.getLogger("everlong.settings")
@@ -39,7 +39,7 @@ Part = Annotated[float, Field(ge=0, le=MOST)] | None
 
 
 class Settings(ApiSettings):
-    """How this process is set up, frozen. Made by `load_settings`, which explains what is wrong."""
+    """The configuration of this process, frozen. Use `load_settings`, which explains invalid values."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, env_ignore_empty=True, extra="forbid", hide_input_in_errors=True)
 
@@ -119,7 +119,7 @@ class Settings(ApiSettings):
     top_k_categories: int = Field(8, ge=1, le=63, description="Category interests searched per user.")
     candidates: int = Field(200, ge=1, le=1000, description="Items in a candidate set.")
     exclude_bought: bool = Field(
-        True, description="Exclude the newest 256 items that the user bought; false where people buy the same item again."
+        True, description="Exclude the newest 256 items that the user bought; set to false where people buy the same item again."
     )
     short_share: Part = Field(
         None, description="Share of the searches' candidates that come from the search of the whole pool. Unset: the bundle's."
@@ -185,32 +185,32 @@ class Settings(ApiSettings):
 
     @property
     def bundle_path(self) -> Path:
-        """The bundle's folder, whether named or the default one."""
+        """The bundle's folder, as configured or the default one."""
         return self.bundle or self.data_dir / "bundle"
 
     @property
     def shares(self) -> dict[str, float]:
-        """The shares that are set, by their names in models.config.retrieval."""
+        """The configured shares, by their names in models.config.retrieval."""
         given = {name: getattr(self, f"{name}_share") for name in Shares.__struct_fields__}
         return {name: share for name, share in given.items() if share is not None}
 
     @property
     def time_rules(self) -> TimeRules:
-        """Which time stamps events may carry."""
+        """The time stamps that events may have."""
         return TimeRules(self.max_future_ms, self.retention_ms)
 
 
 def load_settings(**given: Any) -> Settings:
-    """The settings of this process: what is given (options of a command) over the environment over the defaults.
+    """The settings of this process: those given (a command's options) override the environment, which overrides the defaults.
 
-    Warns in the log of each EVERLONG_ variable that is no setting, with the nearest that is.
+    Logs a warning for each unknown EVERLONG_ variable, with the most similar known one.
 
     Raises:
-        SettingsError: a value cannot be used; the message names the variable and the remedy.
+        SettingsError: a value is invalid; the message names the variable and the remedy.
     """
     for sentence in unknown_variables(os.environ):
         _log.warning(sentence)
-    if gone := [f"{name} is no setting any more: {remedy}" for name, remedy in GONE.items() if name in os.environ]:
+    if gone := [f"{name} is no longer a setting: {remedy}" for name, remedy in GONE.items() if name in os.environ]:
         raise SettingsError("\n".join(gone))
     try:
         return Settings(**_from_files(os.environ), **{name: value for name, value in given.items() if value is not None})
@@ -219,28 +219,30 @@ def load_settings(**given: Any) -> Settings:
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """A sentence for each EVERLONG_ variable that is no setting, naming the nearest one."""
+    """A sentence for each unknown EVERLONG_ variable, with the most similar known one."""
     known = [*map(variable, Settings.model_fields), *(variable(name) + FROM_FILE for name in secret_settings()), *GONE]
     sentences = []
     for name in sorted(environment):
         if name.upper().startswith(PREFIX) and not name.upper().startswith(TEST_PREFIX) and name.upper() not in known:
             near = get_close_matches(name.upper(), known, n=1)
-            sentences.append(f"{name} is no setting and is ignored" + (f"; did you mean {near[0]}?" if near else "; see docs/settings.md"))
+            sentences.append(
+                f"{name} is not a setting and is ignored" + (f"; did you mean {near[0]}?" if near else "; see docs/settings.md")
+            )
     return sentences
 
 
 def describe(settings: Settings) -> str:
-    """Every variable and its value, one a line; secrets and passwords inside URLs masked."""
+    """Every variable and its value, one per line, with secrets masked."""
     return "\n".join(f"{variable(name)}={shown(getattr(settings, name))}" for name in Settings.model_fields)
 
 
 def secret_settings() -> list[str]:
-    """The settings that hold a secret, and may be given as a file."""
+    """The settings that are secrets, and may be read from a file."""
     return [name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)]
 
 
 def _from_files(environment: Mapping[str, str]) -> dict[str, Any]:
-    """The secrets whose variable with `_FILE` names a file: what the file holds, without the newline at its end.
+    """The secrets in files that are named by a variable with `_FILE`, without the trailing newline.
 
     Raises:
         SettingsError: a file cannot be read, or both variables are set.
@@ -266,7 +268,7 @@ def _address(server: str) -> str:
     """A broker as "host:port".
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is malformed.
     """
     found = BROKER.fullmatch(server.strip())
     port = int(found["port"] or KAFKA_PORT) if found else 0
@@ -276,12 +278,12 @@ def _address(server: str) -> str:
 
 
 def variable(name: str) -> str:
-    """The variable of the environment that sets a setting."""
+    """The environment variable of a setting."""
     return PREFIX + name.upper()
 
 
 def shown(value: Any) -> str:
-    """A value as it may be shown: secrets masked, nothing for what is unset."""
+    """A value for display: secrets masked, empty if unset."""
     if isinstance(value, SecretStr):
         return mask(value.get_secret_value())
     if isinstance(value, tuple):
@@ -292,22 +294,22 @@ def shown(value: Any) -> str:
 
 
 def _explain(wrong: Any) -> str:
-    """One error of pydantic as a sentence: the variable, what is wrong, and where the remedy stands."""
+    """One pydantic error as a sentence: the variable, what is wrong, and the remedy."""
     sentence = wrong["msg"].removeprefix("Value error, ")
     if not wrong["loc"]:
         return sentence
     name = str(wrong["loc"][0])
     field = Settings.model_fields.get(name)
     if field is None:
-        return f"{name} is no setting; see docs/settings.md"
+        return f"{name} is not a setting; see docs/settings.md"
     default = shown(field.default) or "unset"
     return f"{variable(name)}: {sentence}. It means: {field.description} Default: {default}. Correct it or unset it."
 
 
 def child_environment(**changed: str | int | float | Path) -> dict[str, str]:
-    """The environment for a child process: ours, with these settings in the place of what it says of them.
+    """The environment for a child process: this one's, with these settings changed.
 
-    What importing Feast put into ours is left out: it would make prometheus_client share metrics among processes, through files.
+    Variables that importing Feast sets are removed: they would make prometheus_client share metrics between processes in files.
     """
     given = {variable(name): str(value) for name, value in changed.items()}
     left_out = {*SET_BY_FEAST, *(name + FROM_FILE for name in given)}

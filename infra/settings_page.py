@@ -1,4 +1,4 @@
-"""docs/settings.md, made from the settings."""
+"""Generates docs/settings.md from the settings."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from infra.settings import FROM_FILE, Settings, secret_settings, shown, variable
 
 
 def settings_page() -> str:
-    """docs/settings.md."""
+    """The text of docs/settings.md."""
     lines = [
         "# Settings",
         "",

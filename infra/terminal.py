@@ -1,6 +1,6 @@
-"""How commands speak: JSON or tables on stdout, progress and complaints on stderr.
+"""Output of commands: JSON or tables on stdout, progress and errors on stderr.
 
-Ids, titles, searches and records are other people's text. Whatever of it reaches a terminal or a log goes through `safe`, and to rich
+Ids, titles, searches and records are untrusted text. Before it reaches a terminal or a log, it passes through `safe`; rich gets it
 as `plain` text, never as markup.
 """
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, nothing else, on stdout.")]
 
-CHATTY = ("aiokafka", "faiss", "faust", "kafka", "mode", "stream.kafka.transport", "stream.kafka.app")  # Faust logs under our names
+CHATTY = ("aiokafka", "faiss", "faust", "kafka", "mode", "stream.kafka.transport", "stream.kafka.app")  # Faust logs under Everlong's names
 SLOW_STEP = "kafka.net.selector", "blocking the event loop"  # kafka-python's note that the machine was busy for 0.1 s
 
 
-# Control characters, half characters, line separators, marks that turn the direction of text round, and invisible tags.
+# Control characters, surrogates, line separators, marks that change the direction of text, and invisible tags.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\U000e0000-\U000e007f]")
 _KEPT = "\n\t"
 
 
 def safe(value: object, lines: bool = False) -> str:
-    r"""Text as a terminal or a log may show it: what would steer the terminal or hide text becomes an escape such as `\x1b`.
+    r"""Text that is safe to show in a terminal or a log: characters that control the terminal or hide text become escapes such as `\x1b`.
 
-    Line ends and tabs become escapes too, unless `lines`.
+    Line ends and tabs become escapes too, unless `lines` is set.
     """
     return _UNSAFE.sub(lambda found: found[0] if lines and found[0] in _KEPT else found[0].encode("unicode_escape").decode(), str(value))
 
@@ -50,14 +50,14 @@ def plain(value: object) -> "Text":
 
 
 def styled(*parts: tuple[object, str]) -> "Text":
-    """As `plain`, of parts and the style of each."""
+    """As `plain`, from parts with a style each."""
     from rich.text import Text
 
     return Text.assemble(*((safe(value), style) for value, style in parts))
 
 
 def console(width: int | None = None) -> "Console":
-    """Stdout for people: nothing in a string is markup, and a reader that goes away, as `head` does, ends the command quietly."""
+    """Stdout for people: strings are never markup, and a closed pipe (`| head`) ends the command quietly."""
     from rich.console import Console
 
     class Quiet(Console):
@@ -68,12 +68,12 @@ def console(width: int | None = None) -> "Console":
 
 
 def print_text(text: str) -> None:
-    """Lines on stdout."""
+    """Print lines on stdout."""
     _write(safe(text, lines=True), sys.stdout)
 
 
 def print_json(value: Any) -> None:
-    """One JSON document; structs of msgspec as objects, bytes as base64."""
+    """Print one JSON document; msgspec structs become objects, bytes become base64."""
     import msgspec
 
     document = json.dumps(msgspec.to_builtins(value), ensure_ascii=False, indent=2)
@@ -81,7 +81,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table for people; plain text where stdout is no terminal."""
+    """Print a table for people; plain text if stdout is not a terminal."""
     from rich.table import Table
 
     table = Table(title=plain(title), title_justify="left")
@@ -95,7 +95,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 
 def say(sentence: str) -> None:
-    """A sentence for the person at the terminal, on stderr."""
+    """Print a sentence for the person at the terminal, on stderr."""
     _write(safe(sentence, lines=True), sys.stderr)
 
 
@@ -107,8 +107,8 @@ def _write(text: str, stream: TextIO, end: str = "\n") -> None:
 
 
 def _reader_gone(stream: TextIO) -> NoReturn:
-    """End the command: nobody reads what it prints."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python complains when it flushes at its end
+    """End the command, since nothing reads its output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # otherwise Python reports an error when it flushes at exit
     raise SystemExit(0)
 
 
@@ -121,7 +121,7 @@ def when(ts_ms: int) -> str:
 
 
 def moment_ms(told: str, option: str) -> int:
-    """Milliseconds since the epoch that an option tells, in digits or as an ISO time; without a zone it is UTC."""
+    """Milliseconds since the epoch from an option: digits, or an ISO time, which is UTC without a zone."""
     if told.isdigit():
         return int(told)
     try:
@@ -133,7 +133,7 @@ def moment_ms(told: str, option: str) -> int:
 
 @contextmanager
 def progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr, moved by calling it with (done, in all); a line every tenth where stderr is no terminal."""
+    """A progress bar on stderr, updated by calling it with (done, total); if stderr is not a terminal, a line per tenth."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -161,7 +161,7 @@ def _tenths(what: str) -> Callable[[int, int], None]:
 
 
 class LineFormatter(logging.Formatter):
-    """A log line is one line, whatever the text in it holds; only a traceback follows it, indented."""
+    """Formats each record as one line, whatever its text contains; only a traceback follows, indented."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         """The line."""
@@ -174,9 +174,9 @@ class LineFormatter(logging.Formatter):
 
 
 def show_logs(level: str) -> None:
-    """Log lines of this process go to stderr, few of a kind a minute; those of libraries from WARNING on, with DEBUG from INFO on.
+    """Log to stderr, with few similar lines per minute; libraries log from WARNING on, or from INFO on at DEBUG.
 
-    Never their DEBUG: the Kafka clients then log their configuration and the bytes that they send, the password among them.
+    Libraries never log at DEBUG: the Kafka clients would log their configuration and the bytes they send, including the password.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
@@ -190,7 +190,7 @@ def show_logs(level: str) -> None:
 
 
 def complain(error: Exception) -> None:
-    """The error as a sentence on stderr; with EVERLONG_LOG_LEVEL=DEBUG its traceback first."""
+    """Print the error as a sentence on stderr; with EVERLONG_LOG_LEVEL=DEBUG its traceback first."""
     from infra.errors import SettingsError
     from infra.settings import load_settings
 

@@ -1,4 +1,4 @@
-"""From settings to parts: the one place where a connection, a store or a device is made for a process."""
+"""Creates connections, stores and devices from settings."""
 
 import logging
 import time
@@ -15,14 +15,14 @@ from stream.kafka.connection import Connection
 log = logging.getLogger(__name__)
 
 ASKED_S = 5.0  # how long a command waits for a broker
-PROBE = Key(USER.name, ("-",))  # reading any row, there or not, shows that the store answers
+PROBE = Key(USER.name, ("-",))  # reading any row, existing or not, shows that the store answers
 
 
 def connection(settings: Settings) -> Connection:
-    """How to reach the broker.
+    """The connection to the broker.
 
     Raises:
-        MissingSettingError: no broker is named.
+        MissingSettingError: no broker is configured.
     """
     if settings.kafka_bootstrap is None:
         raise MissingSettingError("no broker is named", "set EVERLONG_KAFKA_BOOTSTRAP=host:port or start `everlong up`")
@@ -41,12 +41,12 @@ def connection(settings: Settings) -> Connection:
 
 
 def reached(settings: Settings) -> Connection:
-    """The same for a command: returns when a broker answers.
+    """The connection, once a broker has answered; for commands.
 
     Raises:
-        MissingSettingError: no broker is named.
+        MissingSettingError: no broker is configured.
         BrokerUnavailableError: none answered within ASKED_S.
-        BrokerRefusedError: it does not let us in.
+        BrokerRefusedError: it refuses the credentials.
     """
     found = connection(settings)
     wait_for_broker(found, ASKED_S)
@@ -54,13 +54,13 @@ def reached(settings: Settings) -> Connection:
 
 
 def open_online_store(settings: Settings, wait_s: float = 0.0, create: bool = True) -> OnlineStore:
-    """The online store, asked for up to `wait_s` until it answers; the first time that it does not is logged.
+    """The online store, once it answers; the first failed attempt is logged.
 
-    `create` makes a SQLite file that is missing; who only reads does not.
+    `create`: create a missing SQLite file; not for commands that only read.
 
     Raises:
-        MissingSettingError: no store is named.
-        StoreUnavailableError: it did not answer in time.
+        MissingSettingError: no store is configured.
+        StoreUnavailableError: it did not answer within `wait_s` seconds.
     """
     if settings.store_url is None:
         raise MissingSettingError("no store is named", "set EVERLONG_STORE_URL=redis://host:port or start `everlong up`")
@@ -81,16 +81,16 @@ def open_online_store(settings: Settings, wait_s: float = 0.0, create: bool = Tr
 
 
 def choose_device(settings: Settings, card: str = "cuda") -> str:
-    """`card` where CUDA is asked for, or with `auto` where a kernel runs on it; else `cpu`. Also sets threads of torch, faiss and numpy.
+    """`card` if CUDA is requested, or with `auto` if a kernel runs on it; else `cpu`. Also sets the threads of torch, faiss and numpy.
 
     Raises:
-        RuntimeError: CUDA was asked for and no kernel runs.
+        RuntimeError: CUDA was requested, but no kernel runs.
     """
-    import faiss  # these take a second and hundreds of MB that only workers with models pay for
+    import faiss  # these take a second and hundreds of MB, so only workers with models import them
     import torch
     from threadpoolctl import threadpool_limits
 
-    threadpool_limits(1, user_api="blas")  # products of a search are small: on a busy machine two threads of BLAS only wait for each other
+    threadpool_limits(1, user_api="blas")  # matrices of a search are small: on a busy machine two BLAS threads only wait for each other
     if settings.torch_threads:
         torch.set_num_threads(settings.torch_threads)
         faiss.omp_set_num_threads(settings.torch_threads)

@@ -1,4 +1,4 @@
-"""From settings to running workers: each role's worker is constructed here, with its metrics, its readiness and its connections."""
+"""Constructs each role's worker from settings, with its metrics, readiness and connections, and runs it."""
 
 import logging
 import signal
@@ -22,14 +22,14 @@ START_S = 120.0  # how long a worker waits for the broker, and then for the stor
 
 
 def run_worker(role: str, settings: Settings) -> int:
-    """Run a worker in this process until a signal; the exit code. Only the role's own libraries are imported."""
-    signal.signal(signal.SIGTERM, _exit)  # until the app runs: as process 1 of a container nothing else would end it
+    """Run a worker in this process until a signal; the exit code. Only the role's libraries are imported."""
+    signal.signal(signal.SIGTERM, _exit)  # until the app runs: nothing else would end process 1 of a container
     return ROLES[role](settings)
 
 
 @contextmanager
 def context_of(monitor: WorkerMonitor, settings: Settings) -> Iterator[WorkerContext]:
-    """The context of a worker: serves its metrics and readiness, waits for broker and store, and creates the topics that are missing."""
+    """The context of a worker: serves its metrics and readiness, waits for broker and store, and creates missing topics."""
     role = monitor.metrics.role
     server = serve_metrics(monitor.metrics, monitor.health, settings.http_host, settings.metrics_port)
     log.info("metrics and health of %s at http://%s:%d", role, server.host, server.port)

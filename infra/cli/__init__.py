@@ -1,7 +1,7 @@
-"""The command `everlong`: one subcommand a role or a question. Results go to stdout, all else to stderr.
+"""The command `everlong` and its subcommands. Results go to stdout, everything else to stderr.
 
-Command modules import at their top what is cheap only; torch, Faust, Feast and Kafka are imported by the command that
-needs them, so that `--help` answers at once.
+Command modules import only cheap modules at the top; torch, Faust, Feast and Kafka are imported by the commands that need
+them, so that `--help` is fast.
 """
 
 import logging
@@ -52,12 +52,12 @@ def make_app() -> typer.Typer:
 
 def main() -> None:
     """Run the command line of this process. An error is one sentence on stderr and exit code 1, a refused file 3, wrong usage 2."""
-    logging.captureWarnings(True)  # libraries' warnings are for their developers: to the log, where one is kept
+    logging.captureWarnings(True)  # warnings of libraries go to the log, if there is one
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without some letters is no reason to fail
+            stream.reconfigure(errors="backslashreplace")  # a terminal that lacks some characters must not cause a failure
     if logging.lastResort is not None:
-        logging.lastResort.setFormatter(LineFormatter())  # warnings of commands that keep no log
+        logging.lastResort.setFormatter(LineFormatter())  # warnings of commands without a log
     try:
         code = make_app()(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -74,8 +74,8 @@ def main() -> None:
 
 
 def _show_usage(error: typer.TyperException) -> None:
-    """What is wrong with the command line. Typer itself would print it with whatever control characters it holds."""
-    if sentence := error.format_message():  # none where typer has printed the help instead
+    """Print a usage error. Typer itself would print control characters from the command line."""
+    if sentence := error.format_message():  # empty if typer has printed the help instead
         context = getattr(error, "ctx", None)
         say(f"everlong: {sentence}" + (f" `{context.command_path} --help` explains it." if context is not None else ""))
 

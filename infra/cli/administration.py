@@ -17,13 +17,13 @@ def add_to(app: typer.Typer) -> None:
 
 
 def topics(
-    check: Annotated[bool, typer.Option("--check", help="Make none; exit with 3 where a topic is missing or differs.")] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Set what differs, where a setting can be set.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Create nothing; exit with 3 if a topic is missing or unsuitable.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Correct unsuitable settings that can be changed.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the topics that are missing on the broker, and show how the broker keeps each of them.
+    """Create missing topics on the broker, and show the settings of every topic.
 
-    Where a topic is not what our promises need (retention, compaction, copies, partitions), a line on stderr says so, and how to repair it.
+    For each unsuitable setting (retention, compaction, replicas, partitions), a line on stderr names it and its remedy.
     """
     from infra.local.running import connected
     from infra.settings import load_settings
@@ -51,7 +51,7 @@ def topics(
 
 
 def apply(as_json: AsJson = False) -> None:
-    """Write the feature definitions into Feast's registry, in the data directory."""
+    """Write the feature definitions to Feast's registry in the data directory."""
     from infra.local.running import connected
     from infra.settings import load_settings
 
@@ -59,7 +59,7 @@ def apply(as_json: AsJson = False) -> None:
     from infra.local.private import private_files
     from infra.local.system import apply_features
 
-    with private_files():  # Feast's clients run the functions in the registry: nobody else may write there
+    with private_files():  # Feast clients execute the functions in the registry, so other users must not write to it
         registry, views = apply_features(settings)
     if as_json:
         print_json({"registry": str(registry), "views": views})

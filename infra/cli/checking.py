@@ -1,4 +1,4 @@
-"""The command that says what a file holds, without starting anything."""
+"""The command that describes a file, without starting anything."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
@@ -43,9 +43,9 @@ def check(
     max_refused: MaxRefused = MAX_REFUSED,
     as_json: AsJson = False,
 ) -> None:
-    """Print what is understood of a file: format, columns, kinds, times, users, items, products, refused rows.
+    """Print how a file is read: format, columns, kinds, times, users, items, products, refused rows.
 
-    Nothing is started and nothing is written. Exit code 3 where the other commands would refuse the file.
+    Nothing is started or written. Exit code 3 if the other commands would refuse the file.
     """
     from features.errors import SourceError
     from features.sources.summary import summarise
@@ -72,7 +72,7 @@ def check(
 
 
 def text(found: "Summary") -> Iterator[str]:
-    """The summary for people, a line each."""
+    """The summary for people, as lines."""
     from features.sources.columns import listed
 
     yield f"{found.file}: {found.format}"

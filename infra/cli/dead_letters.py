@@ -1,4 +1,4 @@
-"""`everlong dlq`: the events that were refused, with the reason of each."""
+"""`everlong dlq`: refused events and their reasons."""
 
 import time
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""Commands that run something: the demonstration, the whole system, one role of it."""
+"""Commands that run the demo, the whole system, or one role."""
 
 import logging
 from enum import StrEnum
@@ -11,7 +11,7 @@ from infra.terminal import show_logs
 
 
 class Role(StrEnum):
-    """The workers there are."""
+    """The roles of workers."""
 
     INGEST = "ingest"
     CATALOGUE = "catalogue"
@@ -33,7 +33,7 @@ def demo(
     """Watch a simulated shop's events become candidates, on a real broker and store; takes under three minutes.
 
     Starts an embedded broker and store, trains a small bundle, starts the workers, streams clicks, queries and orders
-    through them, and checks that every event was counted. Exit code 0 only if all is well; nothing keeps running.
+    through them, and checks that every event was counted. Stops everything at the end. Exit code 0 only if nothing failed.
     """
     from infra.demo.show import SHOP, Plan, run_demo
     from infra.settings import load_settings

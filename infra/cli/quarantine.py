@@ -1,4 +1,4 @@
-"""Commands for unreadable rows of the online store, which workers keep apart."""
+"""Commands for the unreadable rows of the online store that workers quarantined."""
 
 from contextlib import closing
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""Commands that show what the online store holds of a user."""
+"""Commands that show a user's features and candidates."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,7 +71,7 @@ def candidates(
     from infra.http.answers import Answers
 
     def popular(most: int) -> "Sequence[Candidate]":
-        from infra.http.popularity import Popularity  # with torch, which only a user without candidates needs
+        from infra.http.popularity import Popularity  # imports torch, which only users without candidates need
 
         return Popularity(settings.bundle_path).best(most)
 
@@ -81,7 +81,7 @@ def candidates(
         return
     title = f"{user}: level {answer['level']}, answers the events up to {when(answer['event_ts'])}, bundle {answer['generation']}"
     if not answer["published_ts"]:
-        title = f"{user}: what is popular with everybody"
+        title = f"{user}: popular items"
         say(f"there are no candidates of user {user}: this is what the API answers instead")
     rows = (
         (n, one["item_id"], one["title"], one["category_id"], one["path"], f"{one['score']:.4f}")

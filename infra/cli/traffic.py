@@ -40,7 +40,7 @@ def shop(
     until: Annotated[int | None, typer.Option(help="End of the history, ms since the epoch. Default: now.")] = None,
     live_only: Annotated[bool, typer.Option("--live-only", help="Catalogue and history were sent before: send live events only.")] = False,
     profile: Annotated[bool, typer.Option("--profile", help="Send nothing; print the distributions of the history.")] = False,
-    beside: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="With --profile: print those of this file too.")] = None,
+    compare: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="With --profile: those of this file too.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish the catalogue, the history and then live events of a simulated shop."""
@@ -50,10 +50,10 @@ def shop(
     simulated = Shop(seed, users, items, categories, per_day)
     end_ms = until or wall_ms()
     start_ms = end_ms - int(days * DAY_MS)
-    if beside is not None and not profile:
-        raise typer.BadParameter("--beside goes with --profile")
+    if compare is not None and not profile:
+        raise typer.BadParameter("--compare requires --profile")
     if profile:
-        _print_profiles(simulated, start_ms, end_ms, beside, as_json)
+        _print_profiles(simulated, start_ms, end_ms, compare, as_json)
         return
     from infra.local.running import connected
     from infra.settings import load_settings
@@ -88,12 +88,12 @@ async def _publish(
         return dict(feed.sent)
 
 
-def _print_profiles(simulated: "Shop", start_ms: int, end_ms: int, beside: Path | None, as_json: bool) -> None:
+def _print_profiles(simulated: "Shop", start_ms: int, end_ms: int, compare: Path | None, as_json: bool) -> None:
     from infra.shop import profile
 
     profiles = {"simulated shop": profile(simulated.history(start_ms, end_ms))}
-    if beside is not None:
-        profiles[beside.name] = profile(open_file(beside).events())
+    if compare is not None:
+        profiles[compare.name] = profile(open_file(compare).events())
     if as_json:
         print_json(profiles)
         return
@@ -119,8 +119,8 @@ def replay(
 ) -> None:
     """Publish a file's items and events to their topics, oldest first.
 
-    Where no broker is named and none runs, an embedded broker and store and the workers are started, it is waited until
-    every event is applied and every user has candidates, the accounts are printed, and all is stopped again.
+    If no broker is configured or running, this starts an embedded broker and store and the workers, waits until every event
+    is applied and every user has candidates, prints the accounts of all records, and stops everything.
     """
     from infra.errors import NothingRunningError
     from infra.local.running import connected

@@ -1,4 +1,4 @@
-"""Commands that train, and show how a training went."""
+"""Commands that train, and plot trainings."""
 
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -55,7 +55,7 @@ def train(
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two checkpoints.")] = 60.0,
     log: Annotated[Path | None, typer.Option(dir_okay=False, help="A table of the steps (CSV): loss, learning rate, examples.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(dir_okay=False, help="Plot of the loss (SVG); the table of steps is written beside it, or at --log.")
+        Path | None, typer.Option(dir_okay=False, help="Plot of the loss (SVG); its table of steps goes to the same folder, or to --log.")
     ] = None,
     choose_shares: Annotated[
         bool, typer.Option("--choose-shares/--usual-shares", help="Tune the shares of lists on half of the held-out users.")
@@ -93,7 +93,7 @@ def train(
     with joined(device) as ranks:
         if data == "shop" and until is None and (checkpoints is not None or ranks.size > 1):
             hint = "several processes" if checkpoints is None else "--checkpoints"
-            raise typer.BadParameter("a shop whose history ends now is another one each time: say --until too", param_hint=hint)
+            raise typer.BadParameter("a shop whose history ends now differs each time: add --until", param_hint=hint)
         history = shop_history(plan) if reading is None else file_history(reading)
         try:
             with progress("training") if ranks.leads else nullcontext(_untold) as tell:
@@ -131,7 +131,7 @@ def train(
 
 
 def _configured(parent: Path | None, asked: Mapping[str, Any]) -> "tuple[Bundle | None, Config]":
-    """The bundle that is gone on from, and the configuration: its own or the usual one, with what is asked for."""
+    """The parent bundle, if any, and the configuration: the parent's or the default one, with the given options."""
     from models.bundle import load
     from models.config import Config
     from models.errors import BundleError, WarmStartError
@@ -147,7 +147,7 @@ def _configured(parent: Path | None, asked: Mapping[str, Any]) -> "tuple[Bundle 
 
 
 def _untold(done: int, total: int) -> None:
-    """Of several processes one shows how far they are."""
+    """Show nothing: of several processes only one shows progress."""
 
 
 def plot_logs(

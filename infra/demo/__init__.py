@@ -1,1 +1,1 @@
-"""`everlong demo`: a simulated shop streams through the real parts while a table shows what happens."""
+"""`everlong demo`: a simulated shop streams through the real workers while a table shows the figures."""

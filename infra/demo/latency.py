@@ -1,4 +1,4 @@
-"""Event-to-candidate latency as a customer sees it: from sending an event to receiving the candidate set that answers it."""
+"""Event-to-candidate latency as seen by a client: from sending an event to receiving the candidate set that includes it."""
 
 import asyncio
 from collections import defaultdict, deque
@@ -17,14 +17,14 @@ NEWEST = 20_000
 
 
 class _Answered(msgspec.Struct):
-    """The parts of a candidate set that say what it answers."""
+    """The fields of a candidate set that identify the events it includes."""
 
     user_id: str
     event_ts: int
 
 
 class Latency:
-    """Tails the topic `candidates` and matches each set with the events that it answers. Used as `async with`."""
+    """Reads the topic `candidates` and matches each set with the events that it includes. Used as `async with`."""
 
     def __init__(self, connection: Connection, prefix: str = "") -> None:
         self._consumer = pace(connection.async_consumer(prefixed(prefix, CANDIDATES), auto_offset_reset="latest"))
@@ -48,18 +48,18 @@ class Latency:
         await self._consumer.stop()
 
     def sent(self, events: Sequence[Event], sent_ms: int) -> None:
-        """These events were sent at `sent_ms` (wall clock); their users' next candidate sets are awaited."""
+        """Record that these events were sent at `sent_ms` (wall clock); each waits for its user's next candidate set."""
         for event in events:
             if not isinstance(event, Item):
                 self._waiting[event.user_id].append((event.ts, sent_ms))
 
     @property
     def unanswered(self) -> int:
-        """Events whose candidate set has not come yet."""
+        """The number of events still waiting for a candidate set."""
         return sum(map(len, self._waiting.values()))
 
     def quantile_ms(self, q: float) -> float | None:
-        """The latency that a share `q` of the events stays below, None where none was measured."""
+        """Quantile `q` of the latency (ms), None without measurements."""
         ordered = sorted(self._measured)
         return ordered[min(len(ordered) - 1, int(q * len(ordered)))] if ordered else None
 

@@ -1,4 +1,4 @@
-"""The live part of the demonstration: a steady stream through the agents, the figures, and one click that is followed."""
+"""The live part of the demo: a steady stream of events, the figures, and one click that is followed."""
 
 import asyncio
 import time
@@ -18,16 +18,16 @@ from infra.local.processes import Supervisor
 from stream.kafka.producer import Outgoing
 from stream.pipelines.replay import record
 
-CLICK_AFTER = 0.3  # of the live seconds
-TWICE = 50  # every so manyth event is sent twice, as a producer does that missed a confirmation
+CLICK_AFTER = 0.3  # share of the live seconds
+TWICE = 50  # every n-th event is sent twice, as by a producer that missed an acknowledgement
 LOOK_EVERY_S = 0.5
 SHOWN = 8
-SEARCHED = 60  # best candidates among which the click's category must be missing
+SEARCHED = 60  # the number of best candidates that must not contain the click's category
 BROKEN = ((Topic.CLICKS, b'{"event_id": "1", '), (Topic.QUERIES, b'{"event_id": 1}'), (Topic.ORDERS, b"\xff\xfe"))
 
 
 class Followed(NamedTuple):
-    """A click that was followed: who, on what, the best candidates before and after, how many of all are new."""
+    """A followed click: its user and item, the best candidates before and after, and the number of new candidates."""
 
     user: str
     title: str
@@ -39,17 +39,17 @@ class Followed(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """What was clicked."""
+        """A sentence on the click."""
         return f"a click on {self.title} ({self.category})"
 
     @property
     def changed(self) -> bool:
-        """Whether the click brought new candidates."""
+        """Whether the click led to new candidates."""
         return self.new > 0
 
 
 class LiveStream:
-    """Streams `events` (ascending by time, in step with the wall clock) and shows what becomes of them."""
+    """Streams `events` (ascending by time, at wall-clock pace) and shows the figures."""
 
     def __init__(
         self, supervisor: Supervisor, accounts: Accounts, feed: Feed, reader: FeatureReader, latency: Latency, prefix: str = ""
@@ -68,7 +68,7 @@ class LiveStream:
         return time.monotonic() - self._began
 
     async def run(self, events: Iterator[Event], seconds: float, user: str, past: Sequence[Event], view: LiveTable) -> None:
-        """Stream for so many seconds. `user`, whose own events are left out, is the one whose click is followed."""
+        """Stream for this many seconds. A click of `user`, whose other events are left out, is followed."""
         before = (await asyncio.to_thread(self._accounts.look)).samples
         self._rows_before = before.total("everlong_rows_written_total")
         self._levels_before = before.by("level", "everlong_refreshes_total")
@@ -86,7 +86,7 @@ class LiveStream:
         self._latency.sent(events, sent_ms)
 
     async def _disturb(self, seconds: float) -> None:
-        """What happens in life: broken events become dead letters, events sent twice are dropped the second time."""
+        """Add realistic faults: invalid events, which become dead letters, and duplicates, which are dropped."""
         await asyncio.sleep(seconds / 2)
         again = [event for event in self.events[::TWICE] if not isinstance(event, Item)]
         await self._feed.send(again)
@@ -114,7 +114,7 @@ class LiveStream:
         clicks = [event for event in past if isinstance(event, Click)]
         own = {event.category_id for event in clicks if event.user_id == user}
         popular = Counter((event.item_id, event.category_id) for event in clicks if event.category_id not in expected).most_common()
-        popular.sort(key=lambda found: found[0][1] in own)  # rather a category that is new to this user
+        popular.sort(key=lambda found: found[0][1] in own)  # preferably a category that is new to this user
         if not popular:
             return None
         (item_id, category), _ = popular[0]
@@ -122,7 +122,7 @@ class LiveStream:
         return item_id, category, item.title if item is not None else item_id
 
     def _shown(self, row: CandidatesRow, old: set[str], category: str) -> list[Shown]:
-        """The best candidates, and last the best one of the clicked category where it is further down."""
+        """The best candidates, and at the end the best one of the clicked category if it is further down."""
         best = row.candidates[:SHOWN]
         if all(candidate.category != category for candidate in best):
             best = [*best, *[candidate for candidate in row.candidates if candidate.category == category][:1]]
@@ -139,7 +139,7 @@ class LiveStream:
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def picture(self, seconds: float) -> Picture:
-        """All figures now."""
+        """The current figures."""
         standing = await asyncio.to_thread(self._accounts.look)
         samples, elapsed = standing.samples, self.elapsed_s
         levels = samples.by("level", "everlong_refreshes_total") - self._levels_before
@@ -163,7 +163,7 @@ class LiveStream:
 
 
 def broken(now_ms: int, prefix: str = "") -> list[Outgoing]:
-    """Records that are no events: cut short, of the wrong types, no UTF-8, and one whose clock is a day ahead."""
+    """Invalid records: truncated, of the wrong types, not UTF-8, and one with a clock that is a day ahead."""
     future = Click(event_id="ahead", user_id="u0", item_id="i0", category_id="c", ts=now_ms + 86_400_000)
     template = record(future, now_ms, prefix)
     bad = [Outgoing(prefix + topic, b"u0", value, now_ms, template[4]) for topic, value in BROKEN]

@@ -1,4 +1,4 @@
-"""`everlong demo`: a simulated shop's events become candidates before your eyes, on the real parts, in under three minutes."""
+"""`everlong demo`: a simulated shop's events become candidates, on a real broker, store and workers, in under three minutes."""
 
 import asyncio
 import shutil
@@ -38,7 +38,7 @@ SHOP = ShopPlan(items=1500, days=30.0, seed=7)
 
 
 class Plan(NamedTuple):
-    """How large the demonstration is: live seconds, live events a second, and the simulated shop."""
+    """The size of the demo: live seconds, live events per second, and the simulated shop."""
 
     seconds: float = 45.0
     rate: float = 60.0
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What a demonstration came to: the account of each topic, the last figures, users without answer, the followed click."""
+    """The result of a demo: the account of each topic, the last figures, users without candidates, the followed click."""
 
     lines: list[Line]
     picture: Picture
@@ -56,7 +56,7 @@ class Result(NamedTuple):
 
     @property
     def failures(self) -> list[str]:
-        """What is not as it must be, a sentence each."""
+        """A sentence for each failure."""
         dead, expected = sum(line.dead for line in self.lines), len(broken(0))
         found = [f"the counts of {line.topic} do not add up: {line._asdict()}" for line in self.lines if not line.adds_up]
         if dead != expected:
@@ -71,10 +71,10 @@ class Result(NamedTuple):
 
 
 def run_demo(settings: Settings, plan: Plan, keep: Path | None = None) -> int:
-    """Run the demonstration; 0 if all is well. Data and logs go to `keep`, or to a folder that is removed at the end.
+    """Run the demo; 0 if nothing failed. Data and logs go to `keep`, or to a folder that is removed at the end.
 
     Raises:
-        FolderNotEmptyError: `keep` holds something: what an earlier run left there would be counted too.
+        FolderNotEmptyError: `keep` is not empty: data of an earlier run would be counted too.
     """
     shown = console(None if sys.stdout.isatty() else PLAIN_WIDTH)
     began = time.monotonic()
@@ -142,7 +142,7 @@ async def _stream(
 
 
 async def _drain(supervisor: Supervisor, accounts: Accounts, store: OnlineStore, users: Sequence[str]) -> None:
-    """Wait until all that was sent is applied and every user's candidates answer it; what is still missing then is told at the end."""
+    """Wait until all events are applied and every user's candidates include them; the result reports what is still missing."""
     await system.wait_until(lambda: accounts.look().lag <= 0, supervisor, DRAIN_S, "events to be applied", strict=False)
     await system.wait_until(lambda: not unanswered(store, users), supervisor, DRAIN_S, "candidates of every user", strict=False)
 
@@ -157,7 +157,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         if any(keep.iterdir()):
-            raise FolderNotEmptyError(f"{keep} is not empty", "name a new folder with --keep")
+            raise FolderNotEmptyError(f"{keep} is not empty", "choose a new folder with --keep")
         yield keep.resolve()
         return
     folder = Path(tempfile.mkdtemp(prefix="everlong-demo-"))
@@ -169,7 +169,7 @@ def _folder(keep: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def _step(shown: Console, what: str) -> Iterator[None]:
-    """Say what was done, and how long it took."""
+    """Print a finished step and its duration."""
     began = time.monotonic()
     yield
     shown.print(safe(f"{time.monotonic() - began:6.1f} s  {what}"), soft_wrap=True)

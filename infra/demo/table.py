@@ -1,4 +1,4 @@
-"""The live view of a demonstration: a table that redraws itself on a terminal, one line now and then elsewhere."""
+"""The live view of the demo: a table that is redrawn on a terminal; elsewhere a line every few seconds."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ REDRAWS_A_SECOND = 4
 
 
 class Shown(NamedTuple):
-    """A candidate as it is shown: item, title, category, path; `new` where the set before the click lacks it."""
+    """A displayed candidate: item, title, category, path; `new` if the set before the click lacks it."""
 
     item: str
     title: str
@@ -26,7 +26,7 @@ class Shown(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """What the view shows at one moment. Latencies are milliseconds from sending an event to receiving its candidates."""
+    """The figures of the view at one moment. Latencies are milliseconds from sending an event to receiving its candidates."""
 
     elapsed_s: float
     seconds: float
@@ -45,7 +45,7 @@ class Picture(NamedTuple):
 
 
 class LiveTable:
-    """Shows pictures as they come. Used as a context manager."""
+    """Displays pictures. Used as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -62,7 +62,7 @@ class LiveTable:
             self._live.stop()
 
     def show(self, picture: Picture) -> None:
-        """Show the newest picture; without a terminal a line every few seconds."""
+        """Display a picture; without a terminal, a line every few seconds."""
         if self._live is not None:
             self._live.update(Group(numbers(picture), *comparison(picture)), refresh=True)
         elif time.monotonic() >= self._line_at:
@@ -98,7 +98,7 @@ def numbers(picture: Picture) -> Table:
 
 
 def comparison(picture: Picture) -> Iterable[Table]:
-    """One user's candidates before and after a click, side by side; nothing before there is a user."""
+    """One user's candidates before and after a click, side by side; empty until there is a user."""
     if not picture.user:
         return []
     table = Table(title=plain(f"candidates of {picture.user} before and after: {picture.click}"), title_justify="left")
@@ -114,7 +114,7 @@ def comparison(picture: Picture) -> Iterable[Table]:
 
 
 def name(shown: Shown) -> str:
-    """Title and id of an item."""
+    """The title and id of an item."""
     return f"{shown.title} ({shown.item})" if shown.title else shown.item
 
 

@@ -1,4 +1,4 @@
-"""Who may do what over HTTP: bearer tokens, each with a scope."""
+"""Authorisation over HTTP: bearer tokens, each with a scope."""
 
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
@@ -31,33 +31,33 @@ ALL = frozenset(Scope)
 
 
 class Access:
-    """The tokens of a process. While none is set, everybody may do everything."""
+    """The tokens of a process. Without any, everyone may do everything."""
 
     def __init__(self, settings: Settings) -> None:
         given = {Scope.READ: settings.api_read_tokens, Scope.WRITE: settings.api_write_tokens, Scope.ADMIN: settings.api_admin_tokens}
         self._tokens = [(_digest(token.get_secret_value()), scope) for scope, tokens in given.items() for token in tokens]
 
     def of(self, given: HTTPAuthorizationCredentials | None) -> Scopes:
-        """What the sender of a request may do.
+        """The scopes of a request's sender.
 
         Raises:
-            RequestError: 401, there is no token or an unknown one.
+            RequestError: 401, the token is missing or unknown.
         """
         if not self._tokens:
             return ALL
         if given is None:
             raise RequestError(401, "no_token", "send the header Authorization: Bearer TOKEN, with one of the API's tokens")
         digest = _digest(given.credentials)
-        found = {scope for token, scope in self._tokens if compare_digest(token, digest)}  # all are compared: the time tells nothing
+        found = {scope for token, scope in self._tokens if compare_digest(token, digest)}  # all: the time reveals nothing
         if not found:
             raise RequestError(401, "wrong_token", "the token in the Authorization header is not one of the API's tokens")
         return ALL if Scope.ADMIN in found else frozenset(found)
 
     def needs(self, *scopes: Scope) -> Callable[[Given], Awaitable[Scopes]]:
-        """A dependency of a route: the sender has one of these scopes; gives all that the sender has.
+        """A route's dependency: requires one of these scopes; gives all scopes of the sender.
 
         Raises:
-            RequestError: 401 as `of`, 403 where the token has none of them.
+            RequestError: 401 as `of`, 403 if the token has none of them.
         """
 
         async def check(given: Given = None) -> Scopes:
@@ -67,10 +67,10 @@ class Access:
 
 
 def require(held: Scopes, *scopes: Scope) -> Scopes:
-    """The scopes held, where one of those asked for is among them.
+    """The scopes held, if they include a required one.
 
     Raises:
-        RequestError: 403, none is.
+        RequestError: 403, they do not.
     """
     if held.isdisjoint(scopes):
         names = " or ".join(f"EVERLONG_API_{scope.upper()}_TOKENS" for scope in dict.fromkeys([*scopes, Scope.ADMIN]))
@@ -79,7 +79,7 @@ def require(held: Scopes, *scopes: Scope) -> Scopes:
 
 
 def challenge(status: int, reason: str) -> dict[str, str]:
-    """The header WWW-Authenticate of an answer, where it needs one (RFC 6750)."""
+    """The WWW-Authenticate header of a response, if it needs one (RFC 6750)."""
     if status not in (401, 403):
         return {}
     error = {"wrong_token": ', error="invalid_token"', "insufficient_scope": ', error="insufficient_scope"'}.get(reason, "")

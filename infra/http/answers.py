@@ -1,4 +1,4 @@
-"""What the API answers to reads: candidate sets, features, reasons and items, out of rows of the online store."""
+"""The API's responses to reads: candidate sets, features, reasons and items, from rows of the online store."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -9,17 +9,17 @@ from features.outcomes import Candidate, CandidatesRow, ItemRow
 from features.store import OnlineStore
 from features.store.reader import Event, FeatureReader, Searched, UserFeatures
 
-EVIDENCE = 10  # newest events shown as the reason of a candidate
-MOST = 1000  # items asked of a fallback
+EVIDENCE = 10  # newest events shown as a candidate's reason
+MOST = 1000  # items requested from a fallback
 Fallback = Callable[[int], Sequence[Candidate]]  # the k most popular items, best first
 Answer = dict[str, Any]
 
 
 class Answers:
-    """Reads rows and shapes them; each call is one or a few round trips to the store. Thread-safe, as the store is.
+    """Reads rows and formats responses; each call takes one or a few round trips to the store. Thread-safe, like the store.
 
     Args:
-        store: where rows are kept.
+        store: the online store.
         fallback: popular items for a user without a candidate set.
 
     Raises (each method):
@@ -32,7 +32,7 @@ class Answers:
         self._fallback = fallback
 
     def candidates(self, user: str, k: int, exclude: Collection[str] = (), category: str | None = None, titles: bool = False) -> Answer:
-        """The best k candidates that are not excluded, of one category where asked. A user without a set gets what is popular."""
+        """The best k candidates that are not excluded, optionally of one category. A user without a set gets popular items."""
         row = self._candidates_row(user)
         chosen = [one for one in row.candidates if one.item not in exclude and (category is None or one.category == category)][:k]
         shown: list[Answer] = [{"item_id": one.item, "score": one.score, "category_id": one.category, "path": one.path} for one in chosen]
@@ -42,11 +42,11 @@ class Answers:
         return {"user": user, **_about(row), "candidates": shown}
 
     def features(self, user: str, category: str | None = None) -> UserFeatures:
-        """What the store holds of a user, newest first; with a category also its lifelong sequence and what of it is folded."""
+        """A user's features, newest first; with a category also its lifelong sequence and folds."""
         return self._reader.user(user, category)
 
     def why(self, user: str, item: str) -> Answer | None:
-        """Why an item is among a user's candidates: the interest that found it and the events behind that; None where it is not."""
+        """Why an item is a candidate of a user: the interest that found it and its events; None if it is not a candidate."""
         row = self._candidates_row(user)
         rank = next((n for n, one in enumerate(row.candidates, 1) if one.item == item), None)
         if rank is None:
@@ -71,7 +71,7 @@ class Answers:
         }
 
     def items(self, items: Sequence[str]) -> list[Answer]:
-        """What the catalogue holds of these items, in their order; those that it does not hold are left out."""
+        """These items of the catalogue, in the given order, without unknown ones."""
         return [_item(item, row) for item, row in zip(items, self._reader.item(items), strict=True) if row is not None]
 
     def _candidates_row(self, user: str) -> CandidatesRow:
@@ -81,7 +81,7 @@ class Answers:
         return row
 
     def _titles(self, items: Sequence[str]) -> dict[str, str]:
-        """Title of each item, empty for one that the catalogue does not hold."""
+        """The title of each item, empty for unknown items."""
         distinct = list(dict.fromkeys(items))
         rows = self._reader.item(distinct) if distinct else []
         return {item: (row or ItemRow()).title for item, row in zip(distinct, rows, strict=True)}
@@ -104,7 +104,7 @@ def _item(item: str, row: ItemRow) -> Answer:
 
 
 def _evidence(candidate: Candidate, recent: Sequence[Event], lifelong: Sequence[Event]) -> Sequence[Event]:
-    """The newest events that the candidate was drawn from."""
+    """The newest events behind the candidate."""
     if candidate.path in ("popular", "query"):
         return []
     if candidate.path == "repeat":
@@ -114,7 +114,7 @@ def _evidence(candidate: Candidate, recent: Sequence[Event], lifelong: Sequence[
 
 
 def _queries(candidate: Candidate, searched: Sequence[Searched], evidence: Sequence[Event]) -> list[str]:
-    """The newest search where that found the item, else those that the events followed."""
+    """The newest query if its search found the item, else the queries that the events followed."""
     if candidate.path == "query":
         return [query.text for query in searched[:1]]
     return list(dict.fromkeys(event.query for event in evidence if event.query is not None))
@@ -126,7 +126,7 @@ def _because(candidate: Candidate, count: int) -> str:
     if candidate.path == "short":
         return "Near what this user did last, drawn from the newest events of all categories."
     if candidate.path == "repeat":
-        return "This user had it before: ranked by frequency, recency and kind of event."
+        return "The user has interacted with it before: ranked by frequency, recency and kind of event."
     if candidate.path == "query":
         return "Near the words that this user searched for last, without a click since."
     if candidate.path == "category_popular":

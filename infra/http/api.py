@@ -1,18 +1,18 @@
-"""The HTTP API and its page: look at users, their candidates and the reasons for them, and send events.
+"""The HTTP API and its page: shows users, their candidates and the reasons for them, and accepts events.
 
-`make_api` wires one application; nothing is made at import. Every error answers `{"reason", "detail"}`:
+`make_api` builds one application; importing creates nothing. Every error response is `{"reason", "detail"}`:
 
 | What happened | Status |
 |---|---|
 | an event or parameter is wrong | 400, 422 (with each event's position and reason) |
 | token missing or wrong | 401 |
 | the token does not allow it | 403 |
-| no such candidate, item or route | 404 |
-| the body comes too slowly | 408 |
+| unknown candidate, item or route | 404 |
+| the body is sent too slowly | 408 |
 | body or list too long, not JSON | 413, 415 |
-| too many requests of one client | 429 with Retry-After |
-| a row of the store is damaged (`row_unreadable`) or of another version (`layout`) | 500 |
-| the broker refuses the record for good | 502 |
+| too many requests from one client | 429 with Retry-After |
+| a stored row is damaged (`row_unreadable`) or of another version (`layout`) | 500 |
+| the broker rejects the record permanently | 502 |
 | store or broker did not answer | 503 with Retry-After |
 """
 
@@ -53,7 +53,7 @@ from infra.settings import Settings
 from stream.errors import PublishError
 
 Id = Annotated[str, Path(min_length=1, max_length=128)]
-MOST_ITEMS = 200  # in one answer
+MOST_ITEMS = 200  # per response
 Users = Callable[[], Sequence[str]]
 Clock = Callable[[], int]
 
@@ -75,15 +75,15 @@ def make_api(
     """The application, for uvicorn or a test client.
 
     Args:
-        store: where rows are read.
-        publisher: where events go; started and stopped by the caller, in `lifespan` if it needs the event loop.
+        store: the online store to read.
+        publisher: sends events; started and stopped by the caller, in `lifespan` if it needs the event loop.
         metrics: counts requests; `/metrics` shows its registry.
-        health: what `/health/ready` answers.
+        health: the conditions that `/health/ready` reports.
         settings: limits, tokens, hosts, topic prefix and time rules.
         fallback: the k most popular items, for users without a candidate set.
-        users: a few user ids that the page offers.
+        users: a few user ids for the page to offer.
         clock: wall clock, ms since the epoch.
-        lifespan: opens and closes what lives as long as the application.
+        lifespan: opens and closes resources with the lifetime of the application.
     """
     register_url_convertor("id", Encoded())
     app = FastAPI(title="Everlong", docs_url=None, redoc_url=None, lifespan=lifespan)
@@ -114,12 +114,12 @@ def _add_reads(app: FastAPI, access: Access, answers: Answers, users: Users, max
 
     @routes.get("/v1/users")
     def list_users() -> Response:
-        """A few users to look at."""
+        """A few user ids to start from."""
         return _json({"users": list(users())})
 
     @routes.get("/v1/users/{user:id}/why/{item:id}")
     def why(user: Id, item: Id) -> Response:
-        """Why an item is among a user's candidates."""
+        """Why an item is a candidate of a user."""
         answer = answers.why(user, item)
         if answer is None:
             raise RequestError(404, "not_a_candidate", f"item {item} is not in the candidate set of user {user} now")
@@ -133,7 +133,7 @@ def _add_reads(app: FastAPI, access: Access, answers: Answers, users: Users, max
         category: str | None = None,
         titles: bool = False,
     ) -> Response:
-        """The best k candidates. `exclude` is repeated, or item ids separated by commas; `titles` adds the items' titles.
+        """The best k candidates. `exclude`: item ids, repeated or separated by commas; `titles` adds the items' titles.
 
         Scores are comparable only among candidates of the same `path`.
         """
@@ -142,17 +142,17 @@ def _add_reads(app: FastAPI, access: Access, answers: Answers, users: Users, max
 
     @routes.get("/v1/users/{user:id}/features")
     def features(user: Id, category: str | None = None) -> Response:
-        """A user's features, newest first; with `category` the lifelong sequence of that category too."""
+        """A user's features, newest first; with `category` also the lifelong sequence of that category."""
         return _json(answers.features(user, category))
 
     @routes.get("/v1/items")
     def items(id: Annotated[list[str], Query(min_length=1, max_length=MOST_ITEMS)]) -> Response:
-        """What the catalogue holds of some items; `id` is repeated, and what it does not hold is left out."""
+        """Items of the catalogue; `id` can be repeated, and unknown items are omitted."""
         return _json({"items": answers.items(id)})
 
     @routes.get("/v1/items/{item:id}")
     def item(item: Id) -> Response:
-        """What the catalogue holds of an item."""
+        """An item of the catalogue."""
         found = answers.items([item])
         if not found:
             raise RequestError(404, "no_such_item", f"the catalogue holds no item {item}")
@@ -177,17 +177,17 @@ def _add_events(app: FastAPI, access: Access, publisher: Publisher, settings: Se
 
     @app.post("/v1/events", status_code=202)
     async def send_events(request: Request, held: Held) -> Response:
-        """An event or a list of events, each with its `topic`; all are taken or none. Sent again after a 503, none counts twice."""
+        """Send an event or a list of events, each with its `topic`; all are accepted or none. Resent after a 503, none counts twice."""
         return await take(request, None, held)
 
     @app.post("/v1/events/{topic}", status_code=202)
     async def send_events_to(request: Request, topic: Topic, held: Held) -> Response:
-        """As `/v1/events`, all to one topic."""
+        """As `/v1/events`, with all events for one topic."""
         return await take(request, topic, held)
 
 
 def _scope(topic: Topic) -> Scope:
-    """What sending to a topic asks for. The catalogue is shared by all users, so it is not for those who send a user's events."""
+    """The scope required for sending to a topic. All users share the catalogue, so sending a user's events does not allow sending items."""
     return Scope.ADMIN if topic is Topic.ITEMS else Scope.WRITE
 
 
@@ -197,12 +197,12 @@ def _add_system(app: FastAPI, metrics: ApiMetrics, health: Health) -> None:
 
     @app.get("/", include_in_schema=False)
     def show_page() -> Response:
-        """The page."""
+        """The HTML page."""
         return Response(page, media_type="text/html", headers=headers)
 
     @app.get("/health/live")
     def live() -> Response:
-        """The process answers."""
+        """200: the process answers."""
         return _json(liveness(metrics.role))
 
     @app.get("/health/ready")
@@ -213,7 +213,7 @@ def _add_system(app: FastAPI, metrics: ApiMetrics, health: Health) -> None:
 
     @app.get("/metrics")
     def show_metrics() -> Response:
-        """Prometheus text."""
+        """Metrics as Prometheus text."""
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
 
@@ -241,7 +241,7 @@ def _add_errors(app: FastAPI) -> None:
 
     @app.exception_handler(ClientDisconnect)
     async def gone(_: Request, __: ClientDisconnect) -> Response:
-        return Response(status_code=CLIENT_CLOSED)  # nobody reads it; it is what the request is counted as
+        return Response(status_code=CLIENT_CLOSED)  # only for the count of requests: the client is gone
 
     @app.exception_handler(LayoutError)
     async def unreadable(_: Request, error: LayoutError) -> Response:

@@ -1,4 +1,4 @@
-"""The API's connections: how many there may be at once, and how long one may stay without getting on."""
+"""Limits of the API's connections: how many may be open, and how long one may make no progress."""
 
 import asyncio
 import logging
@@ -10,12 +10,12 @@ from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 log = logging.getLogger(__name__)
 
-HEAD_BYTES = 64 * 1024  # of a request line and its headers
+HEAD_BYTES = 64 * 1024  # a request line and its headers
 SAY_EVERY_S = 60.0
 
 
 def _closing(status: str, reason: str, detail: str) -> bytes:
-    """A whole answer, after which the connection is closed."""
+    """A complete response that closes the connection."""
     body = msgspec.json.encode({"reason": reason, "detail": detail})
     head = [f"HTTP/1.1 {status}", "Content-Type: application/json", f"Content-Length: {len(body)}", "Connection: close", "Retry-After: 1"]
     return "\r\n".join([*head, "", ""]).encode() + body
@@ -27,7 +27,7 @@ LONG = _closing("431 Request Header Fields Too Large", "headers_too_large", f"th
 
 
 class Limits(NamedTuple):
-    """Bounds of connections: how many, seconds until a request's headers are there, and seconds that an answer may stand still."""
+    """Limits of connections: their number, seconds for a request's headers, and seconds that a response may make no progress."""
 
     connections: int
     head_s: float
@@ -35,7 +35,7 @@ class Limits(NamedTuple):
 
 
 class Limited(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
-    """uvicorn's HTTP protocol within limits. Bodies have their own (`infra.http.intake`), idle connections uvicorn's."""
+    """uvicorn's HTTP protocol with limits. `infra.http.intake` limits bodies, uvicorn limits idle connections."""
 
     limits: Limits
     said_s = -SAY_EVERY_S
@@ -56,7 +56,7 @@ class Limited(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             self._expect_head()
 
     def data_received(self, data: bytes) -> None:
-        """Part of a request."""
+        """Bytes of a request arrived."""
         if self.transport.is_closing():
             return
         if self._between:
@@ -65,7 +65,7 @@ class Limited(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         if not self._between:
             self._head_bytes = 0
             self._head_timer = _cancel(self._head_timer)
-        elif self.cycle is None or not self.cycle.more_body:  # else it is what is left of a body that nobody reads
+        elif self.cycle is None or not self.cycle.more_body:  # otherwise these are remaining bytes of a body that nothing reads
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
                 self._end(LONG)
@@ -76,7 +76,7 @@ class Limited(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The client reads slower than we answer."""
+        """The client reads more slowly than the server writes."""
         super().pause_writing()
         self._answer_timer = self.loop.call_later(self.limits.answer_s, self.transport.abort)
 
@@ -112,7 +112,7 @@ def limited_protocol(limits: Limits) -> type[asyncio.Protocol]:
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
-    """Cancel a timer; gives what stands in its place, nothing."""
+    """Cancel a timer; returns None to replace it."""
     if timer is not None:
         timer.cancel()
     return None

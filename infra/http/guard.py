@@ -1,4 +1,4 @@
-"""What stands around every route of the API: the hosts it answers to, security headers, request metrics, and the page's content policy."""
+"""Middleware around every route of the API: allowed hosts, security headers, request metrics, and the page's content security policy."""
 
 import re
 from base64 import b64encode
@@ -25,12 +25,12 @@ HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
 }
 
-CLIENT_CLOSED = 499  # nginx's number for a client that went away before it was answered
+CLIENT_CLOSED = 499  # nginx's status for a client that disconnected before the response
 PROBED = ("/health/live", "/health/ready", "/metrics")  # probes and scrapes name an address, not a host
 
 
 class Hosts:
-    """ASGI middleware: refuses requests that name another host than these. `*.shop.example` is any below that. PROBED answer to all."""
+    """ASGI middleware: refuses requests for other hosts. `*.shop.example` matches any subdomain. PROBED paths accept any host."""
 
     def __init__(self, app: ASGIApp, names: Sequence[str]) -> None:
         self._app = app
@@ -54,7 +54,7 @@ class Hosts:
 
 
 class EncodedPaths:
-    """ASGI middleware: routes match the path as it was sent, so that a slash inside an id, sent as %2F, parts nothing. See `Encoded`."""
+    """ASGI middleware: routes match the path as sent, so that %2F inside an id does not separate path segments. See `Encoded`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -67,21 +67,21 @@ class EncodedPaths:
 
 
 class Encoded(Convertor[str]):
-    """An id in a path: percent-encoded, of one part or more."""
+    """An id in a path: percent-encoded, one segment or more."""
 
     regex = ".+"
 
     def convert(self, value: str) -> str:
-        """The id."""
+        """The decoded id."""
         return unquote(value)
 
     def to_string(self, value: str) -> str:
-        """The id as it stands in a path."""
+        """The id encoded for a path."""
         return quote(value, safe="")
 
 
 class Guard:
-    """ASGI middleware: adds HEADERS where a route has not set its own, and counts and times requests by route."""
+    """ASGI middleware: adds HEADERS that a route has not set, and counts and times requests by route."""
 
     def __init__(self, app: ASGIApp, metrics: ApiMetrics) -> None:
         self._app = app
@@ -112,7 +112,7 @@ class Guard:
 
 
 def page_policy(page: str) -> str:
-    """A content policy under which this page runs its own script and style and nothing else, and talks to its own server only."""
+    """A content security policy that allows only the page's own script and style, and connections only to its server."""
     sources = {tag: " ".join(_hashes(tag, page)) or "'none'" for tag in ("script", "style")}
     return (
         f"default-src 'none'; script-src {sources['script']}; style-src {sources['style']}; connect-src 'self'; base-uri 'none'; "

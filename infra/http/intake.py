@@ -1,4 +1,4 @@
-"""Events that arrive over HTTP: read within a limit, split, decoded as strictly as any, and sent on as Kafka records."""
+"""Events received over HTTP: read within a limit, split, decoded as strictly as others, and published as Kafka records."""
 
 import asyncio
 from collections import Counter
@@ -15,19 +15,19 @@ from stream.pipelines.replay import Record, record
 
 
 class Publisher(Protocol):
-    """Whoever brings records to the broker (stream.kafka.producer)."""
+    """Publishes records to the broker (stream.kafka.producer)."""
 
     async def publish(self, records: Sequence[Record]) -> object:
-        """Send the records and await the broker's word for all of them.
+        """Send the records and wait until the broker has acknowledged all of them.
 
         Raises:
-            PublishError: it did not come; each record may or may not be on its topic.
+            PublishError: it has not; each record may or may not be on its topic.
         """
         ...
 
 
 class Sent(NamedTuple):
-    """An event and the topic that it goes to."""
+    """An event and its topic."""
 
     topic: Topic
     event: Event
@@ -45,9 +45,9 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
     """The body of a JSON request, never more than `limit` bytes in memory.
 
     Raises:
-        RequestError: 415 for another content type (so that no web page can send it unasked), 413 for a longer body, 408 for one that is
-            not there within `timeout_s` seconds.
-        ClientDisconnect: the client went away.
+        RequestError: 415 for another content type (so that other web pages cannot send it), 413 for a longer body, 408 for one that
+            takes more than `timeout_s` seconds.
+        ClientDisconnect: the client disconnected.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
@@ -65,11 +65,11 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
 
 
 def parse(body: bytes, topic: Topic | None, now_ms: int, rules: TimeRules, most: int) -> list[Sent]:
-    """The events of a body: one JSON object or a list of them, all good. Each names its `topic` where the path does not.
+    """The events in a body: one JSON object or a list of them, all valid. Each names its `topic` unless the path does.
 
     Raises:
-        RequestError: 400 for what is no JSON or no event, 413 for more than `most` events, 422 with the position and reason
-            of each that is wrong; then none is sent.
+        RequestError: 400 for invalid JSON or a value that is not an event, 413 for more than `most` events, 422 with the position
+            and reason of each invalid event; then none is sent.
     """
     try:
         payloads = _split.decode(body) if body.lstrip()[:1] == b"[" else [msgspec.json.decode(body, type=msgspec.Raw)]
@@ -93,7 +93,7 @@ def parse(body: bytes, topic: Topic | None, now_ms: int, rules: TimeRules, most:
 
 
 def records_of(sent: Sequence[Sent], prefix: str, now_ms: int) -> list[Record]:
-    """The events as records: keyed as the topic is, stamped with event time, carrying when they were sent."""
+    """The events as records: with the topic's key, the event time as time stamp, and the time of sending in a header."""
     return [record(event, now_ms, prefix) for _, event in sent]
 
 

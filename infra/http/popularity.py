@@ -1,4 +1,4 @@
-"""What a user without a candidate set gets, from the API and from `everlong candidates` alike."""
+"""The fallback for users without a candidate set, in the API and in `everlong candidates`."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 
 class Popularity:
-    """What a user without a candidate set gets: the popular items of the bundle as it is now; nothing while there is none."""
+    """Popular items of the current bundle, for users without a candidate set; empty without a bundle."""
 
     def __init__(self, bundle: Path) -> None:
         self._bundle = bundle

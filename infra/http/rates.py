@@ -1,4 +1,4 @@
-"""How many requests a client may send: a token bucket a client, in a bounded table."""
+"""Rate limits: one token bucket per client, in a bounded table."""
 
 import math
 from collections import OrderedDict
@@ -11,30 +11,30 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from infra.http.guard import PROBED
 
-CLIENTS = 10_000  # remembered at most; the one seen longest ago is forgotten first, and starts with a full bucket
-BURST_S = 2.0  # a client that was quiet may send at once what it may send in so long
-IPV6_NETWORK = 64  # bits: what one customer is given
+CLIENTS = 10_000  # the maximum; beyond it the least recently seen client is dropped, and starts again with a full bucket
+BURST_S = 2.0  # a burst is as many requests as the rate allows in this time
+IPV6_NETWORK = 64  # bits: the usual network of one customer
 
 
 class Rates:
-    """Token buckets: `per_s` requests a second each, and `BURST_S` seconds' worth at once. Not thread-safe.
+    """Token buckets: each allows `per_s` requests per second, and bursts of `BURST_S` seconds' worth. Not thread-safe.
 
     Args:
-        per_s: requests a second of a client.
-        clients: how many clients are remembered.
+        per_s: requests per second and client.
+        clients: maximum number of clients in the table.
         clock_s: a monotonic clock, seconds.
     """
 
     def __init__(self, per_s: float, clients: int = CLIENTS, clock_s: Callable[[], float] = monotonic) -> None:
         self._per_s, self._most, self._clock_s = per_s, clients, clock_s
         self._full = max(1.0, per_s * BURST_S)
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # requests left, and when that was
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()  # requests left, and the time of that count
 
     def __len__(self) -> int:
         return len(self._buckets)
 
     def wait_s(self, client: str) -> float:
-        """0 where the client may send a request now, which is counted; else the seconds until it may."""
+        """0 if the client may send a request now, which is then counted; else the seconds until it may."""
         now = self._clock_s()
         left, then = self._buckets.pop(client, (self._full, now))
         left = min(self._full, left + (now - then) * self._per_s)
@@ -46,7 +46,7 @@ class Rates:
 
 
 class RateLimit:
-    """ASGI middleware: answers 429 to a client that sends more than it may. Probes and scrapes are not counted."""
+    """ASGI middleware: responds with 429 to a client above its rate. Probes and scrapes are not counted."""
 
     def __init__(self, app: ASGIApp, rates: Rates) -> None:
         self._app, self._rates = app, rates
@@ -63,7 +63,7 @@ class RateLimit:
 
 
 def client_of(scope: Scope) -> str:
-    """The address of a request's sender; of IPv6 the network, as one customer has many addresses."""
+    """The address of a request's sender; for IPv6 its network, since one customer has many addresses."""
     host = (scope.get("client") or ("unknown", 0))[0]
     try:
         address = ip_address(host.partition("%")[0])

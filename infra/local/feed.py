@@ -1,4 +1,4 @@
-"""Events into their topics: all at once, or at the pace at which they happen."""
+"""Publishes events to their topics: all at once, or at the pace of their time stamps."""
 
 import asyncio
 import time
@@ -21,10 +21,10 @@ OnSent = Callable[[Sequence[Event], int], None]  # the events, and the wall cloc
 
 
 class Feed:
-    """Publishes events and counts what the broker has confirmed, by topic without prefix.
+    """Publishes events and counts those acknowledged by the broker, by topic without prefix.
 
-    Used as `async with`. An outage of the broker is waited out; a record is then published again, so one may be there twice. With a
-    `room` it waits for workers that are too far behind.
+    Used as `async with`. It waits through an outage of the broker and publishes again, so a record may be there twice. With a
+    `room`, it waits for workers that are too far behind.
     """
 
     def __init__(self, connection: Connection, prefix: str = "", sent: Counter[str] | None = None, room: Room | None = None) -> None:
@@ -43,16 +43,16 @@ class Feed:
             self._room.close()
 
     async def send(self, events: Sequence[Event]) -> int:
-        """Publish events; returns the wall clock (ms) that they carry as their time of sending."""
+        """Publish events; returns their time of sending (wall clock, ms)."""
         now_ms = wall_ms()
         await self.publish([record(event, now_ms, self._prefix) for event in events])
         return now_ms
 
     async def publish(self, records: Sequence[Record]) -> None:
-        """Publish records as they are.
+        """Publish records unchanged.
 
         Raises:
-            PublishError: the broker was away for too long.
+            PublishError: the broker was unavailable for too long.
             LogFullError: the workers applied nothing for too long.
         """
         if self._room is not None and self._room.sending(sum(len(value or b"") for _, _, value, *_ in records)):
@@ -69,13 +69,13 @@ class Feed:
         self.sent.update(topic.removeprefix(self._prefix) for topic, *_ in records)
 
     async def send_all(self, events: Sequence[Event], tell: Callable[[int, int], None] = lambda done, total: None) -> None:
-        """Publish events in order, as fast as the broker takes them; `tell` hears (sent, in all)."""
+        """Publish events in order, as fast as the broker accepts them; `tell` is called with (sent, total)."""
         for start in range(0, len(events), BATCH_EVENTS):
             await self.send(events[start : start + BATCH_EVENTS])
             tell(min(start + BATCH_EVENTS, len(events)), len(events))
 
     async def send_live(self, events: Iterator[Event], until_ms: int | None, on_sent: OnSent = lambda events, ms: None) -> None:
-        """Publish events when the wall clock reaches their time, those due together; ends with the first after `until_ms`."""
+        """Publish events when the wall clock reaches their time, in batches of those due; stops at the first after `until_ms`."""
         event = next(events, None)
         while event is not None and (until_ms is None or event.ts < until_ms):
             due: list[Event] = []
@@ -90,5 +90,5 @@ class Feed:
 
 
 def users_of(events: Iterable[Event]) -> list[str]:
-    """The users of events, each once, ascending."""
+    """The distinct users of events, ascending."""
     return sorted({event.user_id for event in events if not isinstance(event, Item)})

@@ -1,7 +1,7 @@
-"""Become another program that dies with its parent: `python launcher.py PARENT_PID COMMAND...` (standard library only).
+"""Becomes another program that dies with its parent: `python launcher.py PARENT_PID COMMAND...` (standard library only).
 
-The kernel is asked for SIGKILL on the parent's death (Linux), before the program is executed, so no moment is left in
-which a kill -9 of the parent could leave it behind. Elsewhere than on Linux only an orderly stop ends the program.
+On Linux, the kernel is told to send SIGKILL on the parent's death before the program is executed, so a kill -9 of the parent
+never leaves it behind. On other systems only an orderly stop ends the program.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def launch(parent: int, command: list[str]) -> None:
-    """Tie this process to `parent` and execute `command` in its place; exits 143 where the parent is gone already."""
+    """Tie this process to `parent` and replace it with `command`; exits 143 if the parent has already ended."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:

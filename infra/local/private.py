@@ -1,4 +1,4 @@
-"""Folders and files that only the user who runs Everlong may read: events, rows, logs and passwords lie there."""
+"""Folders and files that only the user who runs Everlong may read: they contain events, rows, logs and passwords."""
 
 import os
 import stat
@@ -12,7 +12,7 @@ FOLDER, FILE = 0o700, 0o600
 
 @contextmanager
 def private_files() -> Iterator[None]:
-    """Inside, whatever this process and its children create is readable by this user only."""
+    """Within the context, files created by this process and its children are readable by this user only."""
     before = os.umask(UMASK)
     try:
         yield
@@ -21,7 +21,7 @@ def private_files() -> Iterator[None]:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder of our own, or close an existing one to other users."""
+    """Create a private folder, or make an existing one private."""
     path.mkdir(mode=FOLDER, parents=True, exist_ok=True)
     if path.stat().st_uid == os.getuid() and stat.S_IMODE(path.stat().st_mode) != FOLDER:
         path.chmod(FOLDER)
@@ -29,7 +29,7 @@ def private_folder(path: Path) -> Path:
 
 
 def private_file(path: Path) -> Path:
-    """Make an empty file, or close an existing one to other users, before anything secret is written to it."""
+    """Create an empty private file, or make an existing one private, before a secret is written to it."""
     path.touch(FILE)
     path.chmod(FILE)
     return path

@@ -1,7 +1,7 @@
-"""Child processes that never outlive their parent: started, watched, started again with backoff, stopped in order.
+"""Child processes that never outlive their parent: started, watched, restarted with backoff, stopped in order.
 
-Linux sends the children SIGKILL when the THREAD that started them ends (infra.local.launcher), so a `Supervisor` is used by
-one long-lived thread only: the main one. Nothing here starts a thread; `check` is to be called every second or so.
+Linux sends the children SIGKILL when the THREAD that started them ends (infra.local.launcher), so only one long-lived thread, the
+main one, may use a `Supervisor`. It starts no thread; call `check` about every second.
 """
 
 import os
@@ -23,22 +23,22 @@ from infra.local.private import UMASK, private_file, private_folder
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
-STEADY_S = 60.0  # a child that ran so long starts over with the first backoff
+STEADY_S = 60.0  # after running this long, a child restarts with the first backoff
 TAIL_LINES = 15
 
 
 class Companion(Protocol):
-    """Something that works with a child and must end before the child does."""
+    """Something that works with a child and must stop before it."""
 
     def stop(self) -> None:
-        """End."""
+        """Stop."""
 
 
 @dataclass
 class Child:
-    """A child process. `restart` says whether its death is repaired or is the parent's failure; `companion` is stopped before it.
+    """A child process. `restart`: restart it when it ends, instead of failing; `companion` is stopped before it.
 
-    `before_restart` clears what a child that was killed left behind.
+    `before_restart` cleans up after a child that was killed.
     """
 
     name: str
@@ -55,16 +55,16 @@ class Child:
 
     @property
     def pid(self) -> int | None:
-        """Process id while it runs, else None."""
+        """Its process id while it runs, else None."""
         return self.process.pid if self.process is not None and self.process.poll() is None else None
 
 
 @dataclass
 class Supervisor:
-    """Starts children, each in a session of its own (Ctrl-C reaches the parent only), with a log file each in `log_dir`.
+    """Starts children, each in its own session (Ctrl-C reaches only the parent) and with a log file in `log_dir`.
 
-    Their logs, and whatever they create, are readable by this user only.
-    As a context manager it stops all of them, last started first, whatever happened inside.
+    Their logs and the files they create are readable by this user only. As a context manager it always stops all of them, last
+    started first.
     """
 
     log_dir: Path
@@ -72,7 +72,7 @@ class Supervisor:
     children: dict[str, Child] = field(default_factory=dict)
 
     def start(self, name: str, command: Sequence[str], env: Mapping[str, str] | None = None, restart: bool = False) -> Child:
-        """Start a child; `command[0]` is an absolute path, `env` is the whole environment (None: that of the parent)."""
+        """Start a child; `command[0]` is an absolute path, `env` the complete environment (None: the parent's)."""
         private_folder(self.log_dir)
         child = Child(name, command, env, self.log_dir / f"{name}.log", restart)
         self.children[name] = child
@@ -80,10 +80,10 @@ class Supervisor:
         return child
 
     def check(self) -> None:
-        """Start again what ended and may be started again, each after its backoff.
+        """Restart children that ended and have `restart`, each after its backoff.
 
         Raises:
-            ChildFailedError: another child ended.
+            ChildFailedError: a child without `restart` ended.
         """
         now = time.monotonic()
         for child in self.children.values():
@@ -102,16 +102,16 @@ class Supervisor:
                 _spawn(child)
 
     def pids(self) -> list[int]:
-        """The process ids of the children that run."""
+        """The process ids of running children."""
         return [child.pid for child in self.children.values() if child.pid is not None]
 
     def stop_all(self) -> None:
-        """Stop one child after the other, last started first."""
+        """Stop all children one by one, last started first."""
         for name in reversed(list(self.children)):
             self.stop(name)
 
     def stop(self, *names: str) -> None:
-        """SIGTERM to the named children at once, SIGKILL to those that outlive the deadline."""
+        """Send SIGTERM to all named children, and SIGKILL to those still running at the deadline."""
         chosen = [self.children.pop(name) for name in names if name in self.children]
         try:
             for child in chosen:
@@ -135,7 +135,7 @@ class Supervisor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             self.stop_all()
-        finally:  # a second Ctrl-C while stopping: no more waiting
+        finally:  # a second Ctrl-C while stopping: do not wait any longer
             for child in self.children.values():
                 _signal(child, signal.SIGKILL)
 
@@ -146,7 +146,7 @@ def everlong(*arguments: str) -> list[str]:
 
 
 def tail(log: Path, lines: int = TAIL_LINES) -> str:
-    """The last lines of a log file, empty where there is none."""
+    """The last lines of a log file, empty if it does not exist."""
     with suppress(OSError), log.open(errors="replace") as text:
         return "".join(deque(text, maxlen=lines)).rstrip()
     return ""
@@ -154,9 +154,9 @@ def tail(log: Path, lines: int = TAIL_LINES) -> str:
 
 @contextmanager
 def stop_on_signals() -> Iterator[None]:
-    """Inside, SIGTERM and SIGHUP raise KeyboardInterrupt as Ctrl-C does, so that `finally` and `with` do their work.
+    """Within the context, SIGTERM and SIGHUP raise KeyboardInterrupt like Ctrl-C, so that `finally` and `with` blocks run.
 
-    SIGINT does so too where a shell told a background job to ignore it.
+    So does SIGINT, which shells make background jobs ignore.
     """
 
     def interrupt(number: int, frame: object) -> None:
@@ -183,7 +183,7 @@ def _spawn(child: Child) -> None:
 
 
 def _signal(child: Child, number: int) -> None:
-    """Signal the child's whole group; what it may have started goes with it."""
+    """Signal the child's process group, which includes its own children."""
     if child.process is not None and child.process.returncode is None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(child.process.pid, number)

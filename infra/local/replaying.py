@@ -1,4 +1,4 @@
-"""A file through the whole path: published, and where nothing runs yet also applied, answered and accounted for."""
+"""Replays a file through the whole system: publishes it, and if nothing runs yet, also applies it and accounts for every record."""
 
 import asyncio
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ ALL_DEAD_LETTERS = BOUNDS._replace(retained={**BOUNDS.retained, DEAD_LETTERS: 1 
 
 
 async def publish_file(broker: Connection, prefix: str, reading: Reading, pace: float | None, room: Room | None = None) -> dict[str, int]:
-    """Publish a file, `pace` times as fast as it happened (None: at once); gives the records sent by topic.
+    """Publish a file at `pace` times its original speed (None: as fast as possible); returns the number of records sent by topic.
 
-    With a `room` it waits for workers that are too far behind.
+    With a `room`, it waits for workers that are too far behind.
     """
     async with Feed(broker, prefix, room=room) as feed:
         with progress(f"publishing {reading.path.name}") as tell:
@@ -37,9 +37,9 @@ async def publish_file(broker: Connection, prefix: str, reading: Reading, pace: 
 
 
 def replay_alone(settings: Settings, reading: Reading, pace: float | None, as_json: bool) -> int:
-    """Replay on embedded parts that live as long as it takes.
+    """Replay on an embedded broker and store that stop at the end.
 
-    Gives 0 if every event is accounted for and every user has candidates who has an event that is no dead letter.
+    Returns 0 if every event is accounted for and every user with an event that is not a dead letter has candidates.
     """
     with system.children(settings) as supervisor:
         settings, _ = system.start_parts(supervisor, settings, persist=True)
@@ -62,7 +62,7 @@ def replay_alone(settings: Settings, reading: Reading, pace: float | None, as_js
 
 
 def _ensure_bundle(settings: Settings, reading: Reading) -> None:
-    """Train a bundle on the file itself where there is none."""
+    """Train a bundle on the file if there is none."""
     if (settings.bundle_path / MANIFEST).exists():
         return
     say(f"there is no bundle in {settings.bundle_path}: training one on {reading.path.name} first")
@@ -75,7 +75,7 @@ def _ensure_bundle(settings: Settings, reading: Reading) -> None:
 async def _apply(
     supervisor: Supervisor, settings: Settings, ports: Sequence[int], reading: Reading, pace: float | None, since_ms: int
 ) -> tuple[Standing, list[str]]:
-    """Publish, and wait for all that can be waited for; gives the accounts, and the users who lack candidates in the end."""
+    """Publish and wait until everything is applied; returns the accounts, and the users without candidates."""
     accounts = Accounts(ports)
     room = system.room(settings, embedded.BROKER in supervisor.children)
     sent = await publish_file(connection(settings), settings.topic_prefix, reading, pace, room)

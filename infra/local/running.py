@@ -1,7 +1,7 @@
-"""Whose a data directory is, and where the `everlong up` of it is to be found: two small files.
+"""The owner of a data directory, and the addresses of its `everlong up`: two small files.
 
-One is locked by the command whose parts live there. The other is there while `everlong up` serves: commands that are told of no
-broker or store by the environment look into it.
+The command that uses the directory locks one of them. The other exists while `everlong up` runs; commands read it if the
+environment configures no broker or store.
 """
 
 import os
@@ -19,11 +19,11 @@ from infra.settings import Settings
 
 FILE = "run.json"
 LOCK = "lock"
-OURS = (LOCK, FILE, "bundle", "registry.db")  # what shows that a folder is a data directory
+OURS = (LOCK, FILE, "bundle", "registry.db")  # identifies a folder as a data directory
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs: its process and the time that it began (kernel ticks), the addresses of its parts, whether the broker is embedded."""
+    """A running system: its process and that process's start time (kernel ticks), its addresses, whether the broker is embedded."""
 
     pid: int
     began: int
@@ -37,12 +37,12 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def alive(self) -> bool:
-        """Whether the process still runs, and is not another one under the same number."""
+        """Whether the process still runs, and its id was not reused."""
         return _began(self.pid) == self.began
 
 
 def note(data_dir: Path, running: Running) -> None:
-    """Write the file, readable by this user only, in one step."""
+    """Write the file atomically, readable by this user only."""
     new = data_dir / f"{FILE}.new"
     private_file(new)
     new.write_bytes(msgspec.json.format(msgspec.json.encode(running)))
@@ -55,7 +55,7 @@ def forget(data_dir: Path) -> None:
 
 
 def find(data_dir: Path) -> Running | None:
-    """What runs in the data directory, None where nothing does."""
+    """The system that runs in the data directory, or None."""
     with suppress(OSError, msgspec.MsgspecError):
         running = msgspec.json.decode((data_dir / FILE).read_bytes(), type=Running)
         return running if running.alive else None
@@ -64,10 +64,10 @@ def find(data_dir: Path) -> Running | None:
 
 @contextmanager
 def owned(data_dir: Path) -> Iterator[None]:
-    """Inside, the data directory is this command's alone. A command that is killed has left it.
+    """Within the context, this command owns the data directory. A killed command no longer owns it.
 
     Raises:
-        AlreadyRunningError: it is another one's.
+        AlreadyRunningError: another command owns it.
     """
     _close(data_dir)
     try:
@@ -80,26 +80,26 @@ def owned(data_dir: Path) -> Iterator[None]:
 
 
 def on_embedded_broker(settings: Settings) -> bool:
-    """Whether the broker that the settings name is the embedded one of the `everlong up` that runs in their data directory."""
+    """Whether the configured broker is the embedded one of the `everlong up` in the data directory."""
     running = find(settings.data_dir)
     return running is not None and running.own_broker and running.bootstrap == settings.kafka_bootstrap
 
 
 def own_pid() -> int:
-    """The number of this process."""
+    """The id of this process."""
     return os.getpid()
 
 
 def began() -> int:
-    """When this process began, in kernel ticks."""
+    """The start time of this process, in kernel ticks."""
     return _began(os.getpid())
 
 
 def connected(settings: Settings, *, kafka: bool = True, store: bool = True) -> Settings:
-    """The settings with the addresses of the running `everlong up` in the place of those needed and unset.
+    """The settings, with missing addresses taken from the running `everlong up`.
 
     Raises:
-        NothingRunningError: one is needed and unset, and nothing runs in the data directory.
+        NothingRunningError: a needed address is missing, and nothing runs in the data directory.
     """
     missing_kafka, missing_store = kafka and settings.kafka_bootstrap is None, store and settings.store_url is None
     if not missing_kafka and not missing_store:
@@ -117,13 +117,13 @@ def connected(settings: Settings, *, kafka: bool = True, store: bool = True) -> 
 
 
 def _close(data_dir: Path) -> None:
-    """Make the data directory, or close one of ours to other users. One that holds nothing of ours is left as it is."""
+    """Create a private data directory, or make an existing one private. A folder without Everlong's files is not changed."""
     if not data_dir.exists() or not any(data_dir.iterdir()) or any((data_dir / name).exists() for name in OURS):
         private_folder(data_dir)
 
 
 def _began(pid: int) -> int:
-    """Start time of a process from /proc, in ticks since boot; 0 where it is not known to run."""
+    """Start time of a process from /proc, in ticks since boot; 0 if unknown."""
     with suppress(OSError, IndexError, ValueError):
         fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
         return 0 if fields[0] == "Z" else int(fields[19])

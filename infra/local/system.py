@@ -1,4 +1,4 @@
-"""The whole system on one machine: embedded parts where none are named, topics, Feast, workers, as child processes."""
+"""The whole system on one machine, as child processes: embedded broker and store unless others are configured, topics, Feast, workers."""
 
 import asyncio
 import logging
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import prometheus_client  # noqa: F401 - before Feast, whose import would switch it to metrics shared among processes
+import prometheus_client  # noqa: F401 - before Feast, whose import would switch it to metrics shared between processes
 from kafka.errors import KafkaError
 from pydantic import SecretStr
 
@@ -33,12 +33,13 @@ POLL_S = 0.1
 
 @contextmanager
 def children(settings: Settings) -> Iterator[Supervisor]:
-    """The children of a command whose data directory is its own; however it ends, they stop in order: the broker's log stays whole.
+    """A supervisor for the owner of the data directory. Its children stop in order however the command ends, so the broker's log stays
+    complete.
 
-    What is created inside is readable by this user only.
+    Files created within the context are readable by this user only.
 
     Raises:
-        AlreadyRunningError: the data directory is another command's.
+        AlreadyRunningError: another command owns the data directory.
     """
     supervisor = Supervisor(settings.data_dir / "logs", settings.stop_deadline_s)
     with stop_on_signals(), private_files(), running.owned(settings.data_dir), supervisor:
@@ -50,9 +51,9 @@ def children(settings: Settings) -> Iterator[Supervisor]:
 
 
 def start_parts(supervisor: Supervisor, settings: Settings, persist: bool) -> tuple[Settings, bool]:
-    """Start the embedded broker and store where the settings name none.
+    """Start the embedded broker and store unless others are configured.
 
-    Gives the settings with their addresses, and whether the broker's log is empty: then all must be sent anew.
+    Returns the settings with their addresses, and whether the broker's log is empty, so that everything must be sent again.
     """
     found: dict[str, object] = {}
     fresh = False
@@ -66,12 +67,12 @@ def start_parts(supervisor: Supervisor, settings: Settings, persist: bool) -> tu
 
 
 def make_topics(settings: Settings) -> list[str]:
-    """Make the topics that are missing; gives the names of those made."""
+    """Create missing topics; returns their names."""
     return create_topics(connection(settings), settings.topic_prefix, settings.partitions, settings.replication)
 
 
 def keep_small(supervisor: Supervisor, settings: Settings, bounds: Bounds = BOUNDS) -> trimming.Trimmer | None:
-    """Bound the log of the embedded broker, its topics made before, until it stops; None where the broker is another one."""
+    """Limit the log of the embedded broker, after its topics were created, until it stops; None for another broker."""
     broker = supervisor.children.get(embedded.BROKER)
     if broker is None:
         return None
@@ -82,7 +83,7 @@ def keep_small(supervisor: Supervisor, settings: Settings, bounds: Bounds = BOUN
 
 
 def room(settings: Settings, own_broker: bool) -> trimming.Room | None:
-    """What holds back a producer that is faster than the workers, None unless the settings name the embedded broker (`own_broker`)."""
+    """A throttle for producers faster than the workers; None unless the broker is the embedded one (`own_broker`)."""
     return trimming.Room(_bounded_log(settings, BOUNDS)) if own_broker else None
 
 
@@ -91,7 +92,7 @@ def _bounded_log(settings: Settings, bounds: Bounds) -> Callable[[], BoundedLog]
 
 
 def apply_features(settings: Settings) -> tuple[Path, list[str]]:
-    """Write the feature definitions into Feast's registry; gives its path and the names of the views."""
+    """Write the feature definitions to Feast's registry; returns its path and the names of the views."""
     assert settings.store_url is not None
     registry = settings.data_dir / REGISTRY
     client = definitions.apply(settings.store_url.get_secret_value(), registry)
@@ -100,7 +101,7 @@ def apply_features(settings: Settings) -> tuple[Path, list[str]]:
 
 
 def start_role(supervisor: Supervisor, role: str, settings: Settings, restart: bool, port: int | None = None) -> int:
-    """Start one worker, or the API (role `api`, on `port`); gives the port of its health and metrics."""
+    """Start one worker, or the API (role `api`, on `port`); returns its port of health and metrics."""
     port = port or embedded.free_port()
     assert settings.kafka_bootstrap is not None
     assert settings.store_url is not None
@@ -123,7 +124,7 @@ def start_role(supervisor: Supervisor, role: str, settings: Settings, restart: b
 
 
 def _leave_group(settings: Settings, role: str) -> None:
-    """Take the worker of a role that has ended out of its group: the embedded broker would keep its partitions for it."""
+    """Remove a role's ended worker from its group; the embedded broker would keep its partitions assigned to it."""
     try:
         remove_members(connection(settings), f"{settings.topic_prefix}{settings.group}-{role}")
     except KafkaError as error:
@@ -131,12 +132,12 @@ def _leave_group(settings: Settings, role: str) -> None:
 
 
 def start_workers(supervisor: Supervisor, settings: Settings, restart: bool) -> dict[str, int]:
-    """Start the three workers; gives the port of each one's health and metrics."""
+    """Start the three workers; returns the port of health and metrics of each."""
     return {role: start_role(supervisor, role, settings, restart) for role in WORKERS}
 
 
 def wait_ready(supervisor: Supervisor, ports: Mapping[str, int], tick: Callable[[str], None] = lambda role: None) -> None:
-    """Wait until all are ready; `tick` is told of each that is.
+    """Wait until all are ready; `tick` is called with each one that is.
 
     Raises:
         ChildFailedError: one ended.
@@ -156,10 +157,10 @@ def wait_ready(supervisor: Supervisor, ports: Mapping[str, int], tick: Callable[
 async def wait_until(
     holds: Callable[[], bool], supervisor: Supervisor, seconds: float, what: str, *, strict: bool = True, poll_s: float = 0.25
 ) -> None:
-    """Wait until something holds, asked in a thread, the children being watched meanwhile.
+    """Wait until a condition holds; it is checked in a thread while the children are watched.
 
     Raises:
-        NotReadyError: it did not in time, and `strict`; `what` says what was waited for.
+        NotReadyError: it did not hold in time, and `strict` is set; `what` describes the condition.
         ChildFailedError: a child ended.
     """
     end = time.monotonic() + seconds

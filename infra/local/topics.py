@@ -1,4 +1,4 @@
-"""Our topics as the broker keeps them, beside what our promises need."""
+"""Compares the settings of Everlong's topics at the broker with the required ones."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,14 +13,14 @@ from stream.kafka.topics import ALL, TopicSpec, prefixed
 
 COLUMNS = ("name", "key", "partitions", "copies", *SHOWN)
 REMEDIES = {
-    "partitions": "choose another EVERLONG_TOPIC_PREFIX, make the topics there and send the events again; adding partitions moves keys",
+    "partitions": "choose another EVERLONG_TOPIC_PREFIX, create the topics there and send the events again; adding partitions moves keys",
     "replication factor": "raise it with kafka-reassign-partitions.sh",
-    "settings": "grant the right, or ask with a user who has it",
+    "settings": "grant the right, or use an account that has it",
 }
 
 
 class Kept(NamedTuple):
-    """A topic of ours, how the broker keeps it (None: it does not), and where that differs from what is needed."""
+    """One of Everlong's topics, its state at the broker (None: missing), and its differences from the requirements."""
 
     topic: TopicSpec
     name: str
@@ -29,7 +29,7 @@ class Kept(NamedTuple):
 
     @property
     def described(self) -> dict[str, Any]:
-        """For programs."""
+        """A dictionary for programs."""
         found = self.standing
         return {
             "name": self.name,
@@ -43,7 +43,7 @@ class Kept(NamedTuple):
 
     @property
     def cells(self) -> list[object]:
-        """For people: the cells of COLUMNS."""
+        """The cells of COLUMNS, for people."""
         if (found := self.standing) is None:
             return [self.name, self.topic.key, *["missing"] * (len(COLUMNS) - 2)]
         return [self.name, self.topic.key, found.partitions, found.replication, *(found.settings.get(name, "?") for name in SHOWN)]
@@ -52,7 +52,7 @@ class Kept(NamedTuple):
     def complaints(self) -> list[str]:
         """A sentence for each difference, with its remedy."""
         if self.standing is None:
-            return [f"{self.name} is missing: `everlong topics` makes it"]
+            return [f"{self.name} is missing: `everlong topics` creates it"]
         said = "{}: {} is {}, and must be {}: {}"
         return [
             said.format(
@@ -63,10 +63,10 @@ class Kept(NamedTuple):
 
 
 def kept(connection: Connection, settings: Settings) -> list[Kept]:
-    """Every topic of ours. On the embedded broker of `everlong up` a log of bounded size is as it must be.
+    """All of Everlong's topics. On the embedded broker of `everlong up`, logs must have limited size.
 
     Raises:
-        BrokerUnavailableError, BrokerRefusedError: the broker cannot be asked.
+        BrokerUnavailableError, BrokerRefusedError: the broker does not answer or refuses the request.
     """
     names = {prefixed(settings.topic_prefix, topic): topic for topic in ALL}
     found = {standing.name: standing for standing in standings(connection, list(names))}
@@ -85,7 +85,7 @@ def kept(connection: Connection, settings: Settings) -> list[Kept]:
 
 
 def repaired(connection: Connection, found: list[Kept]) -> bool:
-    """Set what differs and can be set; whether anything was.
+    """Correct the settings that can be changed; whether any was.
 
     Raises:
         NotAuthorizedError, ValueError: the broker does not allow it.

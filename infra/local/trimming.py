@@ -1,4 +1,4 @@
-"""Keeping the embedded broker's log small while a command runs, and holding back producers that are faster than the workers."""
+"""Keeps the embedded broker's log small while a command runs, and throttles producers that are faster than the workers."""
 
 import logging
 import time
@@ -14,9 +14,9 @@ from stream.kafka.bounded_log import MB, BoundedLog
 log = logging.getLogger(__name__)
 
 EVERY_S = 2.0
-ROOM_BYTES = 16 * MB  # that may wait for the workers before producers wait too
-FULL_BYTES = 128 * MB  # that may wait before the command stops
-CHECK_BYTES = 2 * MB  # sent between two looks at what waits
+ROOM_BYTES = 16 * MB  # waiting for the workers before producers wait too
+FULL_BYTES = 128 * MB  # waiting before the command stops
+CHECK_BYTES = 2 * MB  # sent between two checks of the backlog
 POLL_S = 0.2
 PATIENCE_S = 300.0
 
@@ -31,7 +31,7 @@ class Trimmer:
         self._thread = Thread(target=self._run, name="trimmer", daemon=True)
 
     def start(self) -> None:
-        """Configure the topics and begin.
+        """Configure the topics and start the thread.
 
         Raises:
             KafkaError: the broker does not answer.
@@ -47,14 +47,14 @@ class Trimmer:
             self._thread.join(timeout=15)
 
     def check(self) -> None:
-        """Raise where the broker would take too much memory.
+        """Raise if the broker would take too much memory.
 
         Raises:
             LogFullError: more than `FULL_BYTES` wait for the workers.
         """
         if self._waiting > FULL_BYTES:
             raise LogFullError(
-                self._waiting, "look into their logs, send events more slowly or use Kafka; the next start goes on from here"
+                self._waiting, "look into their logs, send events more slowly or use Kafka; the next start continues from here"
             )
 
     def _run(self) -> None:
@@ -80,12 +80,12 @@ class Room:
         self._sent = 0
 
     def sending(self, size: int) -> bool:
-        """Count bytes that are about to be sent; whether `wait` is to be called first."""
+        """Count bytes about to be sent; returns whether to call `wait` first."""
         self._sent += size
         return self._sent >= CHECK_BYTES
 
     def wait(self) -> None:
-        """Return as soon as there is room.
+        """Block until there is room.
 
         Raises:
             LogFullError: the workers applied nothing for `PATIENCE_S` seconds.

@@ -1,4 +1,4 @@
-"""`everlong up`: the whole system on this machine until Ctrl-C, its data kept for the next time."""
+"""`everlong up`: the whole system on this machine until Ctrl-C; its data is kept."""
 
 import asyncio
 import socket
@@ -24,14 +24,14 @@ CHECK_EVERY_S = 0.5
 
 
 def run_up(settings: Settings, rate: float | None, users: int) -> int:
-    """Run until a signal; 0 then. `rate`: live events a second of the simulated shop, None for no shop.
+    """Run until a signal, then return 0. `rate`: live events per second of the simulated shop; None: no shop.
 
     Raises:
-        UnprotectedApiError: the page's address is not of this machine only, and there are no tokens.
-        AlreadyRunningError: another one uses the data directory.
+        UnprotectedApiError: other machines can reach the page's address, and there are no tokens.
+        AlreadyRunningError: another command uses the data directory.
         PortTakenError: the page's port is in use.
-        ChildFailedError: the embedded broker ended. Workers that end are started again.
-        LogFullError: the embedded broker holds more that the workers have not applied than its memory allows.
+        ChildFailedError: the embedded broker ended. Workers that end are restarted.
+        LogFullError: the backlog exceeds the embedded broker's memory.
     """
     settings.check_access()
     with system.children(settings) as supervisor:
@@ -79,7 +79,7 @@ def _start(supervisor: Supervisor, settings: Settings, port: int, rate: float | 
 
 
 async def _send(settings: Settings, history: History, whole: bool, own_broker: bool) -> None:
-    """The catalogue and, the first time, history: the broker's log may be new while the rows of the store are not."""
+    """Send the catalogue and, the first time, the history; the broker's log may be new although the store has rows."""
     async with Feed(connection(settings), settings.topic_prefix, room=system.room(settings, own_broker)) as feed:
         with progress("catalogue and history" if whole else "catalogue") as tell:
             await feed.send_all([*history.items, *(history.events if whole else ())], tell)
@@ -94,7 +94,7 @@ def _start_shop(supervisor: Supervisor, settings: Settings, plan: ShopPlan, rate
 
 
 def _shop_plan(data_dir: Path, users: int) -> tuple[ShopPlan, bool]:
-    """The shop of this data directory, and whether its history is still to be sent."""
+    """The shop of this data directory, and whether its history must still be sent."""
     with suppress(OSError, msgspec.MsgspecError):
         return msgspec.json.decode((data_dir / "shop.json").read_bytes(), type=ShopPlan), False
     return ShopPlan(users=users, end_ms=wall_ms()), True

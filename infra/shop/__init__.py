@@ -1,8 +1,8 @@
-"""The simulated shop: users, items and queries that follow from a seed, and whose truth is known.
+"""The simulated shop: users, items and queries generated from a seed, with a known ground truth.
 
-Users want categories (a part lasts, a part changes every ten days) and in each category a taste; items have latent
-vectors that their titles and image vectors tell, with noise. So the next item can be foretold from history better than
-from popularity, and `chances` says how well at best.
+Users have preferences over categories (partly lasting, partly changing every ten days) and a taste in each category; items have
+latent vectors, which their titles and image vectors reveal with noise. So history predicts the next item better than popularity,
+and `chances` gives the best possible prediction.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,15 +20,15 @@ __all__ = ["Shop", "Truth", "profile"]
 
 _HISTORY, _LIVE = 10, 11
 _GAP_MEDIAN_S, _GAP_SPREAD, _LONGEST_GAP_MS = 55.0, 1.36, 25 * MINUTE_MS
-_BREAK_MS = 30 * MINUTE_MS  # the least time between two sessions
-_EVENTS_A_SESSION = 7.2  # visits.MEAN_LENGTH, one more for each query, and orders
+_BREAK_MS = 30 * MINUTE_MS  # the minimum time between two sessions
+_EVENTS_A_SESSION = 7.2  # visits.MEAN_LENGTH, plus one per query, and orders
 
 
 class Shop:
-    """A shop of `users`, `items` and `categories`; the mean user makes `events_per_day` events.
+    """A shop of `users`, `items` and `categories`; users have `events_per_day` events on average.
 
-    Ids are u0, u1, ... and i0, i1, ...; a category's id is its name. Two shops of the same arguments give the same
-    events to the same calls; only `new_item` changes a shop.
+    Ids are u0, u1, ... and i0, i1, ...; a category's id is its name. Two shops with the same arguments return the same
+    events for the same calls; only `new_item` modifies a shop.
     """
 
     def __init__(self, seed: int = 0, users: int = 300, items: int = 2_000, categories: int = 40, events_per_day: float = 2.0) -> None:
@@ -41,17 +41,17 @@ class Shop:
         return list(self._world.names)
 
     def catalogue(self, ts: int) -> list[Item]:
-        """All items as they stand at `ts` (ms), without those that came later."""
+        """All items as of `ts` (ms), without later ones."""
         return [msgspec.structs.replace(item, ts=ts) for item in self._world.items if item.ts <= ts]
 
     def new_item(self, ts: int, category: str | None = None) -> Item:
-        """A new item, in `category` or one drawn by demand, that users want from now on like any other."""
+        """Add a new item, in `category` or in one drawn by demand; from now on users choose it like any other."""
         numbers = self._world.names
         number = numbers.index(category) if category else draw(np.random.default_rng([self._seed, ts]), self._world.demand)
         return self._world.add_item(number, ts)
 
     def history(self, start_ms: int, end_ms: int) -> list[Click | Query | Order]:
-        """All events of [start_ms, end_ms), ascending by time; every user begins afresh."""
+        """All events of [start_ms, end_ms), ascending by time; users start without a past."""
         total = self._events_per_day * self._world.users * (end_ms - start_ms) / DAY_MS
         events: list[Click | Query | Order] = []
         for user in range(self._world.users):
@@ -61,9 +61,9 @@ class Shop:
         return sorted(events, key=_by_time)
 
     def live(self, start_ms: int, rate: float, past: Iterable[Event] = ()) -> Iterator[Click | Query | Order]:
-        """Events without end from `start_ms` on, `rate` a second on average, of users who have done what is in `past`.
+        """An endless stream of events from `start_ms` on, `rate` per second on average, of users with the events in `past`.
 
-        About a third of the users, or as many as make an event a minute each, are in the shop at the same time.
+        About a third of the users, or as many as give one event per minute each, are in the shop at the same time.
         """
         rng = np.random.default_rng([self._seed, _LIVE, start_ms])
         visitors = self._visitors(past)
@@ -75,7 +75,7 @@ class Shop:
             ts += rng.exponential(1000 / rate)
             while len(inside) < crowd:
                 user = draw(rng, activity / activity.sum())
-                activity[user] = 0  # nobody is in the shop twice
+                activity[user] = 0  # no user is in the shop twice
                 inside.append((user, Session(visitors[user], rng, int(ts))))
             place = int(rng.integers(len(inside)))
             user, session = inside[place]
@@ -85,14 +85,14 @@ class Shop:
                 activity[user] = self._world.activity[user]
 
     def truth(self, user: str, ts: int = 0) -> Truth:
-        """What a user wants at `ts` (ms): the distribution over `categories` and a taste in each."""
+        """A user's preferences at `ts` (ms): a distribution over `categories` and a taste in each."""
         return self._world.truth(int(user[1:]), ts)
 
     def chances(self, user: str, ts: int, past: Sequence[Event], category: str | None = None, text: str = "") -> np.ndarray:
-        """The chance of each item (by its number, (items,)) to be the user's next click: the best forecast there can be.
+        """The probability of each item (by its number, (items,)) to be the user's next click: the best possible prediction.
 
-        `past`, ascending by time, are the user's events; `category` is that of the last one where it belongs to the same
-        session, and `text` that of the query where one is being followed.
+        `past`, ascending by time, are the user's events; `category` is that of the last one if it belongs to the same
+        session, and `text` that of the query that is being followed, if any.
         """
         truth, visitor = self.truth(user, ts), self._visitors(past)[int(user[1:])]
         categories = truth.categories.copy()

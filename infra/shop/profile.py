@@ -1,4 +1,4 @@
-"""Figures of a set of events, to set one shop beside another."""
+"""Statistics of a set of events, to compare shops."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
@@ -11,10 +11,10 @@ from features.rows import KINDS, Behaviour, behaviours
 
 
 def profile(events: Iterable[Event]) -> dict[str, float]:
-    """Figures by name. Shares and everything of items and categories are of behaviours: clicks of all kinds, order lines.
+    """Statistics by name. Shares and statistics of items and categories are of behaviours: clicks of all kinds, order lines.
 
-    `repeat` is the share that meets an item its user had met before, `category_repeat` the same of categories and
-    `category_stays` the share in the category of the user's event before; entropies are of a user's categories.
+    `repeat`: the share on items that the user had interacted with before; `category_repeat`: the same for categories;
+    `category_stays`: the share in the category of the user's previous event; entropies are of a user's categories.
     """
     users: dict[str, list[Behaviour]] = defaultdict(list)
     queries = total = 0

@@ -1,4 +1,4 @@
-"""How the users of the simulated shop behave: sessions of queries, clicks, carts and orders, one event a step."""
+"""Behaviour of the simulated shop's users: sessions of queries, clicks, carts and orders, one event per step."""
 
 from collections import defaultdict
 from typing import Literal
@@ -8,18 +8,18 @@ import numpy as np
 from features.events import Click, Order, OrderLine, Query
 from infra.shop.world import Truth, World
 
-MEAN_LENGTH = 6.0  # events of a session
-STAY = 0.2  # chance that the next event looks at the same category, whatever the user's interests
+MEAN_LENGTH = 6.0  # events per session
+STAY = 0.2  # probability that the next event stays in the category, regardless of the user's interests
 STAY_SEARCHED = 0.75  # the same, after the first click that follows a query
-SEARCH = 0.25  # chance that a new category is reached by a query
-SEEN_AGAIN = 0.12  # chance that a click goes back to an item of the category that was seen before
-SEEN_WEIGHT = 0.05  # how much less an item is wanted as a new one once it was seen
-WORD_WEIGHT = 1.2  # each word of the query in a title multiplies the item's chance by e to this
+SEARCH = 0.25  # probability that a new category is reached by a query
+SEEN_AGAIN = 0.12  # probability that a click returns to an item of the category that was seen before
+SEEN_WEIGHT = 0.05  # factor on an item's probability as a new one once it was seen
+WORD_WEIGHT = 1.2  # each word of the query in a title multiplies the item's probability by e to this
 CART, FAVOURITE, BUY_CART = 0.075, 0.036, 0.4
 
 
 class Visitor:
-    """A user and what they have done so far."""
+    """A user and their events so far."""
 
     def __init__(self, world: World, user: int) -> None:
         self.world, self.user, self.name = world, user, f"u{user}"
@@ -28,13 +28,13 @@ class Visitor:
         self.sessions = 0
 
     def see(self, number: int) -> None:
-        """Remember a click on an item."""
+        """Record a click on an item."""
         category, place = self.world.places[number]
         times = self.seen[category]
         times[place] = times.get(place, 0) + 1
 
     def chances(self, truth: Truth, category: int, words: frozenset[str] = frozenset()) -> np.ndarray:
-        """The chance of each item of a category to be clicked next, (n,), after a query of `words` where there are any."""
+        """The probability of each item of a category to be clicked next, (n,), after a query of `words`, if any."""
         wanted = self.world.wants(truth, category)
         if words:
             told = [len(words & self.world.words[number]) for number in self.world.members[category]]
@@ -68,7 +68,7 @@ class Session:
 
     @property
     def done(self) -> bool:
-        """Whether the user has gone."""
+        """Whether the visit is over."""
         return self._left <= 0 and not self._buys
 
     def step(self, ts: int) -> Click | Query | Order:
@@ -143,5 +143,5 @@ class Session:
 
 
 def draw(rng: np.random.Generator, chances: np.ndarray) -> int:
-    """An index, drawn by chances that sum to 1."""
+    """An index, drawn with probabilities that sum to 1."""
     return min(int(np.searchsorted(np.cumsum(chances), rng.random(), side="right")), len(chances) - 1)

@@ -1,4 +1,4 @@
-"""The words that the simulated shop's names, titles and queries are made of."""
+"""The words of the simulated shop's names, titles and queries."""
 
 CATEGORIES = (
     "running-shoes", "winter-jackets", "jeans", "t-shirts", "summer-dresses", "backpacks", "sunglasses", "watches", "earrings", "scarves",

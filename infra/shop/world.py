@@ -1,7 +1,7 @@
-"""The truth of the simulated shop: what its items are like and what its users want. All of it follows from the seed.
+"""The ground truth of the simulated shop: properties of items and preferences of users, all determined by the seed.
 
-Axes: N categories, d latent dimension. An item has a unit vector (d,) and a popularity; a user has, in each category, a
-taste (d,), and over categories a distribution: a part that lasts and a part that changes every few days.
+Axes: N categories, d latent dimension. An item has a unit vector (d,) and a popularity; a user has a taste (d,) in
+each category, and a distribution over categories: partly lasting, partly changing every few days.
 """
 
 from typing import NamedTuple
@@ -21,14 +21,14 @@ _WORLD, _USER, _DRIFT = range(3)
 
 
 class Truth(NamedTuple):
-    """What a user wants at a time: `categories` (N,) sums to 1, `tastes` (N, d) unit vectors."""
+    """A user's preferences at a time: `categories` (N,) sums to 1, `tastes` (N, d) unit vectors."""
 
     categories: np.ndarray
     tastes: np.ndarray
 
 
 class World:
-    """Items by category and users by number. `add_item` is the only change that it knows."""
+    """Items by category and users by number. Only `add_item` modifies it."""
 
     def __init__(self, seed: int, users: int, items: int, categories: int) -> None:
         if min(users, categories) < 1 or items < categories:
@@ -41,7 +41,7 @@ class World:
         self._image_of = self._rng.normal(size=(LATENT_DIM, IMAGE_DIM))
         self._price_level = self._rng.normal(3.5, 0.8, categories)
         self.members: list[list[int]] = [[] for _ in range(categories)]  # the items of each category, in order of addition
-        self.places: list[tuple[int, int]] = []  # of each item: its category and its place among the members
+        self.places: list[tuple[int, int]] = []  # of each item: its category and its position among the members
         self.words: list[frozenset[str]] = []  # of each item: the words of its title, in lower case
         self._latents: list[list[np.ndarray]] = [[] for _ in range(categories)]
         self._appeals: list[list[float]] = [[] for _ in range(categories)]
@@ -54,7 +54,7 @@ class World:
         self.activity = _normalised(self._rng.lognormal(0.0, 0.8, users))  # (users,) share of all events
 
     def add_item(self, category: int, ts: int) -> Item:
-        """Put a new item into a category; it is wanted like any other from now on."""
+        """Add a new item to a category; from now on users choose it like any other."""
         rng, number = self._rng, len(self.items)
         latent = _unit(rng.normal(size=LATENT_DIM))
         first, second = np.argsort(self._styles @ latent)[::-1][:2].tolist()
@@ -87,7 +87,7 @@ class World:
         return self._stacked[category]
 
     def truth(self, user: int, ts: int) -> Truth:
-        """What a user wants at `ts` (ms)."""
+        """A user's preferences at `ts` (ms)."""
         if user not in self._tastes:
             self._tastes[user] = self._make_user(user)
         lasting, tastes = self._tastes[user]
@@ -97,7 +97,7 @@ class World:
         return Truth((1 - DRIFT_SHARE) * lasting + DRIFT_SHARE * _normalised(drifting), tastes)
 
     def wants(self, truth: Truth, category: int) -> np.ndarray:
-        """How much a user wants each item of a category, (n,), above 0, the best 1."""
+        """A user's preference for each item of a category, (n,), above 0, the highest 1."""
         vectors, appeal = self.latents(category)
         logits = TASTE_WEIGHT * (vectors @ truth.tastes[category]) + appeal
         return np.exp(logits - logits.max())

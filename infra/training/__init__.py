@@ -1,1 +1,1 @@
-"""Training from files: what the command `everlong train` and the first start run."""
+"""Training from files, for `everlong train` and the first start."""

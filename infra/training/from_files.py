@@ -1,4 +1,4 @@
-"""A bundle trained on a file or on the simulated shop, and put where the workers look for it."""
+"""Trains a bundle on a file or on the simulated shop, and writes it to where the workers find it."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -19,11 +19,11 @@ from models.training.train import Progress, train
 
 DAY_MS = 86_400_000
 
-Tell = Callable[[int, int], None]  # steps done, steps in all
+Tell = Callable[[int, int], None]  # steps done, total steps
 
 
 class ShopPlan(NamedTuple):
-    """Which simulated shop, and how long its history is. `end_ms` (wall clock): when it ends; 0: now."""
+    """A simulated shop and the length of its history. `end_ms` (wall clock): its end; 0: now."""
 
     users: int = 300
     items: int = 2000
@@ -38,8 +38,7 @@ class ShopPlan(NamedTuple):
 
 
 class History(NamedTuple):
-    """What is learnt from: events ascending by time, states of items that are described, what to call it, and items that only
-    events tell of."""
+    """Training data: events ascending by time, states of described items, a name, and items known only from events."""
 
     events: Sequence[Event]
     items: Sequence[Item]
@@ -78,16 +77,17 @@ def train_bundle(
     parent: Bundle | None = None,
     choose: bool = True,
 ) -> Manifest:
-    """Train, write the bundle to `out` (one that stood there is replaced), give its manifest with the metrics.
+    """Train, write the bundle to `out` (an existing one is replaced), and return its manifest with the metrics.
 
-    A training that is kept in the directory `checkpoints`, anew after `every_s` seconds, goes on from there where it was broken
-    off. `log` gets a row a step. Of several processes (`ranks`) all are given the same; only the one that leads tells, logs,
-    writes and has metrics. With a `parent` that bundle is gone on from, on what is newer than what it learnt from. `choose`: the
-    shares of lists are chosen by half of the held-out users, the other half is reported.
+    With a directory `checkpoints`, the state is saved every `every_s` seconds, and an interrupted training resumes from it. `log` gets
+    one row per step. Several processes (`ranks`) all get the same arguments; only the leader reports progress, logs, writes and has
+    metrics. With a `parent`, training continues from that bundle's weights, on events newer than those it was trained on. `choose`:
+    choose the shares of lists on half of the held-out users, and report metrics on the other half.
 
     Raises:
-        CheckpointError: the directory holds another training. RanksDifferError: the processes are not given the same. WarmStartError: the
-        parent cannot be gone on from.
+        CheckpointError: the directory contains another training.
+        RanksDifferError: the processes have different arguments.
+        WarmStartError: training cannot continue from the parent.
     """
     ranks = ranks or Ranks()
     about = {"seed": str(seed), "data": history.name} | ({"parent": parent.generation} if parent else {})
@@ -96,7 +96,7 @@ def train_bundle(
     with TrainingLog(log) if log and ranks.leads else nullcontext() as written:
 
         def progress(now: Progress) -> None:
-            if now.examples and ranks.leads:  # a step of learning
+            if now.examples and ranks.leads:  # a training step
                 tell(now.step, now.steps)
             if written is not None:
                 written.tell(now)
@@ -123,6 +123,6 @@ def train_bundle(
 
 
 def config_of(epochs: int | None = None, dim: int | None = None) -> Config:
-    """The default configuration, with another number of passes or dimension d where one is given."""
+    """The default configuration, with the given number of passes and dimension d, if any."""
     given = {"epochs": epochs, "dim": dim}
     return Config().replace(**{name: value for name, value in given.items() if value is not None})

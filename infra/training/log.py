@@ -1,4 +1,4 @@
-"""The course of a training as a table of comma-separated values, a row a step: what to plot, and what to compare runs by."""
+"""The log of a training as CSV, one row per step, for plots and comparisons."""
 
 import csv
 import os
@@ -13,9 +13,9 @@ Row = tuple[str, ...]
 
 
 class TrainingLog:
-    """Writes each step as it is told. A file that stands there is gone on with where the training resumes, else replaced.
+    """Writes each step. An existing file is continued if the training resumes, else replaced.
 
-    The step that is told first says where: rows from that step on, or all where it is the first of a training, are dropped.
+    The first step written decides: rows from that step on are dropped, or all rows if it is the first step of a training.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,7 +30,7 @@ class TrainingLog:
             self._file.close()
 
     def tell(self, now: Progress) -> None:
-        """A step is done; anything else that is told (`examples` 0) is no row."""
+        """Write a step that is done; progress without `examples` is not written."""
         if not now.examples:
             return
         if self._file is None:
@@ -49,13 +49,13 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[Row]:
-    """The rows of a log, without its head and without a last one that was cut off."""
+    """The rows of a log, without its header and without a truncated last row."""
     with path.open(newline="") as file:
         return [tuple(row) for row in csv.reader(file) if len(row) == len(HEAD) and tuple(row) != HEAD]
 
 
 def _before(rows: list[Row], first: Progress) -> list[Row]:
-    """The rows that came before a step: none of its phase from that step on, and nothing after them."""
+    """The rows before a step: none of its phase from that step on, and none after those."""
     kept = []
     for row in rows:
         if row[0] == first.phase and int(row[1]) >= first.step:

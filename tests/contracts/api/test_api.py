@@ -99,7 +99,7 @@ def test_why_by_the_short_interest_shows_the_newest_of_all(api):
 
 def test_why_of_an_item_that_the_user_had_shows_what_they_did_to_it(api):
     why = api.get("/v1/users/ann/why/shoe-2").json()
-    assert (why["path"], why["category_id"], why["because"][:25]) == ("repeat", "shoes", "This user had it before: ")
+    assert (why["path"], why["category_id"], why["because"][:38]) == ("repeat", "shoes", "The user has interacted with it before")
     assert [(event["item_id"], event["kind"]) for event in why["events"]] == [("shoe-2", "cart")]
 
 

@@ -128,7 +128,7 @@ def test_an_unknown_user_gets_what_is_popular_as_from_the_api(tmp_path: Path, mo
     assert answer == Answers(MemoryStore(), lambda k: found[:k]).candidates("nobody", 3, titles=True)
     assert (answer["level"], [one["item_id"] for one in answer["candidates"]]) == ("popular", ["i0", "i1", "i2"])
     shown = CliRunner().invoke(make_app(), ["candidates", "nobody"])
-    assert "what is popular with everybody" in shown.stdout
+    assert "popular items" in shown.stdout
     assert "there are no candidates of user nobody" in shown.stderr
 
 
@@ -162,7 +162,7 @@ def test_the_demo_keeps_nothing_in_a_folder_that_holds_something(tmp_path: Path)
     (tmp_path / "notes.txt").touch()
     found = CliRunner().invoke(make_app(), ["demo", "--keep", str(tmp_path)])
     assert isinstance(found.exception, FolderNotEmptyError)
-    assert "is not empty: name a new folder" in str(found.exception)
+    assert "is not empty: choose a new folder" in str(found.exception)
 
 
 def test_named_parts_win_over_running_ones(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_all_bad_values_are_told_at_once(monkeypatch):
 
 
 def test_an_option_that_is_no_setting_is_refused():
-    with pytest.raises(SettingsError, match="colour is no setting"):
+    with pytest.raises(SettingsError, match="colour is not a setting"):
         load_settings(colour="red")
 
 

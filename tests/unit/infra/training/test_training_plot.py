@@ -81,7 +81,7 @@ def test_losses_that_are_no_numbers_are_left_out_and_equal_ones_are_a_line(tmp_p
 @pytest.mark.parametrize("content", [b"", b"phase,step,steps,loss,learning_rate,examples\n", b"a,b,c,d,e,f\n", b"\xff\xfe\x00" * 9])
 def test_what_is_no_table_of_steps_is_refused_by_name(tmp_path, content):
     (tmp_path / "log.csv").write_bytes(content)
-    with pytest.raises(NothingToPlotError, match=r"log\.csv holds no step"):
+    with pytest.raises(NothingToPlotError, match=r"log\.csv contains no training step"):
         write_plot([tmp_path / "log.csv"], tmp_path / "loss.svg")
     assert not (tmp_path / "loss.svg").exists()
 

@@ -54,7 +54,7 @@ def test_a_worker_names_the_part_and_the_step_that_failed_until_a_batch_is_done(
     with pytest.raises(type(error)):
         asyncio.run(agent["handle"](Batch([])))
     agent["on_retry"](error, 1)
-    assert monitor.health.reasons() == {part: f"{step}: the {part} does not answer; the log of this process says more"}
+    assert monitor.health.reasons() == {part: f"{step}: the {part} does not answer; see the log of this process"}
     labels, value = {"role": "ingest", "step": step}, monitor.metrics.registry.get_sample_value
     assert value("everlong_retries_total", labels | {"error": type(error).__name__}) == 1
     assert value("everlong_batch_seconds_count", {"role": "ingest"}) is None
