@@ -36,7 +36,7 @@ class Case(NamedTuple):
 
 
 class Attention:
-    """Multi-head target attention as in papers.md 2.2, with drawn weights: what a model runs over what it is given."""
+    """Multi-head target attention as in SEMINAR's ESU, with drawn weights: what a model runs over what it is given."""
 
     def __init__(self, wide: int, dim: int) -> None:
         draw_ = torch.Generator().manual_seed(0)
@@ -90,7 +90,7 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
             "",
             *table.markdown(("way", "CPU ms a user", "times ours"), narrow),
             "",
-            f"An item is {MODALITIES} vectors of {DIM} dimensions side by side, as SEMINAR fuses them (papers.md 2.3; 4 codes a modality):",
+            f"An item is {MODALITIES} vectors of {DIM} dimensions side by side, as SEMINAR fuses them (4 codes per modality):",
             "",
             *table.markdown(("way", "CPU ms a user", "times ours"), wide),
             "",

@@ -12,13 +12,20 @@ import pytest
 import typer
 import yaml
 
+from features.codec import pack
+from features.outcomes import Candidate, CandidatesRow
+from features.store import Key, Stored, Version
+from features.store.memory import MemoryStore
 from infra.cli import make_app
+from infra.local.embedded import start_broker
+from infra.local.processes import Supervisor
 from infra.settings import FROM_FILE, Settings, secret_settings, variable
 from tests.beside import ROOT
+from tests.browser.page_world import serving
 
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = (ROOT / "README.md").read_text()
-FOLDERS = ("features/", "models/", "stream/", "infra/", "tests/", "bench/", "docs/", "examples/", ".ci/")
+FOLDERS = ("features/", "models/", "stream/", "infra/", "research/", "tests/", "bench/", "docs/", ".ci/")
 TEST_SETTING = "EVERLONG_TEST_KAFKA"
 COMPOSE_VARIABLES = {"EVERLONG_PORT", "EVERLONG_SECRETS"}
 VARIABLES = {*map(variable, Settings.model_fields), *(variable(name) + FROM_FILE for name in secret_settings())}
@@ -84,6 +91,25 @@ def test_named_paths_exist(page: Path) -> None:
     assert not missing
 
 
+def cited(path: Path) -> Iterator[str]:
+    """Pages and modules that a file names; what a command writes (`--out page.md`) is none of them."""
+    text = re.sub(r"--out \S+", "", path.read_text())
+    yield from re.findall(r"(?<![\w./-])[\w./-]+\.md\b", text)
+    yield from re.findall(r"(?<![\w./-])(?:features|models|stream|infra|research|bench|docs)/[\w/]+\.(?:py|ya?ml|html|svg)\b", text)
+
+
+def test_no_file_cites_a_file_that_is_not_in_the_repository() -> None:
+    folders = ("features", "models", "stream", "infra", "research", "bench")
+    files = [*PAGES, *(path for folder in folders for kind in ("*.py", "*.md", "*.yml") for path in (ROOT / folder).rglob(kind))]
+    places = {(path, name) for path in files for name in cited(path)}
+    missing = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, name in places
+        if not any((folder / name).exists() for folder in (ROOT, ROOT / "docs", ROOT / "docs/adr", path.parent))
+    ]
+    assert not missing
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_named_settings_exist(page: Path) -> None:
     known = VARIABLES | {TEST_SETTING} | COMPOSE_VARIABLES
@@ -92,8 +118,14 @@ def test_named_settings_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("snippet", blocks(README, "python"))
 def test_snippets_run(snippet: str, tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
+    """Against a served API, an embedded broker, and a store in which u7 has candidates."""
+    store = MemoryStore()
+    row = CandidatesRow(candidates=[Candidate("i42", 0.9, "shoes", "repeat")], generation="g", event_ts=1, published_ts=2)
+    assert store.write([(Key("user_candidates", ("u7",)), Stored(pack(row), Version(), 0))]) == [True]
+    with Supervisor(tmp_path / "logs", 5) as supervisor, serving(store, start_broker(supervisor, tmp_path).bootstrap) as address:
+        code = snippet.replace("http://127.0.0.1:8080", address)
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "i42 repeat 0.9\n"), done.stderr
 
 
 def test_compose_sets_only_known_settings() -> None:

@@ -1,4 +1,4 @@
-"""Lifelong attention over codes (papers.md 2.2, 2.3): which of a user's whole history a target looks at, by table look-up.
+"""Lifelong attention over codes (SEMINAR): which of a user's whole history a target looks at, by table look-up.
 
 A position of a history is an item. Its score is that of its PQ code: P entries of a table made once a target. The best
 `first` positions by that are scored again by the items' vectors, and the best `kept` of these are what attention reads.

@@ -1,4 +1,4 @@
-"""What may be trained on and what is held out: by time, or by users as ComiRec does (papers.md 3).
+"""What may be trained on and what is held out: by time, or by users as ComiRec does (arXiv 2005.09347).
 
 A basket, the events of a user that share a time stamp, is never split.
 """

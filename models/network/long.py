@@ -1,4 +1,4 @@
-"""The long tower: an interest of one category, from the lifelong sequence of that category (papers.md 1.1)."""
+"""The long tower: an interest of one category, from the lifelong sequence of that category (ULIM, dual-interest learning)."""
 
 import torch
 from torch import Tensor, nn

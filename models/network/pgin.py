@@ -1,4 +1,4 @@
-"""PGIN (papers.md 1.2): the next category, over all N. A pointer to what the user touched, a generator, a gate between.
+"""PGIN (ULIM): the next category, over all N. A pointer to what the user touched, a generator, a gate between.
 
 Declared choices: the pointer's query is the profile AND the pooled short history (the paper: the profile alone); the long
 behaviour sequence is that of the user row, its distinct categories with counts and times, since rows of single categories

@@ -1,4 +1,4 @@
-"""The pretraining search unit (papers.md 2.1): queries, items of several modalities, and pairs of both, as vectors.
+"""The pretraining search unit (SEMINAR, arXiv 2407.10714): queries, items of several modalities, and pairs of both, as vectors.
 
 Declared choices (docs/adr/0008): modalities and queries are L2-normalised before they are mixed, so that the gate and
 `query_share` weigh directions; what a pair lacks gives its share to what it has.

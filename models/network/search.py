@@ -1,4 +1,4 @@
-"""GSU and ESU (papers.md 2.2): search a lifelong history with a target, then attend to what was found.
+"""GSU and ESU (SEMINAR, downstream model): search a lifelong history with a target, then attend to what was found.
 
 Both score with the same W_Q and W_K. The GSU may be replaced by look-ups in product-quantised codes: `esu` asks only where
 the found steps are. A history without any step has the learned vector `empty` as its interest, whatever the target.

@@ -1,4 +1,4 @@
-"""The short tower: an interest over all categories, from the newest events (papers.md 1.1)."""
+"""The short tower: an interest over all categories, from the newest events (ULIM, dual-interest learning)."""
 
 import torch
 from torch import Tensor, nn

@@ -1,4 +1,4 @@
-"""ULIM's towers (papers.md 1.1): a short interest over all categories, a long interest of one category.
+"""ULIM's towers (arXiv 2507.10097, dual-interest learning): a short interest over all categories, a long interest of one category.
 
 Vectors are L2-normalised and scores are cosines. Declared choices, where the paper leaves them open or we differ:
 - A history reads the vectors that are searched (models.network.items), not a second table: a new item needs no retraining to

@@ -31,7 +31,7 @@ class Examples(NamedTuple):
         return (*self.short, *self.long, *self.touched, self.item, self.category, self.words)
 
     def batches(self, config: TrainingConfig, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Each example once: runs of one category (category-homogeneous, papers.md 1.1), the runs shuffled, in batches."""
+        """Each example once: runs of one category (category-homogeneous batches, ULIM), the runs shuffled, in batches."""
         order = rng.permutation(len(self.item))
         order = order[np.argsort(self.category[order], kind="stable")]
         starts = np.flatnonzero(np.diff(self.category[order], prepend=-1))

@@ -1,4 +1,4 @@
-"""The joint loss of a batch: both towers in the category, the short one and live queries in the pool, the next category (papers.md 1)."""
+"""The joint loss of a batch: both towers in the category, the short one and live queries in the pool, the next category (ULIM)."""
 
 import numpy as np
 import torch

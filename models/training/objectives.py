@@ -1,4 +1,4 @@
-"""The three objectives (papers.md 2.1), as functions of vectors. Every one falls as what belongs together draws nearer.
+"""The three objectives (SEMINAR, pretraining search unit), as functions of vectors. Every one falls as what belongs together draws nearer.
 
 Each is a mean over what takes part in it, and zero where nothing does, so that their weights mean the same for any batch.
 """

@@ -1,4 +1,4 @@
-"""Pretraining from replayed histories, then fine-tuning on the next pair alone (papers.md 2.1, 2.2).
+"""Pretraining from replayed histories, then fine-tuning on the next pair alone (SEMINAR).
 
 Only baskets before the cut are targets, and the rows before each are all that is read: what is held out is never seen.
 The same events, seed, machine and thread count give the same weights.

@@ -1,6 +1,6 @@
-"""Training: events replayed through the row code, the losses of papers.md 1.1 and 1.2, a bundle with its metrics.
+"""Training: events replayed through the row code, the losses of ULIM, a bundle with its metrics.
 
-What the paper leaves open (papers.md 1.5) and is chosen here: alpha 1, beta 0.5, a pool-wide loss for the short tower of
+What the paper leaves open and is chosen here: alpha 1, beta 0.5, a pool-wide loss for the short tower of
 weight 1 (it searches the whole pool, so it must learn to tell categories apart), logQ correction of the shared negatives,
 rare categories filled up with negatives sampled from the catalogue. Category losses see no candidate of another category.
 """
@@ -137,7 +137,7 @@ def learn(
 def _pretrain(
     network: Network, prepared: Prepared, config: Config, seed: int, progress: Callable[[Progress], None], run: Run | None
 ) -> None:
-    """SEMINAR's joint objectives over lifelong histories of pairs (papers.md 2.1); of what they teach the search unit goes on."""
+    """Train the search unit with SEMINAR's joint objectives over lifelong histories of pairs. Only its weights are kept."""
     pretraining, places = config.training.pretraining, {item.item_id: at for at, item in enumerate(prepared.catalogue)}
     before = moments(dict(prepared.done), until_ts=prepared.cut_ms, per_user=config.training.per_user)
     histories, _ = histories_of(before, places, config)

@@ -1,6 +1,6 @@
 """The long tower by itself: told the categories of a basket, where in them does it put the items?
 
-Who recognises the category alone gains nothing here, so this is where a long tower shows what it has learnt (papers.md 1.1).
+Who recognises the category alone gains nothing here, so this is where a long tower shows what it has learnt (ULIM, dual-interest learning).
 """
 
 from collections.abc import Sequence

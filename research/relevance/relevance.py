@@ -1,4 +1,4 @@
-"""Query-item relevance on graded pairs: the PSU's text side, trained on some queries, asked about others (papers.md 2.1).
+"""Query-item relevance on graded pairs: the PSU's text side, trained on some queries, asked about others (SEMINAR, query-item relevance).
 
 Beside it BM25 and, where the extra `sentences` is installed, a frozen sentence encoder: neither saw a grade, the PSU did.
 """
