@@ -8,7 +8,7 @@ import redis
 from bench import parts, table
 from features.codec import pack
 from features.history import offline_rows
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.table import USER, USER_CATEGORY
 from infra.wiring import open_online_store
 
@@ -28,7 +28,7 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         with redis.Redis.from_url(parts.url_of(settings)) as server:
             for view, packed in rows.items():
                 before = server.info("memory")["used_memory"]
-                stored = [(key, Stored(value, Version(), 0)) for key, value in packed.items()]
+                stored = [(key, Stored(value, LogPosition(), 0)) for key, value in packed.items()]
                 for start in range(0, len(stored), AT_ONCE):
                     store.write(stored[start : start + AT_ONCE])
                 taken[view] = server.info("memory")["used_memory"] - before

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from bench.parts import Way, report
 from features.events import Topic
 from features.store import Key, Stored
-from features.store.layout import HASH_FIELDS, bytes_value, entity_key, timestamp, version_value
+from features.store.layout import HASH_FIELDS, bytes_value, entity_key, position_value, timestamp
 from features.store.memory import MemoryStore
 from infra.clock import wall_ms
 from stream.kafka.timestamp_merge import TimestampMerge
@@ -83,7 +83,7 @@ def _pieces(lanes: dict[tuple[str, int], list[ConsumerRecord]]) -> list[tuple[tu
 
 def _mapping(key: Key, row: Stored) -> list[bytes]:
     fields = HASH_FIELDS[key.view]
-    return [fields.applied, version_value(row.version), fields.packed, bytes_value(row.packed), fields.ts, timestamp(row.ts_ms)]
+    return [fields.applied, position_value(row.log_position), fields.packed, bytes_value(row.packed), fields.ts, timestamp(row.ts_ms)]
 
 
 async def run(options: argparse.Namespace) -> Way:

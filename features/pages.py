@@ -12,7 +12,7 @@ def features_page() -> str:
         "Generated from `features/table.py` by `features.pages.features_page`.",
         f"Schema hash: `{schema_hash()}` (each bundle contains the hash it was trained with). Layout of packed rows: {LAYOUT}.",
         "",
-        f"A view stores one packed row per entity: `NAME_{PACKED}` (bytes, MessagePack) and `NAME_{APPLIED}` (the version that guards it).",
+        f"A view stores one packed row per entity: `NAME_{PACKED}` (bytes, MessagePack) and `NAME_{APPLIED}` (its log position).",
         "A Feast client reads the typed fields below through the on-demand view `NAME_arrays`, such as `user_category_arrays:item`.",
         "Lists are oldest first, candidates best first. An unknown entity gives empty lists, empty texts and 0.",
     ]

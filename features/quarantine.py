@@ -12,14 +12,14 @@ Rebuilt = Literal["complete", "partial", "none"]  # from the whole log, from the
 
 
 class Quarantined(msgspec.Struct, frozen=True):
-    """A row that could not be read, found at `at_ms` (wall clock); `version` and `ts_ms` are its stored ones."""
+    """A row that could not be read, found at `at_ms` (wall clock); `log_position` and `ts_ms` are its stored ones."""
 
     view: str
     entities: tuple[str, ...]
     reason: str
     at_ms: int
     rebuilt: Rebuilt
-    version: tuple[int, int, int, int]
+    log_position: tuple[int, int, int, int]
     ts_ms: int
     packed: bytes
 

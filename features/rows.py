@@ -9,7 +9,7 @@ Limits, which bound memory: a duplicate older than the kept events is counted ag
 after `QUERY_CAP` newer queries of its user may miss its query; and a click with a time stamp more than `PAIR_SKEW_MS`
 before the query that it names may miss it if the query arrives after `RECENT_CAP` newer events.
 
-A row's version (features.store) identifies the events in it. Redelivered events must not be counted twice, but they are
+A row's log position (features.store) identifies the events in it. Redelivered events must not be counted twice, but they are
 paired again, since a crash between the writes of two rows may have left a pair incomplete.
 """
 

@@ -27,7 +27,7 @@ class View(NamedTuple):
     fields: tuple[Field, ...]
 
 
-PACKED = "row"  # the packed bytes of a row, and the version that guards it: the two stored fields of every view
+PACKED = "row"  # the packed bytes of a row, and the log position that guards it: the two stored fields of every view
 APPLIED = "applied"
 
 USER = View(

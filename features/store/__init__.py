@@ -1,4 +1,4 @@
-"""The online store's interface: read many rows at once, write many rows at once, each guarded by its version.
+"""The online store's interface: read many rows at once, write many rows at once, each guarded by its log position.
 
 Adapters (redis, sqlite, memory) pass one contract suite (tests/contracts). Redis and SQLite write in Feast's own layout,
 so that any Feast client reads what they wrote.
@@ -9,13 +9,13 @@ from typing import NamedTuple, Protocol
 
 from features.quarantine import Quarantined
 
-MOST_EPOCH = 999_999_999  # workers cannot be configured beyond it, so a stored version with a later epoch is damaged
+MOST_EPOCH = 999_999_999  # workers cannot be configured beyond it, so a stored log position with a later epoch is damaged
 
 
-class Version(NamedTuple):
+class LogPosition(NamedTuple):
     """How far the log is applied to a row: an epoch, and the next offset of each source topic of its partition.
 
-    Epochs are compared first; within an epoch a version is older if ANY of its offsets is lower.
+    Epochs are compared first; within an epoch a position is older if ANY of its offsets is lower.
     """
 
     epoch: int = 0
@@ -23,19 +23,19 @@ class Version(NamedTuple):
     queries: int = 0
     orders: int = 0
 
-    def older_than(self, other: "Version") -> bool:
-        """Whether a row of the other version must refuse a write of this one."""
+    def older_than(self, other: "LogPosition") -> bool:
+        """Whether a row of the other position must refuse a write of this one."""
         if self.epoch != other.epoch:
             return self.epoch < other.epoch
         return any(mine < theirs for mine, theirs in zip(self[1:], other[1:], strict=True))
 
-    def raised(self, topic: str, offset: int) -> "Version":
-        """This version with the next offset of a topic ("clicks", "queries" or "orders") at least `offset`."""
+    def raised(self, topic: str, offset: int) -> "LogPosition":
+        """This position with the next offset of a topic ("clicks", "queries" or "orders") at least `offset`."""
         at = _PLACES[topic]
-        return self if self[at] >= offset else Version._make((*self[:at], offset, *self[at + 1 :]))
+        return self if self[at] >= offset else LogPosition._make((*self[:at], offset, *self[at + 1 :]))
 
 
-_PLACES = {topic: place for place, topic in enumerate(Version._fields)}
+_PLACES = {topic: place for place, topic in enumerate(LogPosition._fields)}
 
 
 class Key(NamedTuple):
@@ -46,13 +46,13 @@ class Key(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """A row as the store holds it: packed bytes, version, event time of its newest event (ms).
+    """A row as the store holds it: packed bytes, log position, event time of its newest event (ms).
 
-    Of a damaged row, `packed` is refused by `features.codec.unpack`; a version that cannot be read is `Version()`.
+    Of a damaged row, `packed` is refused by `features.codec.unpack`; a log position that cannot be read is `LogPosition()`.
     """
 
     packed: bytes
-    version: Version
+    log_position: LogPosition
     ts_ms: int
 
 
@@ -68,9 +68,9 @@ class OnlineStore(Protocol):
         ...
 
     def write(self, rows: Sequence[tuple[Key, Stored]]) -> list[bool]:
-        """Write rows in one round trip; False for each that the store refused because it holds a newer version.
+        """Write rows in one round trip; False for each that the store refused because it holds a newer log position.
 
-        Each row is compared and written atomically. An equal version overwrites, so repeating a write is harmless.
+        Each row is compared and written atomically. An equal log position overwrites, so repeating a write is harmless.
 
         Raises:
             StoreUnavailableError: the store did not answer; each row may or may not be written.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import mmh3
 
 from features.errors import LayoutError
-from features.store import Stored, Version
+from features.store import LogPosition, Stored
 from features.table import APPLIED, PACKED, VIEWS, View
 
 _STRING = 2  # feast ValueType.STRING
@@ -24,7 +24,7 @@ _MOST_MS = 2**52
 
 
 class Fields(NamedTuple):
-    """Fields of a view in a Redis hash: version, packed row, event time."""
+    """Fields of a view in a Redis hash: log position, packed row, event time."""
 
     applied: bytes
     packed: bytes
@@ -99,32 +99,32 @@ def payload(value: bytes) -> bytes:
     return value[start:]
 
 
-def version_text(version: Version) -> str:
-    """The stored form of a version, `v:EPOCH:CLICKS:QUERIES:ORDERS`.
+def position_text(position: LogPosition) -> str:
+    """The stored form of a log position, `v:EPOCH:CLICKS:QUERIES:ORDERS`.
 
     Raises:
         ValueError: a number is negative.
     """
-    if min(version) < 0:
-        raise ValueError(f"a version has no negative numbers: {version}")
-    return "v:{}:{}:{}:{}".format(*version)
+    if min(position) < 0:
+        raise ValueError(f"a log position has no negative numbers: {position}")
+    return "v:{}:{}:{}:{}".format(*position)
 
 
 @lru_cache(maxsize=256)
-def version_value(version: Version) -> bytes:
-    """The version as a serialised Value. Cached, since the rows of a batch share few versions.
+def position_value(position: LogPosition) -> bytes:
+    """The log position as a serialised Value. Cached, since the rows of a batch share few positions.
 
     Raises:
         ValueError: a number is negative.
     """
-    return string_value(version_text(version))
+    return string_value(position_text(position))
 
 
-def version_of(applied: bytes | None) -> Version:
-    """The version in a serialised Value. An invalid one, or one with an epoch beyond MOST_EPOCH, is older than any other."""
+def position_of(applied: bytes | None) -> LogPosition:
+    """The log position in a serialised Value. An invalid one, or one with an epoch beyond MOST_EPOCH, is older than any other."""
     match = _VERSION.search(applied or b"")
-    version = Version(*map(int, match.groups())) if match else Version()
-    return version if max(version) < 2**63 else Version()
+    position = LogPosition(*map(int, match.groups())) if match else LogPosition()
+    return position if max(position) < 2**63 else LogPosition()
 
 
 def timestamp(ts_ms: int) -> bytes:
@@ -157,7 +157,7 @@ def stored_of(applied: bytes | None, packed: bytes | None, ts_ms: int | None) ->
         row = payload(packed or b"")
     except LayoutError:
         row = _NOT_PACKED + (packed or b"")
-    return Stored(row, version_of(applied), min(max(ts_ms or 0, 0), _MOST_MS))
+    return Stored(row, position_of(applied), min(max(ts_ms or 0, 0), _MOST_MS))
 
 
 def _varint(number: int) -> bytes:

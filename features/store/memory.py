@@ -5,7 +5,7 @@ from threading import Lock
 
 from features.quarantine import MOST_ROWS, Quarantined, decode_all, encode
 from features.store import Key, Stored
-from features.store.layout import entity_key, version_text
+from features.store.layout import entity_key, position_text
 
 
 class MemoryStore:
@@ -25,12 +25,12 @@ class MemoryStore:
         """See `OnlineStore.write`."""
         for key, row in rows:
             entity_key(key.view, key.entities)
-            version_text(row.version)
+            position_text(row.log_position)
         written = []
         with self._lock:
             for key, row in rows:
                 old = self._rows.get(key)
-                written.append(old is None or not row.version.older_than(old.version))
+                written.append(old is None or not row.log_position.older_than(old.log_position))
                 if written[-1]:
                     self._rows[key] = row
         return written

@@ -1,7 +1,7 @@
 """The online store in Valkey or Redis, one server or a cluster, in the layout of Feast's `type: redis`.
 
 A row is three fields of the hash at (entity key, project): a user's views share one hash. A write is a Lua script that
-compares the stored version first; one call writes up to a hundred rows, on a cluster those of one slot.
+compares the stored log position first; one call writes up to a hundred rows, on a cluster those of one slot.
 """
 
 import re
@@ -24,16 +24,16 @@ from features.store.layout import (
     bytes_value,
     entity_key,
     milliseconds,
+    position_value,
     stored_of,
     timestamp,
-    version_value,
 )
 
 CALL_ROWS = 100  # per script call, which blocks the server for about a millisecond
 CALL_BYTES = 64 * 1024  # beyond this, one call is slower than several in a pipeline
 
 # KEYS: hashes. ARGV: names of the fields applied, row, ts; then these three values of each key. Gives the refused, from 1.
-# Numbers are compared as decimal text, length first: Lua's own would lose offsets beyond 2^53. What is no version is older than any,
+# Numbers are compared as decimal text, length first: Lua's own would lose offsets beyond 2^53. What is no log position is older than any,
 # and a key of another type than a hash gives way.
 SCRIPT = """
 local function less(a, b)
@@ -193,7 +193,7 @@ class RedisStore:
             call, size = open_calls.get(group) or (_Call([], [], list(HASH_FIELDS[key.view])), 0)
             call.positions.append(position)
             call.keys.append(hash_key)
-            call.arguments.extend((version_value(row.version), bytes_value(row.packed), timestamp(row.ts_ms)))
+            call.arguments.extend((position_value(row.log_position), bytes_value(row.packed), timestamp(row.ts_ms)))
             size += len(row.packed)
             if len(call.keys) >= CALL_ROWS or size >= CALL_BYTES:
                 open_calls.pop(group, None)

@@ -12,15 +12,15 @@ from time import monotonic, sleep
 
 from features.errors import StoreUnavailableError
 from features.quarantine import MOST_ROWS, Quarantined, decode_all, encode
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.store.layout import (
     bytes_value,
     entity_key,
+    position_of,
+    position_text,
     stored_name,
     stored_of,
     string_value,
-    version_of,
-    version_text,
 )
 from features.table import APPLIED, PACKED, VIEWS
 
@@ -76,16 +76,16 @@ class SqliteStore:
     def write(self, rows: Sequence[tuple[Key, Stored]]) -> list[bool]:
         """See `OnlineStore.write`."""
         places = [(key.view, entity_key(key.view, key.entities)) for key, _ in rows]
-        texts = [version_text(row.version) for _, row in rows]
+        texts = [position_text(row.log_position) for _, row in rows]
         if not rows:
             return []
         with self._lock, self._translated(), self._transaction():
-            stored = self._versions(places)
+            stored = self._positions(places)
             written = []
             for place, text, (_, row) in zip(places, texts, rows, strict=True):
-                written.append(place not in stored or not row.version.older_than(stored[place]))
+                written.append(place not in stored or not row.log_position.older_than(stored[place]))
                 if written[-1]:
-                    stored[place] = row.version
+                    stored[place] = row.log_position
                     self._upsert(place, text, row)
         return written
 
@@ -147,9 +147,9 @@ class SqliteStore:
                     found[view, key, names[name]] = value, ts_ms
         return found
 
-    def _versions(self, places: Sequence[tuple[str, bytes]]) -> dict[tuple[str, bytes], Version]:
+    def _positions(self, places: Sequence[tuple[str, bytes]]) -> dict[tuple[str, bytes], LogPosition]:
         values = self._values(places, (APPLIED,))
-        return {(view, key): version_of(value) for (view, key, _), (value, _) in values.items()}
+        return {(view, key): position_of(value) for (view, key, _), (value, _) in values.items()}
 
     def _upsert(self, place: tuple[str, bytes], text: str, row: Stored) -> None:
         view, key = place

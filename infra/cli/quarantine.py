@@ -66,7 +66,7 @@ def _described(row: "Quarantined") -> dict[str, object]:
         "entities": list(row.entities),
         "reason": row.reason,
         "rebuilt": row.rebuilt,
-        "version": list(row.version),
+        "log_position": list(row.log_position),
         "ts_ms": row.ts_ms,
         "bytes": len(row.packed),
     }

@@ -97,7 +97,7 @@ def unanswered(store: OnlineStore, users: Sequence[str], at_once: int = 500) -> 
         part = users[start : start + at_once]
         rows = store.read([Key(view.name, (user,)) for view in (USER, USER_CANDIDATES) for user in part])
         for user, row, answer in zip(part, rows[: len(part)], rows[len(part) :], strict=True):
-            if row is None or answer is None or answer.version != row.version or not _candidates(answer.packed):
+            if row is None or answer is None or answer.log_position != row.log_position or not _candidates(answer.packed):
                 behind.append(user)
     return behind
 

@@ -42,7 +42,7 @@ def prefixed(prefix: str, topic: TopicSpec) -> str:
 def partition_of(key: bytes, partitions: int) -> int:
     """The partition of a key among `partitions`, by murmur2: the default of Kafka's Java client and of ours.
 
-    The version of a row is offsets of one partition, so all records of a key must lie in that one.
+    The log position of a row is offsets of one partition, so all records of a key must lie in that one.
     """
     return (murmur2(key) & 0x7FFFFFFF) % partitions
 

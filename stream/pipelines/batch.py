@@ -9,7 +9,7 @@ the times of a batch show where to look:
     model     towers of the bundle                                        device
     search    the index                                                   CPU
     encode    vectors into codes and rows                                 CPU
-    write     one round trip to the online store, guarded by versions     store
+    write     one round trip to the online store, guarded by log positions     store
     publish   records to the broker, until it has acknowledged them       broker
 """
 

@@ -1,8 +1,8 @@
 """The catalogue pipeline: item events become vectors and PQ codes, item rows, and messages for every refresh worker's index.
 
-It knows no Kafka. Steps: 1 decode, 2 read the rows, 3 choose the state of each item that counts (features.item_states), 4 vectors of
-one bundle's generation and their codes, 5 one versioned write of the item rows, then the agent: 6 publish codes, dead letters and
-states once more, 7 acknowledge. All steps may be repeated.
+It knows no Kafka. Steps: 1 decode, 2 read the rows, 3 choose the state of each item that counts (features.item_states) and encode it with
+one bundle, 4 write the item rows, guarded by their log positions; then the worker: 5 publish codes, dead letters and states again,
+6 acknowledge. All steps may be repeated.
 
 Event time decides what a row holds, offsets decide who may write it: the row at an offset holds the state that counts among all
 records up to there, so a write that lags behind the row is refused, and one that does not never brings back an older state.
@@ -30,7 +30,7 @@ from features.events import Id, Item, Reason, Refusal, Topic, decode
 from features.item_states import bare, item_of, same, state_of, winner
 from features.outcomes import ItemRow
 from features.quarantine import Quarantined
-from features.store import Key, OnlineStore, Stored, Version
+from features.store import Key, LogPosition, OnlineStore, Stored
 from features.table import ITEM
 from models.codes.codebook import Codebook
 from models.serving.recommender import Recommender
@@ -66,17 +66,17 @@ class Arrived(NamedTuple):
 
 
 class Known(NamedTuple):
-    """A row of the store and its version."""
+    """A row of the store and its log position."""
 
     row: ItemRow
-    version: Version
+    log_position: LogPosition
 
 
 class Chosen(NamedTuple):
-    """The state of an item that counts, the version of its row, when it was sent, and whether it has to be published again."""
+    """The state of an item that counts, the log position of its row, when it was sent, and whether it has to be published again."""
 
     state: ItemRow
-    version: Version
+    log_position: LogPosition
     sent_ms: int
     again: bool
 
@@ -114,9 +114,9 @@ class Catalogue:
             rows = self._read(arrived)  # 2
         chosen, outdated = self._choose(arrived, rows, recommender.generation)  # 3
         with steps("encode"):
-            written, codes = self._encode(chosen, recommender, steps)  # 4
+            written, codes = self._encode(chosen, recommender, steps)  # 3
         with steps("write"):
-            accepted = self._store.write(written) if written else []  # 5
+            accepted = self._store.write(written) if written else []  # 4
         refused = {key.entities[0] for (key, _), ok in zip(written, accepted, strict=True) if not ok}
         again = [item_of(item, state) for item, (state, _, _, say) in chosen.items() if say and item not in refused]
         counts = _counts(records, dead)
@@ -178,12 +178,12 @@ class Catalogue:
         known: list[Known | None] = []
         for item, found in zip(items, self._store.read([_key(item) for item in items]) if items else [], strict=True):
             try:
-                known.append(None if found is None else Known(unpack(ItemRow, found.packed), found.version))
+                known.append(None if found is None else Known(unpack(ItemRow, found.packed), found.log_position))
             except UnreadableRowError as error:
                 assert found is not None
                 log.error("the row of item %r is kept apart and made again from the topic: %s", item, error)
-                version, why = (*found.version,), str(error)
-                kept = Quarantined(ITEM.name, (item,), why, self._clock_ms(), "partial", version, found.ts_ms, found.packed)
+                position, why = (*found.log_position,), str(error)
+                kept = Quarantined(ITEM.name, (item,), why, self._clock_ms(), "partial", position, found.ts_ms, found.packed)
                 self._store.quarantine([kept])
                 known.append(None)
         return known
@@ -199,12 +199,12 @@ class Catalogue:
                 state, sent = bare(known.row), 0
             outdated += sum(not same(record.state, state) for record in mine)
             last = mine[-1]
-            at = known.version if known is not None and known.version.epoch == self._epoch else Version(self._epoch)
-            version = at.raised("clicks", last.offset + 1)
-            if version.clicks == last.offset + 1:
-                chosen[item] = Chosen(state, version, sent, again=not same(last.state, state))
+            at = known.log_position if known is not None and known.log_position.epoch == self._epoch else LogPosition(self._epoch)
+            position = at.raised("clicks", last.offset + 1)
+            if position.clicks == last.offset + 1:
+                chosen[item] = Chosen(state, position, sent, again=not same(last.state, state))
             elif known is not None and not known.row.deleted and known.row.generation != generation:
-                chosen[item] = Chosen(state, version, 0, again=False)
+                chosen[item] = Chosen(state, position, 0, again=False)
         return chosen, outdated
 
     def _encode(
@@ -224,7 +224,7 @@ class Catalogue:
         for n, (name, item) in enumerate(alive.items()):
             state = chosen[name].state
             row = msgspec.structs.replace(state, vector=_bytes(vectors[n]), code=kept[n].tobytes(), generation=recommender.generation)
-            rows.append(_stored(name, row, chosen[name].version))
+            rows.append(_stored(name, row, chosen[name].log_position))
             message = ItemCode(
                 item_id=name,
                 category_id=row.category,
@@ -241,7 +241,7 @@ class Catalogue:
             codes.append((name, message))
         for name, found in chosen.items():
             if name not in alive:
-                rows.append(_stored(name, found.state, found.version))
+                rows.append(_stored(name, found.state, found.log_position))
                 codes.append((name, None))
         return rows, codes
 
@@ -257,9 +257,9 @@ def _key(item_id: str) -> Key:
     return Key(ITEM.name, (item_id,))
 
 
-def _stored(item_id: str, row: ItemRow, version: Version) -> tuple[Key, Stored]:
-    """The row; its version counts offsets of the topic `items`."""
-    return _key(item_id), Stored(pack(row), version, row.ts)
+def _stored(item_id: str, row: ItemRow, position: LogPosition) -> tuple[Key, Stored]:
+    """The row; its log position counts offsets of the topic `items`."""
+    return _key(item_id), Stored(pack(row), position, row.ts)
 
 
 def _item_id(key: bytes | None) -> str:

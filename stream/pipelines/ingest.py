@@ -1,9 +1,9 @@
 """The ingest pipeline: a list of records of one partition becomes merged rows, refresh requests and dead letters.
 
 It knows no Kafka. The order of its steps is a promise that the kill tests check:
-1 decode, 2 read the rows that are not cached, 3 merge, 4 write, each row guarded by its version; then the agent goes on:
+1 decode, 2 read the rows that are not cached, 3 merge, 4 write, each row guarded by its log position; then the agent goes on:
 5 publish refresh requests and dead letters, 6 acknowledge. A failure anywhere leaves the batch to be processed again,
-which is harmless: what a row counts is guarded by offsets (features.store.Version). A user of whom a row cannot be read comes last,
+which is harmless: what a row counts is guarded by offsets (features.store.LogPosition). A user of whom a row cannot be read comes last,
 when the others of the batch are written: the row is rebuilt from the log (stream.pipelines.mending).
 """
 
@@ -171,7 +171,7 @@ class Ingest:
         for at in range(0, len(users), MENDED_AT_ONCE):
             part = users[at : at + MENDED_AT_ONCE]
             states = {user: self._cache.mended(user, {b.category for a in unreadable[user] for b in a.behaviours}) for user in part}
-            held = [getattr(damaged.stored.version, topic) for _, found in states.values() for damaged in found]
+            held = [getattr(damaged.stored.log_position, topic) for _, found in states.values() for damaged in found]
             history = self._past.read(partition, {user.encode() for user in part}, {topic: max(records[0].offset, *held)})
             past: dict[str, list[Arrived]] = defaultdict(list)
             for source, again in history.records.items():
@@ -194,7 +194,7 @@ class Ingest:
             outcome.refreshes.append(mended.step.request)
             return
         positions = {record.offset: record for record in records}
-        why = "a row of the user is damaged, and the store refuses another one: its version is beyond the log; remove the row, then replay"
+        why = "a row of the user is damaged, and the store refuses a new one: its log position is beyond the log; remove it, then replay"
         outcome.dead.extend(dead_letter(positions[a.offset], Refusal(0, Reason.UNREADABLE_ROW, why)) for a in found)
         outcome.counts["dead"] += len(found)
 

@@ -2,7 +2,7 @@
 
 A damaged row is taken as empty, and all that the log holds of its user is merged once more: what the user's other rows hold already
 changes nothing, so the result is the row of the events. Everything below the batch in hand is read, and all of the other two topics of
-the partition, so the versions of the new rows say exactly which events they hold.
+the partition, so the log positions of the new rows say exactly which events they hold.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -80,14 +80,14 @@ def mend(
     state = steps[-1].state
     for key, *_ in damaged:  # also one that no event touches: it must become readable
         if key.view == USER.name:
-            user_row, version = state.user
-            rows[key] = Stored(pack(user_row), raised(version, history.ends), newest(user_row))
+            user_row, position = state.user
+            rows[key] = Stored(pack(user_row), raised(position, history.ends), newest(user_row))
         else:
-            row, version = state.categories[key.entities[1]]
-            rows[key] = Stored(pack(row), raised(version, history.ends), row.events[-1].ts if row.events else 0)
+            row, position = state.categories[key.entities[1]]
+            rows[key] = Stored(pack(row), raised(position, history.ends), row.events[-1].ts if row.events else 0)
     rebuilt = history.rebuilt(past)
     apart = [
-        Quarantined(key.view, key.entities, reason, now_ms, rebuilt, (*stored.version,), stored.ts_ms, stored.packed)
+        Quarantined(key.view, key.entities, reason, now_ms, rebuilt, (*stored.log_position,), stored.ts_ms, stored.packed)
         for key, stored, reason in damaged
     ]
     step = steps[-1]

@@ -8,7 +8,7 @@ from features.apply import Applied, apply, reached
 from features.codec import pack
 from features.events import Click, Order, Query, Topic
 from features.rows import Behaviour, Search, UserRow, behaviours, search
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.table import USER, USER_CATEGORY
 from stream.kafka.messages import RefreshRequest, sent_ms
 from stream.pipelines.batch import Record
@@ -53,24 +53,24 @@ def merge(user: str, cached: CachedUser, found: Sequence[Arrived]) -> Step:
     again: list[Behaviour] = []
     for one in found:
         for event in one.behaviours:
-            (again if _holds(states[event.category].version, one) else fresh).append(event)
+            (again if _holds(states[event.category].log_position, one) else fresh).append(event)
     searches = [one.search for one in found if one.search is not None]
     needed = reached(cached.user.row, (*fresh, *again), searches)
     applied = apply(cached.user.row, {category: states[category].row for category in needed}, fresh, searches, again)
     ends = {one.topic: one.offset + 1 for one in found}
-    version = raised(cached.user.version, ends)
-    changed = {c: CategoryState(row, raised(states[c].version, ends)) for c, row in applied.categories.items()}
+    position = raised(cached.user.log_position, ends)
+    changed = {c: CategoryState(row, raised(states[c].log_position, ends)) for c, row in applied.categories.items()}
     to_write = [
-        (Key(USER_CATEGORY.name, (user, c)), Stored(pack(s.row), s.version, s.row.events[-1].ts)) for c, s in sorted(changed.items())
+        (Key(USER_CATEGORY.name, (user, c)), Stored(pack(s.row), s.log_position, s.row.events[-1].ts)) for c, s in sorted(changed.items())
     ]
-    if applied.user != cached.user.row or version != cached.user.version:
-        to_write.append((Key(USER.name, (user,)), Stored(pack(applied.user), version, newest(applied.user))))
-    written_before = {c for c in needed if _holds(states[c].version, found[0])}  # by a try that may have told nobody
+    if applied.user != cached.user.row or position != cached.user.log_position:
+        to_write.append((Key(USER.name, (user,)), Stored(pack(applied.user), position, newest(applied.user))))
+    written_before = {c for c in needed if _holds(states[c].log_position, found[0])}  # by a try that may have told nobody
     categories = sorted({b.category for b in (*fresh, *again)} | changed.keys() | written_before)
     counts = _counts(cached, found, applied, not again and all(one.behaviours for one in found))
     ts, sent = max(one.ts for one in found), max(one.sent_ms for one in found)
-    request = RefreshRequest(user_id=user, categories=categories, log_position=version, event_ts=ts, sent_ms=sent)
-    return Step(CachedUser(UserState(applied.user, version), states | changed), to_write, counts, request)
+    request = RefreshRequest(user_id=user, categories=categories, log_position=position, event_ts=ts, sent_ms=sent)
+    return Step(CachedUser(UserState(applied.user, position), states | changed), to_write, counts, request)
 
 
 def _counts(cached: CachedUser, found: Sequence[Arrived], applied: Applied, all_fresh: bool) -> Counter[str]:
@@ -84,9 +84,9 @@ def _counts(cached: CachedUser, found: Sequence[Arrived], applied: Applied, all_
     dropped.update((q.ts, q.id) for q in applied.duplicate_queries)
     counts: Counter[str] = Counter()
     for one in found:
-        holders = [cached.categories[b.category].version for b in one.behaviours] or [cached.user.version]
+        holders = [cached.categories[b.category].log_position for b in one.behaviours] or [cached.user.log_position]
         identities = [(b.ts, b.id) for b in one.behaviours] + [(q.ts, q.id) for q in [one.search] if q is not None]
-        if all(_holds(version, one) for version in holders):
+        if all(_holds(position, one) for position in holders):
             counts["redelivered"] += 1
         elif identities and all(dropped[identity] for identity in identities):
             counts["duplicate"] += 1
@@ -96,15 +96,15 @@ def _counts(cached: CachedUser, found: Sequence[Arrived], applied: Applied, all_
     return counts
 
 
-def raised(version: Version, ends: Mapping[Topic, int]) -> Version:
-    """The version of a row that holds all events of these topics below these offsets too."""
+def raised(position: LogPosition, ends: Mapping[Topic, int]) -> LogPosition:
+    """The position of a row that holds all events of these topics below these offsets too."""
     for topic, end in ends.items():
-        version = version.raised(topic, end)
-    return version
+        position = position.raised(topic, end)
+    return position
 
 
-def _holds(version: Version, one: Arrived) -> bool:
-    return one.offset < getattr(version, one.topic.value)
+def _holds(position: LogPosition, one: Arrived) -> bool:
+    return one.offset < getattr(position, one.topic.value)
 
 
 def newest(row: UserRow) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from features.codec import pack
 from features.outcomes import Candidate, CandidatesRow, InterestsRow
 from features.rows import CategoryRow, UserRow
-from features.store import Key, OnlineStore, Stored, Version
+from features.store import Key, LogPosition, OnlineStore, Stored
 from features.table import USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
 from models.config.retrieval import Shares
 from models.index import ItemIndex, View, Where
@@ -71,7 +71,7 @@ class User(NamedTuple):
     request: RefreshRequest
     row: UserRow
     interests: InterestsRow
-    version: Version
+    version: LogPosition
     lost_interests: bool = False  # their row could not be read
 
     @property
@@ -157,7 +157,7 @@ class Refresh:
             found = self._store.read(keys)
         users = []
         for request, row, interests in zip(requests, found[: len(names)], found[len(names) :], strict=True):
-            version = row.version if row and any(row.version[1:]) else Version(*request.log_position)
+            version = row.log_position if row and any(row.log_position[1:]) else LogPosition(*request.log_position)
             lived, _ = self._sound.row(UserRow, Key(USER.name, (request.user_id,)), row)
             held, lost = self._sound.row(InterestsRow, Key(USER_INTERESTS.name, (request.user_id,)), interests)
             users.append(User(request, lived, held, version, lost))

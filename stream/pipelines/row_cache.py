@@ -7,24 +7,24 @@ from typing import NamedTuple
 from features.codec import Row, unpack
 from features.errors import UnreadableRowError
 from features.rows import CategoryRow, UserRow
-from features.store import Key, OnlineStore, Stored, Version
+from features.store import Key, LogPosition, OnlineStore, Stored
 from features.table import USER, USER_CATEGORY
 from stream.errors import SupersededError
 from stream.pipelines.batch import Steps, untimed
 
 
 class UserState(NamedTuple):
-    """A user row and the version under which the store holds it."""
+    """A user row and the log position under which the store holds it."""
 
     row: UserRow
-    version: Version
+    log_position: LogPosition
 
 
 class CategoryState(NamedTuple):
-    """A category row and the version under which the store holds it."""
+    """A category row and the log position under which the store holds it."""
 
     row: CategoryRow
-    version: Version
+    log_position: LogPosition
 
 
 class CachedUser(NamedTuple):
@@ -146,25 +146,25 @@ class RowCache:
         keys = {category: Key(USER_CATEGORY.name, (user, category)) for category in categories}
         return {category: CategoryState(*self._state(CategoryRow, key, found, damaged)) for category, key in keys.items()}
 
-    def _state(self, kind: type[Row], key: Key, found: Mapping[Key, Stored | None], damaged: list[Damaged]) -> tuple[Row, Version]:
-        """A row and its version; the empty row where there is none, or where it cannot be read: then it is `damaged`."""
+    def _state(self, kind: type[Row], key: Key, found: Mapping[Key, Stored | None], damaged: list[Damaged]) -> tuple[Row, LogPosition]:
+        """A row and its log position; the empty row where there is none, or where it cannot be read: then it is `damaged`."""
         stored = found[key]
-        if stored is None or stored.version.epoch < self._rows_from_epoch:
-            return kind(), Version(self._epoch)
-        version = self._version(stored)
+        if stored is None or stored.log_position.epoch < self._rows_from_epoch:
+            return kind(), LogPosition(self._epoch)
+        position = self._log_position(stored)
         try:
             row = unpack(kind, stored.packed)
             if isinstance(row, CategoryRow) and row.events and row.events[0].category != key.entities[1]:
                 raise UnreadableRowError("its events are of another category")
-            if not any(stored.version[1:]):
-                raise UnreadableRowError("its version cannot be read")
+            if not any(stored.log_position[1:]):
+                raise UnreadableRowError("its log position cannot be read")
         except UnreadableRowError as error:
             damaged.append(Damaged(key, stored, str(error)))
-            return kind(), Version(self._epoch)
-        return row, version
+            return kind(), LogPosition(self._epoch)
+        return row, position
 
-    def _version(self, stored: Stored) -> Version:
-        epoch = stored.version.epoch
+    def _log_position(self, stored: Stored) -> LogPosition:
+        epoch = stored.log_position.epoch
         if epoch > self._epoch:
             raise SupersededError(f"the store holds rows of epoch {epoch}, this worker writes {self._epoch}", f"set EVERLONG_EPOCH={epoch}")
-        return stored.version if epoch == self._epoch else Version(self._epoch)
+        return stored.log_position if epoch == self._epoch else LogPosition(self._epoch)

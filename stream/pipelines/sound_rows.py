@@ -32,7 +32,7 @@ class SoundRows:
         except UnreadableRowError as error:
             self.unreadable[key.view] += 1
             if stored is not None and key.view == USER_INTERESTS.name:
-                version, at_ms = (*stored.version,), self._clock_ms()
-                kept = Quarantined(key.view, key.entities, str(error), at_ms, "complete", version, stored.ts_ms, stored.packed)
+                position, at_ms = (*stored.log_position,), self._clock_ms()
+                kept = Quarantined(key.view, key.entities, str(error), at_ms, "complete", position, stored.ts_ms, stored.packed)
                 self._store.quarantine([kept])
             return kind(), True

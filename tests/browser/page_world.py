@@ -16,7 +16,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from features.codec import pack
 from features.outcomes import Candidate, CandidatesRow
-from features.store import Key, OnlineStore, Stored, Version
+from features.store import Key, LogPosition, OnlineStore, Stored
 from infra.health import Health
 from infra.http.api import make_api
 from infra.metrics import ApiMetrics
@@ -53,7 +53,7 @@ def category(item: str) -> str:
 
 def put(store: OnlineStore, view: str, key: str | tuple[str, ...], row) -> None:
     entities = (key,) if isinstance(key, str) else key
-    assert store.write([(Key(view, entities), Stored(pack(row), Version(), 0))]) == [True]
+    assert store.write([(Key(view, entities), Stored(pack(row), LogPosition(), 0))]) == [True]
 
 
 def publish_set(store: OnlineStore, items: list[str], event_ts: int) -> None:

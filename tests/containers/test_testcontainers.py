@@ -16,7 +16,7 @@ from features.apply import apply
 from features.codec import pack
 from features.events import Click, Event, Query, Topic, encode, key_of
 from features.rows import UserRow, behaviours, search
-from features.store import Key, OnlineStore, Stored, Version
+from features.store import Key, LogPosition, OnlineStore, Stored
 from features.store.opening import open_store
 from features.table import USER, USER_CATEGORY
 from stream.kafka.connection import Connection
@@ -96,7 +96,7 @@ def store(valkey: str) -> Iterator[OnlineStore]:
 
 def test_the_store_refuses_an_older_row(store: OnlineStore) -> None:
     key = Key(USER.name, ("contract",))
-    newer, older = (Stored(pack(UserRow()), Version(0, clicks), 1) for clicks in (7, 6))
+    newer, older = (Stored(pack(UserRow()), LogPosition(0, clicks), 1) for clicks in (7, 6))
     assert store.write([(key, newer)]) == [True]
     assert store.write([(key, older)]) == [False]
     assert store.write([(key, newer)]) == [True]

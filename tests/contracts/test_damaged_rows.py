@@ -10,14 +10,14 @@ from features.codec import pack, unpack
 from features.errors import LayoutError
 from features.quarantine import Quarantined
 from features.rows import UserRow
-from features.store import MOST_EPOCH, Key, OnlineStore, Stored, Version
+from features.store import MOST_EPOCH, Key, LogPosition, OnlineStore, Stored
 from features.store.layout import HASH_FIELDS, bytes_value, entity_key, stored_name, string_value
 from features.store.redis import RedisStore
 from features.store.sqlite import SqliteStore
 from infra.cli import make_app
 
 KEY, SOUND = Key("user", ("u",)), Key("user", ("sound",))
-ROW = Stored(pack(UserRow()), Version(0, 5, 0, 0), 1000)
+ROW = Stored(pack(UserRow()), LogPosition(0, 5, 0, 0), 1000)
 VERSION = string_value("v:0:5:0:0")
 DAMAGED = {
     "not Feast's": (VERSION, b"\xff" * 200),
@@ -60,7 +60,7 @@ def test_a_damaged_row_is_read_as_one_and_gives_way_and_the_others_are_not_touch
     stored, sound = store.read([KEY, SOUND])
     assert sound == ROW
     assert stored is not None
-    assert stored.version in (ROW.version, Version())
+    assert stored.log_position in (ROW.log_position, LogPosition())
     assert 0 <= stored.ts_ms <= 2**52
     with pytest.raises(LayoutError):
         unpack(UserRow, stored.packed)

@@ -15,13 +15,13 @@ from feast.transformation.udf_rehydrate import rehydrate_udf_from_source
 from features.codec import pack
 from features.feast.definitions import apply, arrays_name, feast_objects, online_store_config, repo_config
 from features.rows import Behaviour, CategoryRow, Pair, UserRow
-from features.store import Key, Stored, Version
-from features.store.layout import stored_name, version_text
+from features.store import Key, LogPosition, Stored
+from features.store.layout import position_text, stored_name
 from features.store.opening import open_store
 from features.table import APPLIED, PACKED, USER_CATEGORY, VIEWS
 
 pytestmark = pytest.mark.filterwarnings("ignore:On demand feature view is an experimental feature")
-VERSION = Version(1, 2, 3, 4)
+VERSION = LogPosition(1, 2, 3, 4)
 SEQUENCE = CategoryRow(1, [Behaviour(5, 1, "shoe 1", "c", 0, 0, Pair(False, 4, 1, "röd sko")), Behaviour(6, 2, "shoe 2", "c", 3)])
 ENTITIES = [{"user_id": "u 1:😀", "category": "c"}, {"user_id": "nobody", "category": "c"}]
 ARRAYS = [f"{arrays_name(view)}:{name}" for view, name in (
@@ -75,7 +75,7 @@ def test_the_packed_row_its_version_and_its_time_are_features(store_url: str, tm
     response = client.get_online_features(features=[f"user_category:{row}", f"user_category:{applied}"], entity_rows=ENTITIES)
     found = response.to_dict(include_event_timestamps=True)
     assert found[row] == [pack(SEQUENCE), None]
-    assert found[applied] == [version_text(VERSION), None]
+    assert found[applied] == [position_text(VERSION), None]
     assert found[f"{row}__ts"][0] == 6
 
 

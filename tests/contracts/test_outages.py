@@ -19,7 +19,7 @@ from features.codec import unpack
 from features.errors import StoreUnavailableError, UnreadableRowError
 from features.quarantine import Quarantined
 from features.rows import UserRow
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.store.layout import HASH_FIELDS, entity_key
 from features.store.memory import MemoryStore
 from features.store.opening import open_store
@@ -28,7 +28,7 @@ from features.store.sqlite import SqliteStore
 from tests.contracts.conftest import Valkey, running_valkey
 
 KEY = Key("user", ("u",))
-ROW = Stored(b"row", Version(0, 1, 2, 3), 4)
+ROW = Stored(b"row", LogPosition(0, 1, 2, 3), 4)
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_a_busy_sqlite_file_is_unavailable_until_it_is_free(tmp_path: Path) -> N
 def test_a_sqlite_file_is_shared_and_survives_reopening(tmp_path: Path) -> None:
     one, two = SqliteStore(tmp_path / "rows.db"), SqliteStore(tmp_path / "rows.db")
     one.write([(KEY, ROW)])
-    assert two.write([(KEY, ROW._replace(version=Version()))]) == [False]
+    assert two.write([(KEY, ROW._replace(log_position=LogPosition()))]) == [False]
     one.close()
     two.close()
     assert SqliteStore(tmp_path / "rows.db").read([KEY]) == [ROW]
@@ -224,12 +224,12 @@ def test_writers_of_one_sqlite_file_wait_for_each_other(tmp_path: Path) -> None:
     def write(start: int) -> None:
         store = SqliteStore(tmp_path / "rows.db", busy_timeout_s=30)
         for n in range(start, 100, 4):
-            store.write([(Key("user", (str(key),)), Stored(b"%d" % n, Version(0, n, n, n), n)) for key in range(5)])
+            store.write([(Key("user", (str(key),)), Stored(b"%d" % n, LogPosition(0, n, n, n), n)) for key in range(5)])
         store.close()
 
     with ThreadPoolExecutor(4) as writers:
         list(writers.map(write, range(4)))
-    assert SqliteStore(tmp_path / "rows.db").read([KEY._replace(entities=("4",))]) == [Stored(b"99", Version(0, 99, 99, 99), 99)]
+    assert SqliteStore(tmp_path / "rows.db").read([KEY._replace(entities=("4",))]) == [Stored(b"99", LogPosition(0, 99, 99, 99), 99)]
 
 
 def test_what_is_no_database_is_unavailable(tmp_path: Path) -> None:

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from features.store import Key, OnlineStore, Stored, Version
+from features.store import Key, LogPosition, OnlineStore, Stored
 
 SHARED_STORE = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 offsets = st.one_of(st.integers(0, 3), st.sampled_from([9, 10, 99, 100, 2**53, 2**53 + 1, 2**63 - 1]))
-versions = st.builds(Version, st.integers(0, 2), offsets, offsets, offsets)
-OLDEST = Version()
+versions = st.builds(LogPosition, st.integers(0, 2), offsets, offsets, offsets)
+OLDEST = LogPosition()
 ODD_IDS = ["u", "two words", "a:b:c", "{tag}x", "😀", "ß́ü", "'\";--", "\n", "0", "x" * 128, "v:1:2:3:4", "\0"]
 
 
@@ -21,14 +21,14 @@ def user(name: str) -> Key:
     return Key("user", (name,))
 
 
-def row(packed: bytes = b"row", version: Version = OLDEST, ts_ms: int = 1_700_000_000_123) -> Stored:
-    return Stored(packed, version, ts_ms)
+def row(packed: bytes = b"row", position: LogPosition = OLDEST, ts_ms: int = 1_700_000_000_123) -> Stored:
+    return Stored(packed, position, ts_ms)
 
 
 def test_what_was_written_is_read(store: OnlineStore) -> None:
     rows = [
-        (user("u"), row(b"1", Version(1, 2, 3, 4))),
-        (Key("user_category", ("u", "c")), row(b"2", Version(0, 0, 0, 1), 5)),
+        (user("u"), row(b"1", LogPosition(1, 2, 3, 4))),
+        (Key("user_category", ("u", "c")), row(b"2", LogPosition(0, 0, 0, 1), 5)),
         (Key("item", ("u",)), row(b"3", ts_ms=0)),
         (Key("user_interests", ("u",)), row(b"\0" * 300)),
         (Key("user_candidates", ("u",)), row(b"")),
@@ -77,23 +77,23 @@ def test_many_rows(store: OnlineStore) -> None:
 
 
 def test_an_equal_version_overwrites(store: OnlineStore) -> None:
-    store.write([(user("u"), row(b"first", Version(0, 5, 5, 5)))])
-    assert store.write([(user("u"), row(b"again", Version(0, 5, 5, 5), 7))]) == [True]
-    assert store.read([user("u")]) == [row(b"again", Version(0, 5, 5, 5), 7)]
+    store.write([(user("u"), row(b"first", LogPosition(0, 5, 5, 5)))])
+    assert store.write([(user("u"), row(b"again", LogPosition(0, 5, 5, 5), 7))]) == [True]
+    assert store.read([user("u")]) == [row(b"again", LogPosition(0, 5, 5, 5), 7)]
 
 
 def test_any_lower_offset_is_refused_and_a_higher_epoch_wins(store: OnlineStore) -> None:
-    held = row(b"held", Version(1, 10, 10, 10))
+    held = row(b"held", LogPosition(1, 10, 10, 10))
     store.write([(user("u"), held)])
-    for older in (Version(1, 9, 99, 99), Version(1, 99, 9, 99), Version(1, 99, 99, 9), Version(0, 99, 99, 99)):
+    for older in (LogPosition(1, 9, 99, 99), LogPosition(1, 99, 9, 99), LogPosition(1, 99, 99, 9), LogPosition(0, 99, 99, 99)):
         assert store.write([(user("u"), row(b"older", older))]) == [False]
         assert store.read([user("u")]) == [held]
-    assert store.write([(user("u"), row(b"new epoch", Version(2, 0, 0, 0)))]) == [True]
-    assert store.read([user("u")]) == [row(b"new epoch", Version(2, 0, 0, 0))]
+    assert store.write([(user("u"), row(b"new epoch", LogPosition(2, 0, 0, 0)))]) == [True]
+    assert store.read([user("u")]) == [row(b"new epoch", LogPosition(2, 0, 0, 0))]
 
 
 def test_only_the_older_rows_of_a_batch_are_refused(store: OnlineStore) -> None:
-    store.write([(user(str(n)), row(b"old", Version(0, n % 2, 0, 0))) for n in range(300)])
+    store.write([(user(str(n)), row(b"old", LogPosition(0, n % 2, 0, 0))) for n in range(300)])
     written = store.write([(user(str(n)), row(b"new")) for n in range(300)])
     assert written == [n % 2 == 0 for n in range(300)]
     found = store.read([user(str(n)) for n in range(300)])
@@ -102,13 +102,13 @@ def test_only_the_older_rows_of_a_batch_are_refused(store: OnlineStore) -> None:
 
 @SHARED_STORE
 @given(history=st.lists(versions, min_size=1, max_size=6), at_once=st.booleans())
-def test_refusals_are_those_of_older_than(store: OnlineStore, history: list[Version], at_once: bool) -> None:
+def test_refusals_are_those_of_older_than(store: OnlineStore, history: list[LogPosition], at_once: bool) -> None:
     """One row at a time, or the same key many times in one batch: the same answers and the same row in the end."""
     key = user(uuid4().hex)
     rows = [(key, row(b"%d" % at, version)) for at, version in enumerate(history)]
     expected, held = [], None
     for _, new in rows:
-        expected.append(held is None or not new.version.older_than(held.version))
+        expected.append(held is None or not new.log_position.older_than(held.log_position))
         held = new if expected[-1] else held
     assert (store.write(rows) if at_once else [store.write([one])[0] for one in rows]) == expected
     assert store.read([key]) == [held]
@@ -128,13 +128,13 @@ def test_the_newest_of_concurrent_writers_stays(store: OnlineStore) -> None:
 
     def write(mine: list[int]) -> None:
         for at in range(0, len(mine), 5):
-            batch = [(user(f"u{n % 3}"), row(b"%d" % n, Version(0, n, n, n))) for n in mine[at : at + 5]]
+            batch = [(user(f"u{n % 3}"), row(b"%d" % n, LogPosition(0, n, n, n))) for n in mine[at : at + 5]]
             store.write(batch)
 
     with ThreadPoolExecutor(4) as writers:
         list(writers.map(write, (numbers[start::4] for start in range(4))))
     found = store.read([user(f"u{n % 3}") for n in (397, 398, 399)])
-    assert found == [row(b"%d" % n, Version(0, n, n, n)) for n in (397, 398, 399)]
+    assert found == [row(b"%d" % n, LogPosition(0, n, n, n)) for n in (397, 398, 399)]
 
 
 @pytest.mark.parametrize("key", [Key("user", ()), Key("user", ("a", "b")), Key("user_category", ("a",))])
@@ -143,7 +143,7 @@ def test_a_key_with_the_wrong_number_of_entities_is_refused(store: OnlineStore, 
         store.write([(key, row())])
 
 
-def test_a_negative_offset_is_no_version(store: OnlineStore) -> None:
+def test_a_negative_offset_is_no_log_position(store: OnlineStore) -> None:
     with pytest.raises(ValueError, match="negative"):
-        store.write([(user("u"), row(version=Version(0, -1, 0, 0)))])
+        store.write([(user("u"), row(position=LogPosition(0, -1, 0, 0)))])
     assert store.read([user("u")]) == [None]

@@ -7,7 +7,7 @@ from features.errors import OtherLayoutError
 from features.events import Click, Topic, encode
 from features.outcomes import InterestsRow
 from features.rows import CategoryRow, UserRow
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.store.memory import MemoryStore
 from stream.pipelines.ingest import Ingest
 from tests.refresh_world import NOW, Record, System, click, request
@@ -32,7 +32,7 @@ def ingest_row(packed: bytes) -> None:
     """Hostile bytes in the place of the rows of a user, beside another one."""
     store = MemoryStore()
     for key in VIEWS[:2]:
-        store.write([(key, Stored(packed, Version(0, 1), 0))])
+        store.write([(key, Stored(packed, LogPosition(0, 1), 0))])
     clicks = [click(1), click(2, user="good")]
     records = [Record(n, event.user_id.encode(), encode(event)) for n, event in enumerate(clicks, 1)]
     try:
@@ -60,7 +60,7 @@ def refresh_row(packed: bytes) -> None:
     """Hostile bytes in the place of the rows that a refresh reads, beside another user."""
     system = _system()
     for key in VIEWS:
-        system.store._rows[key] = Stored(packed, Version(0, 1), 0)
+        system.store._rows[key] = Stored(packed, LogPosition(0, 1), 0)
     for behind in (False, True):
         try:
             outcome = system.refresh.process([request("u", "c1"), request("good", "c1")], behind)

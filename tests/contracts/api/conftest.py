@@ -11,7 +11,7 @@ from features.codec import pack
 from features.events import Click, Query
 from features.history import offline_rows
 from features.outcomes import Candidate, CandidatesRow, ItemRow
-from features.store import Key, OnlineStore, Stored, Version
+from features.store import Key, LogPosition, OnlineStore, Stored
 from features.store.redis import RedisStore
 from infra.health import Health
 from infra.http.api import make_api
@@ -59,7 +59,7 @@ def store(valkey: str) -> Iterator[OnlineStore]:
     rows.append((Key("user_candidates", ("ann",)), pack(answer)))
     for item, title in {"shoe-1": "Red shoe", "shoe-2": "Blue shoe", "shoe-3": MARKUP, "a/b c?": "Odd hat", "hat-2": "Top hat"}.items():
         rows.append((Key("item", (item,)), pack(ItemRow(category=item[:3], title=title, price=5.0, generation="g1", ts=NOW))))
-    assert all(opened.write([(key, Stored(packed, Version(), NOW)) for key, packed in rows]))
+    assert all(opened.write([(key, Stored(packed, LogPosition(), NOW)) for key, packed in rows]))
     yield opened
     opened.close()
 

@@ -6,7 +6,7 @@ from fastapi.testclient import TestClient
 from features.codec import LAYOUT, pack
 from features.outcomes import CandidatesRow
 from features.rows import UserRow
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.store.memory import MemoryStore
 from infra.health import Health
 from infra.http.api import make_api
@@ -19,8 +19,8 @@ BAD = {"user": pack(UserRow())[:-1] + b"\xd9\x02\xff\xfe", "user_candidates": b"
 @pytest.mark.fault("An unreadable row in an API read", "The API answers 500 with `row_unreadable` and the remedy")
 def test_an_unreadable_row_is_named():
     store = MemoryStore()
-    store.write([(Key(view, ("u",)), Stored(packed, Version(), 0)) for view, packed in BAD.items()])
-    store.write([(Key("user_candidates", ("other",)), Stored(bytes([0x96, LAYOUT + 1]) + pack(CandidatesRow())[2:], Version(), 0))])
+    store.write([(Key(view, ("u",)), Stored(packed, LogPosition(), 0)) for view, packed in BAD.items()])
+    store.write([(Key("user_candidates", ("other",)), Stored(bytes([0x96, LAYOUT + 1]) + pack(CandidatesRow())[2:], LogPosition(), 0))])
     client = TestClient(make_api(store, None, ApiMetrics(), Health(), Settings()), base_url="http://127.0.0.1")
     for path in ("/v1/users/u/features", "/v1/users/u/candidates", "/v1/users/u/why/i", "/v1/items/u", "/v1/items?id=u"):
         answer = client.get(path)

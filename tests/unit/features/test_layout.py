@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from features.errors import LayoutError
-from features.store import MOST_EPOCH, Version, layout
+from features.store import MOST_EPOCH, LogPosition, layout
 from features.table import APPLIED, PACKED, VIEWS
 
 text = st.text(st.characters(exclude_categories=["Cs"]))
@@ -74,12 +74,12 @@ def test_no_time_stamp_is_0() -> None:
     assert layout.milliseconds(None) == layout.milliseconds(b"") == 0
 
 
-@given(st.builds(Version, st.integers(0, MOST_EPOCH), *[st.integers(0, 2**63 - 1)] * 3))
-def test_versions_come_back(version: Version) -> None:
-    assert layout.version_of(layout.version_value(version)) == version
-    assert layout.version_value(version) == Value(string_val=layout.version_text(version)).SerializeToString()
+@given(st.builds(LogPosition, st.integers(0, MOST_EPOCH), *[st.integers(0, 2**63 - 1)] * 3))
+def test_versions_come_back(position: LogPosition) -> None:
+    assert layout.position_of(layout.position_value(position)) == position
+    assert layout.position_value(position) == Value(string_val=layout.position_text(position)).SerializeToString()
 
 
 @pytest.mark.parametrize("text", ["", "v:1:2:3", "v:1:2:3:4:5", "v:-1:2:3:4", "1:2:3:4", "v:1:2:3:x", f"v:{MOST_EPOCH + 1}:2:3:4"])
 def test_a_foreign_version_is_the_oldest(text: str) -> None:
-    assert layout.version_of(layout.string_value(text)) == layout.version_of(None) == Version()
+    assert layout.position_of(layout.string_value(text)) == layout.position_of(None) == LogPosition()

@@ -9,7 +9,7 @@ from features.event_time import DAY_MS
 from features.fold import Bucket
 from features.outcomes import Candidate, CandidatesRow, ItemRow
 from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.store.memory import MemoryStore
 from features.store.reader import FeatureReader
 
@@ -19,7 +19,7 @@ BARE = Behaviour(6, 3, "j", "d", 0)
 
 def reader(**rows: tuple[tuple[str, ...], msgspec.Struct]) -> FeatureReader:
     store = MemoryStore()
-    store.write([(Key(view, entities), Stored(pack(row), Version(), 0)) for view, (entities, row) in rows.items()])
+    store.write([(Key(view, entities), Stored(pack(row), LogPosition(), 0)) for view, (entities, row) in rows.items()])
     return FeatureReader(store)
 
 

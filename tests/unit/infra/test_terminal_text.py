@@ -15,7 +15,7 @@ from features.codec import pack
 from features.events import Click, Query
 from features.history import offline_rows
 from features.outcomes import Candidate, CandidatesRow, ItemRow
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.store.sqlite import SqliteStore
 from infra.cli import make_app
 from infra.demo.table import LiveTable, Picture, Shown
@@ -59,7 +59,7 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             candidates=[Candidate(user, 0.5, user, "short")], level="full", generation=user, event_ts=1, published_ts=2
         )
         found += [(Key("user_candidates", (user,)), candidates)]
-        store.write([(key, Stored(pack(row), Version(), 1)) for key, row in found])
+        store.write([(key, Stored(pack(row), LogPosition(), 1)) for key, row in found])
     store.close()
     return path
 

@@ -12,7 +12,7 @@ from features.errors import StoreUnavailableError
 from features.events import Item, encode
 from features.item_states import bare, newest, state_of
 from features.outcomes import ItemRow
-from features.store import Key, Version
+from features.store import Key, LogPosition
 from features.store.memory import MemoryStore
 from models.serving.recommender import Recommender
 from stream.kafka.messages import AGAIN_HEADER
@@ -70,7 +70,7 @@ def record(offset, event, **changed):
 
 def row_of(store, name):
     [found] = store.read([Key("item", (name,))])
-    return (unpack(ItemRow, found.packed), found.version) if found else None
+    return (unpack(ItemRow, found.packed), found.log_position) if found else None
 
 
 def test_an_item_becomes_a_row_and_a_code_of_the_bundle(catalogue, store, recommender):
@@ -82,7 +82,7 @@ def test_an_item_becomes_a_row_and_a_code_of_the_bundle(catalogue, store, recomm
     assert row.generation == code.bundle == recommender.generation
     assert row.vector == code.vector == vector.astype("<f4").tobytes()
     assert row.code == code.code == recommender.item_codes(vector).tobytes()
-    assert version == Version(0, 8)
+    assert version == LogPosition(0, 8)
     assert (name, code.item_id, code.category_id, code.ts, code.sent_ms) == ("new", "new", "c1", NOW - 5, 1_699_999_999_000)
     assert (outcome.dead, outcome.again, outcome.counts) == ([], [], {"applied": 1, "dead": 0})
 
@@ -118,7 +118,7 @@ def test_a_tombstone_and_a_deletion_take_the_item_away(catalogue, store, gone):
     assert outcome.codes == [("new", None)]
     assert outcome.counts == {"applied": 1, "dead": 0}
     row, version = row_of(store, "new")
-    assert (row.deleted, row.vector, row.code, version) == (True, b"", b"", Version(0, 5))
+    assert (row.deleted, row.vector, row.code, version) == (True, b"", b"", LogPosition(0, 5))
 
 
 @pytest.mark.parametrize("key", [b"\xff", b"\xff" * 400_000, b"x" * 129])
@@ -163,14 +163,14 @@ def test_an_outdated_state_changes_nothing_and_the_one_that_counts_is_published_
     [(_, before)] = catalogue.process([record(0, now)]).codes
     row, _ = row_of(store, "new")
     outcome = catalogue.process([record(1, late)])
-    assert row_of(store, "new") == (row, Version(0, 2))
+    assert row_of(store, "new") == (row, LogPosition(0, 2))
     assert outcome.codes == [("new", before)]
     assert (outcome.counts, outcome.outdated) == ({"applied": 1, "dead": 0}, 1)
     [again] = outcome.again
     assert (again.deleted, again.ts, state_of(again)) == (now.deleted, now.ts, state_of(now))
     repeated = catalogue.process([record(2, again, headers=(AGAIN_HEADER,))])
     assert (repeated.again, repeated.counts, repeated.outdated) == ([], {"applied": 0, "dead": 0, "again": 1}, 0)
-    assert row_of(store, "new") == (row, Version(0, 3))
+    assert row_of(store, "new") == (row, LogPosition(0, 3))
     if not now.deleted:
         assert (again, before.available) == (now, False)
 
@@ -241,7 +241,7 @@ def test_a_new_bundle_encodes_the_states_that_count_and_older_records_bring_none
         outcome = catalogue.process([again])
         assert outcome.again == []
     row, version = row_of(store, "new")
-    assert (row.title, row.generation, version) == ("new", current[0].generation, Version(0, 2))
+    assert (row.title, row.generation, version) == ("new", current[0].generation, LogPosition(0, 2))
     assert row_of(store, "gone")[0].deleted
 
 

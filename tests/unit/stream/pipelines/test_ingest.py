@@ -13,7 +13,7 @@ from features.errors import StoreUnavailableError
 from features.events import Click, Order, OrderLine, Query, Topic, encode
 from features.history import offline_rows
 from features.rows import CategoryRow, UserRow
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.store.memory import MemoryStore
 from stream.errors import SupersededError
 from stream.pipelines.ingest import Ingest
@@ -211,7 +211,7 @@ def test_a_newer_epoch_in_the_store_stops_the_worker_and_an_older_one_starts_off
     Ingest(store, lambda: NOW, epoch=1).process(Topic.CLICKS, records(Topic.CLICKS, [click(1)], 70))
     Ingest(store, lambda: NOW, epoch=2).process(Topic.CLICKS, records(Topic.CLICKS, [click(2)], 0))
     [row] = store.read([Key("user_category", ("u1", "c1"))])
-    assert row.version == Version(2, 1)
+    assert row.log_position == LogPosition(2, 1)
     assert len(unpack(CategoryRow, row.packed).events) == 2
     with pytest.raises(SupersededError, match="EVERLONG_EPOCH=2"):
         Ingest(store, lambda: NOW, epoch=1).process(Topic.CLICKS, records(Topic.CLICKS, [click(3)], 80))

@@ -9,7 +9,7 @@ from features.errors import OtherLayoutError, StoreUnavailableError
 from features.events import Click, Order, OrderLine, Query, Topic, encode
 from features.history import offline_rows
 from features.rows import CategoryRow, UserRow
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.store.memory import MemoryStore
 from stream.pipelines.ingest import Ingest
 from stream.pipelines.mending import History
@@ -30,7 +30,7 @@ UNREADABLE = [
     b'{"a": 1}',
     b"\xd9\x02\xff\xfe",
 ]
-VERSIONS = [Version(0, 10, 2, 1), Version()]
+VERSIONS = [LogPosition(0, 10, 2, 1), LogPosition()]
 
 
 class Log:
@@ -145,7 +145,7 @@ def test_all_rows_of_several_users_at_once_by_any_event(seed):
 def test_a_row_that_counts_what_it_no_longer_keeps_is_rebuilt_with_its_counts():
     world = World()
     world.happens(*[click(n) for n in range(700)])
-    world.damage(Key("user_category", ("u", "c0")), b"?", Version(0, 700))
+    world.damage(Key("user_category", ("u", "c0")), b"?", LogPosition(0, 700))
     world.happens(click(701))
     assert world.differing() == []
 
@@ -190,7 +190,7 @@ def test_a_failure_while_rebuilding_loses_nothing():
 def test_a_damaged_row_whose_version_is_beyond_the_log_stops_nobody():
     world = World()
     world.lives()
-    world.damage(Key("user", ("u",)), b"?", Version(0, 10**6, 0, 0))
+    world.damage(Key("user", ("u",)), b"?", LogPosition(0, 10**6, 0, 0))
     outcome = world.happens(click(1), click(2, "v"))
     assert (outcome.counts["applied"], [letter.reason for letter in outcome.dead]) == (1, ["unreadable_row"])
 

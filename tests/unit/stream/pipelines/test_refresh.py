@@ -13,7 +13,7 @@ from features.errors import StoreUnavailableError
 from features.events import Query
 from features.outcomes import CandidatesRow, InterestsRow
 from features.rows import UserRow
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from models.config.retrieval import Shares
 from models.index import Delete, Upsert
 from models.serving.recommender import Recommender
@@ -40,7 +40,7 @@ def test_a_full_answer_is_written_and_published_alike(system):
     assert (found.user_id, sent_ms) == ("u", asked.sent_ms)
     for view in ("user_candidates", "user_interests"):
         [stored] = system.store.read([Key(view, ("u",))])
-        assert (stored.version, stored.ts_ms) == (Version(0, 1), NOW - 999)
+        assert (stored.log_position, stored.ts_ms) == (LogPosition(0, 1), NOW - 999)
 
 
 def test_every_candidate_is_of_its_category_and_says_which_path_found_it():
@@ -155,7 +155,7 @@ def test_the_ladder_popular_for_a_user_of_whom_nothing_is_known(system, behind):
     assert (found.level, found.event_ts, outcome.failure) == ("popular", 5, None)
     assert found.candidates
     [stored] = system.store.read([Key("user_candidates", ("nobody",))])
-    assert stored.version == Version(0, 1)
+    assert stored.log_position == LogPosition(0, 1)
 
 
 @pytest.mark.parametrize("behind", [False, True])
@@ -277,7 +277,7 @@ def test_an_empty_catalogue_gives_an_empty_answer_and_no_error(system):
 
 def test_a_set_that_the_store_refuses_is_not_published(system):
     asked = [*system.happens(click(1, user="a")), *system.happens(click(2, user="b"))]
-    newer = Stored(pack(CandidatesRow(level="newer")), Version(0, 99), NOW)
+    newer = Stored(pack(CandidatesRow(level="newer")), LogPosition(0, 99), NOW)
     system.store.write([(Key("user_candidates", ("a",)), newer)])
     outcome = system.refresh.process(asked)
     assert [found.user_id for found, _ in outcome.sets] == ["b"]
@@ -300,7 +300,7 @@ def test_the_answer_is_to_the_newest_event_of_the_row_not_only_of_the_request(sy
     older, _ = system.happens(click(1), click(2, "c3"))
     found = system.answer([older])
     assert found.event_ts == NOW - 998
-    assert system.store.read([Key("user_candidates", ("u",))])[0].version == Version(0, 2)
+    assert system.store.read([Key("user_candidates", ("u",))])[0].log_position == LogPosition(0, 2)
 
 
 @pytest.mark.parametrize("behind", [False, True])

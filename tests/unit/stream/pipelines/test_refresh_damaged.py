@@ -7,7 +7,7 @@ import pytest
 from features.codec import pack
 from features.outcomes import InterestsRow
 from features.rows import UserRow, behaviours
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from tests.refresh_world import System, click, request
 
 GOOD_USER = pack(UserRow(recent=behaviours(click(1))))
@@ -26,7 +26,7 @@ def test_unreadable_rows_are_taken_as_empty(packed, behind):
     system.refresh.process(requests)
     before = len(system.answer([requests[-1]]).candidates)
     for view, entities in (("user", ("u",)), ("user_category", ("u", "c1")), ("user_interests", ("u",))):
-        system.store._rows[Key(view, entities)] = Stored(packed, Version(0, 9), 5)
+        system.store._rows[Key(view, entities)] = Stored(packed, LogPosition(0, 9), 5)
     outcome = system.refresh.process([request("u", "c1", log_position=(0, 9, 0, 0)), request("v", "c1", log_position=(0, 9, 0, 0))], behind)
     found = {one.user_id: one for one, _ in outcome.sets}
     assert (found["u"].level, found["v"].level) == ("popular", "short" if behind else "full")
@@ -47,5 +47,5 @@ def test_interests_of_wrong_widths_or_not_finite_are_computed_again(vectors):
     row = msgspec.structs.replace(system.row(InterestsRow, "user_interests"), vectors=vectors)
     [kept] = system.store.read([Key("user_interests", ("u",))])
     system.store.write([(Key("user_interests", ("u",)), kept._replace(packed=pack(row)))])
-    assert system.answer([request("u", log_position=tuple(kept.version))]).candidates == expected.candidates
+    assert system.answer([request("u", log_position=tuple(kept.log_position))]).candidates == expected.candidates
     assert len(system.interests()) > 1

@@ -6,7 +6,7 @@ from features.codec import pack
 from features.event_time import DAY_MS
 from features.fold import Bucket
 from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.store.memory import MemoryStore
 from features.table import USER
 from stream.pipelines.row_cache import CachedUser, CategoryState, RowCache, UserState
@@ -23,8 +23,8 @@ LONG = {
 
 
 def cached(row):
-    user, categories = (row, {}) if isinstance(row, UserRow) else (UserRow(), {"c": CategoryState(row, Version())})
-    return CachedUser(UserState(user, Version()), categories)
+    user, categories = (row, {}) if isinstance(row, UserRow) else (UserRow(), {"c": CategoryState(row, LogPosition())})
+    return CachedUser(UserState(user, LogPosition()), categories)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_the_bound_counts_everything_that_a_user_holds(cache, what):
 
 def test_a_user_who_is_mended_comes_with_the_categories_of_their_newest_events_too(cache):
     """A category that shares the time of many others may be cut from the user row's list, and a query may still name its event."""
-    cache._store.write([(Key(USER.name, ("a",)), Stored(pack(UserRow(recent=EVENTS)), Version(0, 1, 0, 0), 0))])
+    cache._store.write([(Key(USER.name, ("a",)), Stored(pack(UserRow(recent=EVENTS)), LogPosition(0, 1, 0, 0), 0))])
     state, damaged = cache.mended("a", ["other"])
     assert (set(state.categories), damaged) == ({"c", "other"}, [])
 
