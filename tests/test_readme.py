@@ -14,7 +14,7 @@ import yaml
 
 from features.codec import pack
 from features.outcomes import Candidate, CandidatesRow
-from features.store import Key, Stored, Version
+from features.store import Key, LogPosition, Stored
 from features.store.memory import MemoryStore
 from infra.cli import make_app
 from infra.local.embedded import start_broker
@@ -121,7 +121,7 @@ def test_snippets_run(snippet: str, tmp_path: Path) -> None:
     """Against a served API, an embedded broker, and a store in which u7 has candidates."""
     store = MemoryStore()
     row = CandidatesRow(candidates=[Candidate("i42", 0.9, "shoes", "repeat")], generation="g", event_ts=1, published_ts=2)
-    assert store.write([(Key("user_candidates", ("u7",)), Stored(pack(row), Version(), 0))]) == [True]
+    assert store.write([(Key("user_candidates", ("u7",)), Stored(pack(row), LogPosition(), 0))]) == [True]
     with Supervisor(tmp_path / "logs", 5) as supervisor, serving(store, start_broker(supervisor, tmp_path).bootstrap) as address:
         code = snippet.replace("http://127.0.0.1:8080", address)
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
