@@ -83,7 +83,7 @@ STALLED = {
 
 @pytest.mark.fault(
     "Many connections that send nothing, half a header or half a body",
-    "Each is answered with 408 and closed after its time-out, and other clients are served meanwhile",
+    "Each is answered with 408 and closed after its timeout, and other clients are served meanwhile",
 )
 def test_slow_connections_are_closed():
     limits = {"api_head_timeout_s": 0.3, "api_body_timeout_s": 0.3, "api_idle_timeout_s": 1}
