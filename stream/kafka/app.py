@@ -1,4 +1,4 @@
-"""A Faust app as our workers need it, and a worker that runs it in this process until a signal."""
+"""The Faust app of our workers, and running it in this process until a signal."""
 
 import asyncio
 import logging
@@ -32,14 +32,14 @@ class Assignor(PartitionAssignor):
 SETTINGS: dict[str, Any] = {
     "PartitionAssignor": Assignor,
     "table_standby_replicas": 1,  # 0 makes Faust use aiokafka's round robin, which breaks co-partitioning
-    "agent_supervisor": CrashingSupervisor,  # the default restarts the agent and leaves the failed list out until the next rebalance
+    "agent_supervisor": CrashingSupervisor,  # the default restarts the agent and skips the failed batch until the next rebalance
     "stream_buffer_maxsize": 16,  # counts lists, no longer records
-    "stream_wait_empty": True,  # finish and commit the list in hand before partitions go
+    "stream_wait_empty": True,  # finish and commit the batch in flight before partitions are revoked
     "stream_publish_on_commit": False,
-    "topic_allow_declare": False,  # stream.kafka.admin makes the topics; a worker needs no right to
+    "topic_allow_declare": False,  # stream.kafka.admin creates the topics; a worker needs no right to
     "topic_disable_leader": True,  # no <app>-__assignor-__leader topic
-    "broker_session_timeout": 10.0,  # default 60: so long the partitions of a killed worker stand still
-    "broker_heartbeat_interval": 1.0,  # default 3: so long those of a stopping worker do
+    "broker_session_timeout": 10.0,  # default 60: how long the partitions of a killed worker wait
+    "broker_heartbeat_interval": 1.0,  # default 3: how long those of a stopping worker wait
     "broker_commit_interval": 2.8,  # bounds what a kill repeats
     "consumer_max_fetch_size": 1 << 20,  # bytes of one partition in one fetch
     "web_enabled": False,
@@ -49,12 +49,12 @@ SETTINGS: dict[str, Any] = {
 
 
 class App(faust.App):
-    """A Faust app without tables, web server or files, that reads lists (stream.kafka.transport)."""
+    """A Faust app without tables, web server or files, that reads batches (stream.kafka.transport)."""
 
     progress: Progress
 
     def _create_directories(self) -> None:
-        """Make none: without tables there is nothing to keep."""
+        """Create none: without tables there is nothing to keep."""
 
 
 def make_app(
@@ -69,8 +69,8 @@ def make_app(
 ) -> App:
     """An app that reads as the consumer group `group`; `role` names it in the broker's logs.
 
-    Agents are added by `stream.workers.agents.batch_agent`. A partition that does not move for `stall_after_s` crashes it, looked at every
-    `check_every_s`. `limits` size the lists; `settings` replace those of Faust above.
+    `stream.workers.agents.batch_agent` adds agents. A partition without progress for `stall_after_s`, checked every `check_every_s`,
+    crashes the app. `limits` size the lists; `settings` replace those of Faust above.
     """
     arguments = {
         "broker": connection.faust_broker(),
@@ -93,8 +93,8 @@ def make_app(
 def run(app: faust.App, stop_deadline_s: float) -> int:
     """Run a worker in this process, in the main thread, until SIGTERM or SIGINT; the exit code is for `sys.exit`.
 
-    0: stopped by a signal, the list in hand finished and committed. 1: crashed; what was not acked is delivered again. Stopping that
-    takes longer than `stop_deadline_s` (brokers gone, a handle that hangs) ends the process with 1 from a timer thread.
+    0: stopped by a signal, with the batch in flight finished and committed. 1: crashed; unacknowledged batches are delivered again. If
+    stopping takes longer than `stop_deadline_s` (no brokers, a handler that hangs), a timer thread ends the process with 1.
     """
     worker = _Worker(app, stop_deadline_s=stop_deadline_s, loop=asyncio.new_event_loop())
     asyncio.set_event_loop(worker.loop)
@@ -107,7 +107,7 @@ def run(app: faust.App, stop_deadline_s: float) -> int:
 
 
 class _Worker(faust.Worker):
-    """Faust's worker that leaves logging, standard output and the process title as they are, and stops in bounded time."""
+    """A Faust worker that leaves logging, standard output and the process title alone, and stops in bounded time."""
 
     def __init__(self, app: faust.App, *, stop_deadline_s: float, **kwargs: Any) -> None:
         super().__init__(app, quiet=True, override_logging=False, redirect_stdouts=False, **kwargs)
@@ -116,7 +116,7 @@ class _Worker(faust.Worker):
         self._timer: threading.Timer | None = None
 
     def _setproctitle(self, info: str, *, ident: str = "") -> None:
-        """Leave it: operators look for the command that they started."""
+        """Keep it: operators look for the command that they started."""
 
     def _on_sigint(self) -> None:
         self._arm()
@@ -132,7 +132,7 @@ class _Worker(faust.Worker):
         super()._crash(reason)
 
     def on_worker_shutdown(self) -> None:
-        """Called when the app ended, by whatever: closing it must end too."""
+        """Called when the app ended for any reason: closing it must end too."""
         self._arm()
 
     def _arm(self) -> None:

@@ -19,7 +19,7 @@ IDLE_S = 0.015  # the shortest time of an empty fetch
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
-    """Address of the brokers ("host:port,host:port") and what they ask of a client. Printing it hides the password.
+    """Address of the brokers ("host:port,host:port") and credentials. Printing it hides the password.
 
     `security_protocol` is PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL; `sasl_mechanism` PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512.
     """
@@ -34,7 +34,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
     ssl_keyfile: str | None = None
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """What is printed: the fields that are set, the password masked."""
+        """The fields that are set, with the password masked."""
         fields = [(name, getattr(self, name)) for name in self.__struct_fields__]
         return [(name, "***" if name == "sasl_password" else value) for name, value in fields if value is not None]
 
@@ -55,7 +55,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         return [(host.strip("[]"), int(port)) for host, _, port in parted]
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """The TLS context that verifies the brokers and shows our certificate, None where the protocol has no TLS.
+        """The TLS context that verifies the brokers and presents our certificate; None if the protocol has no TLS.
 
         Raises:
             BrokerRefusedError: a file of certificates or of the key cannot be used.
@@ -83,7 +83,7 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
         return self._client()
 
     def consumer(self, *topics: str, **options: Any) -> KafkaConsumer:
-        """A consumer of kafka-python: committed records only, from the start of the log unless `options` differ; commits no offsets."""
+        """A consumer of kafka-python: committed records only, from the start of the log unless `options` differ; it commits no offsets."""
         chosen = {"enable_auto_commit": False, "auto_offset_reset": "earliest", "isolation_level": ISOLATION, **options}
         return KafkaConsumer(*topics, **self.for_kafka_python(), **chosen)
 

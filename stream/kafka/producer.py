@@ -1,4 +1,4 @@
-"""Publishing: records in, confirmed by all in-sync replicas when the call returns."""
+"""Publishing: when a call returns, all in-sync replicas have acknowledged its records."""
 
 import asyncio
 import logging
@@ -28,7 +28,7 @@ Headers = list[tuple[str, bytes]]
 
 
 class Outgoing(NamedTuple):
-    """A record to publish. Records of one key go to one partition (murmur2 if none is named), in order. No `value`: the key is deleted."""
+    """A record to publish. A key's records go to one partition (by murmur2 unless given), in order. No `value`: the key is deleted."""
 
     topic: str
     key: bytes | None
@@ -39,7 +39,7 @@ class Outgoing(NamedTuple):
 
 
 class Unsendable(NamedTuple):
-    """A record that the client or the broker refuses for its size, whatever is retried, and their error."""
+    """A record that the client or the broker refuses because of its size, and the error. No retry helps."""
 
     record: Outgoing
     error: KafkaError
@@ -88,7 +88,7 @@ class Outbound:
             self._producer = producer
 
     async def ask(self, within_s: float = 3.0) -> None:
-        """Ask the brokers whether they are there, connecting first if not connected.
+        """Check that a broker answers, connecting first if not connected.
 
         Raises:
             PublishError: none of them answered.
@@ -109,13 +109,13 @@ class Outbound:
             raise PublishError(repr(failure)) from failure
 
     async def stop(self) -> None:
-        """Send what is under way, for a second at most, and close."""
+        """Flush for at most a second, and close."""
         producer, self._producer = self._producer, None
         if producer is not None:
             await _close(producer)
 
     async def publish(self, records: Sequence[Outgoing | tuple[Any, ...]]) -> None:
-        """Send all records and return when the brokers confirmed each.
+        """Send all records and return when the brokers have acknowledged each.
 
         Raises:
             PublishError: an outage; send all of them again.
@@ -125,7 +125,7 @@ class Outbound:
             raise unsendable[0].error
 
     async def deliver(self, records: Sequence[Outgoing | tuple[Any, ...]]) -> list[Unsendable]:
-        """Send the records and return when the brokers confirmed each but those returned, which are too large for them.
+        """Send all records and return when the brokers have acknowledged each. Returns those that are too large for them.
 
         Raises:
             PublishError: an outage; send all of them again.
@@ -156,7 +156,7 @@ class Outbound:
         return unsendable
 
     async def _send(self, producer: AIOKafkaProducer, records: Sequence[Outgoing]) -> list[tuple[Outgoing, KafkaError]]:
-        """The records that were not confirmed, each with what went wrong; what came first is first."""
+        """The records that were not acknowledged, each with its error, in order."""
         deadline = monotonic() + self._give_up_after_s
         sent: dict[asyncio.Future[object], Outgoing] = {}
         failures: list[tuple[Outgoing, KafkaError]] = []
@@ -208,7 +208,7 @@ _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 
 def _error(confirmation: asyncio.Future[object]) -> KafkaError | None:
-    """What went wrong with a record that is done."""
+    """The error of a record that is done, if any."""
     error = confirmation.exception()
     if error is None or isinstance(error, KafkaError):
         return error
@@ -216,7 +216,7 @@ def _error(confirmation: asyncio.Future[object]) -> KafkaError | None:
 
 
 async def _close(producer: AIOKafkaProducer, failure: BaseException | None = None) -> None:
-    """Close a producer that may have no broker: its own stop() waits for what is under way, however long that takes."""
+    """Close a producer that may have no broker: its own stop() waits for pending records without limit."""
     accumulator = producer._message_accumulator
     flushing = asyncio.ensure_future(accumulator.flush())
     if failure is None:
@@ -230,10 +230,10 @@ async def _close(producer: AIOKafkaProducer, failure: BaseException | None = Non
         await producer.client.close()
 
 
-# Not retriable by the same producer, says aiokafka; a new one may.
+# Not retriable by the same producer; a new one may succeed.
 _LOST_PRODUCER = (KafkaTimeoutError, OutOfOrderSequenceNumber, UnknownProducerId, ProducerFenced, ProducerClosed)
 
 
 def outage(error: BaseException) -> bool:
-    """Whether an error of aiokafka means that the broker cannot now, rather than that it never will."""
+    """Whether an error of aiokafka is an outage: the same may succeed later."""
     return isinstance(error, KafkaError) and (error.retriable or isinstance(error, _LOST_PRODUCER))

@@ -1,7 +1,7 @@
-"""Reading several topics of one partition in step: the list whose first record is oldest is handed on first.
+"""Merges several topics of one partition by time: the list whose first record is oldest comes first.
 
-After a backlog one fetch may bring days of clicks before the first queries. So a list waits while another of the step topics of
-its partition may still bring an older one, and long lists are cut, so that no topic gets far ahead. Knows no Kafka and no clock.
+After a backlog, one fetch may return days of clicks before the first queries. So a list waits while another topic of its partition may
+still return an older one, and long lists are cut, so that no topic gets far ahead. Knows no Kafka and no clock.
 """
 
 from bisect import bisect_right
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 
 class Record(Protocol):
-    """What a list is made of, as aiokafka gives it."""
+    """The field of a consumer record that the merge reads."""
 
     @property
     def timestamp(self) -> int:
@@ -23,10 +23,10 @@ Lane = tuple[str, int]  # a topic and one of its partitions
 
 
 class Limits(NamedTuple):
-    """How patient and how coarse the merge is: `grace_s` in seconds, the rest in records.
+    """How long a list waits (`grace_s`, seconds), and the sizes of pieces (records).
 
-    A piece ends where the turn of another topic comes, but not before `piece_min` records (a tiny batch costs as much as a middling
-    one) nor after `piece_max`. A lane that holds `lane_full` records wants no more for now.
+    A piece ends where another topic has an older record, but not before `piece_min` records, as a tiny batch costs as much as a medium
+    one, nor after `piece_max`. A lane that holds `lane_full` records is not fetched for now.
     """
 
     grace_s: float = 1.0
@@ -41,8 +41,8 @@ LIMITS = Limits()
 class TimestampMerge:
     """Merges the record lists of many lanes into one sequence of pieces, oldest first within each partition.
 
-    Topics that are not in `step_topics` are cut into pieces, but wait for nobody. `caught_up(lane)` says whether all that is known
-    to be in that lane was already added; a lane that nobody reads counts as caught up.
+    Topics outside `step_topics` are cut into pieces but never wait. `caught_up(lane)` is true when all known records of a lane were added,
+    and for a lane that is not read here.
     """
 
     def __init__(self, step_topics: Collection[str], caught_up: Callable[[Lane], bool], limits: Limits = LIMITS) -> None:
@@ -52,23 +52,23 @@ class TimestampMerge:
         self.clear()
 
     def clear(self) -> None:
-        """Drop all lists: after a rebalance or a seek they come again."""
+        """Drop all lists: after a rebalance or a seek they are fetched again."""
         self._lanes: dict[Lane, deque[list[Any]]] = {}
         self._sizes: dict[Lane, int] = {}
-        self._turns: deque[Hashable] = deque()  # groups that hold lists; the one whose turn is next stands first
+        self._turns: deque[Hashable] = deque()  # groups that hold lists; the next one is first
         self._blocked_since: dict[Hashable, float] = {}
         self._given_up: set[Lane] = set()
 
     def __len__(self) -> int:
-        """How many records are held."""
+        """The number of records held."""
         return sum(self._sizes.values())
 
     def full(self) -> set[Lane]:
-        """Lanes that hold enough: more need not be fetched of them now."""
+        """The lanes that need not be fetched now."""
         return {lane for lane, size in self._sizes.items() if size >= self._limits.lane_full}
 
     def add(self, lane: Lane, records: list[Any]) -> None:
-        """Queue a list of records of one lane, in the order of their offsets and after what was added of it before."""
+        """Queue records of one lane, ascending by offset and after those added before."""
         if not records:
             return
         lane = (lane[0], lane[1])
@@ -79,10 +79,9 @@ class TimestampMerge:
             self._turns.append(group)
 
     def take(self, now: float) -> tuple[Lane, list[Any]] | None:
-        """The next piece, or None where nothing is held or all of it must wait for lists not yet added.
+        """The next piece; None where nothing is held, or all of it must wait for lists not yet added. Partitions take turns.
 
-        `now` (s, monotonic) is when the newest fetch ended: the grace time runs from one fetch to another, not while pieces are worked on.
-        Partitions take turns.
+        `now` (s, monotonic) is when the newest fetch ended: the grace time runs between fetches, not while pieces are processed.
         """
         for _ in range(len(self._turns)):
             group = self._turns.popleft()
@@ -119,7 +118,7 @@ class TimestampMerge:
         return self._lanes[lane][0][0].timestamp
 
     def _cut(self, lane: Lane, limit: int | None) -> list[Any]:
-        """Take from the lane's first list the records up to `limit` (ms), as far as the sizes of pieces allow."""
+        """Take the records up to `limit` (ms) from the lane's first list, within the sizes of pieces."""
         records = self._lanes[lane][0]
         end = min(len(records), self._limits.piece_max)
         if limit is not None and end > self._limits.piece_min:

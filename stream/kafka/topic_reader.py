@@ -1,4 +1,4 @@
-"""A thread that follows all partitions of a compacted topic, from the start or from given offsets, and keeps following."""
+"""A thread that reads all partitions of a compacted topic, from the start or from given offsets, and follows it."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,17 @@ from stream.kafka.connection import Connection
 
 log = logging.getLogger(__name__)
 
-IDLE_S = 0.05  # between looks while there is nothing: a broker that does not hold fetches is not asked without end
+IDLE_S = 0.05  # between empty fetches: some brokers answer them at once
 MOST_RECORDS = 2000
-Offsets = dict[int, int]  # partition and the offset of its next record
-Apply = Callable[[Sequence[Any], Offsets], None]  # records, each partition's in order, and the offsets after them
+Offsets = dict[int, int]  # by partition, the offset of its next record
+Apply = Callable[[Sequence[Any], Offsets], None]  # records, each partition's in order, and the offsets behind them
 
 
 class TopicReader:
-    """Hands every record on and says when it has reached what was there at the start.
+    """Applies every record, and knows when it has caught up with the end of the topic at its start.
 
-    `apply` is called in the thread, once before any record, then with each batch. A broker that does not answer is asked again;
-    what `apply` raises ends the thread.
+    `apply` is called in the thread, once before any record, then with each batch. An outage of the broker is retried; an exception of
+    `apply` ends the thread.
     """
 
     def __init__(self, connection: Connection, topic: str, apply: Apply, start: Mapping[int, int] | None = None) -> None:
@@ -36,7 +36,7 @@ class TopicReader:
         self._thread = Thread(target=self._run, name=f"reader of {topic}", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -46,10 +46,10 @@ class TopicReader:
             self._thread.join(timeout=10)
 
     def catch_up(self, stopping: Event, seconds: float) -> None:
-        """Wait until all that the topic held when the reader began has been applied, or `stopping` is set.
+        """Wait until everything that the topic held at the start has been applied, or `stopping` is set.
 
         Raises:
-            TimeoutError: it was not within `seconds`. What ended the thread, where it ended.
+            TimeoutError: it took longer than `seconds`. The exception that ended the thread, if it ended.
         """
         end = monotonic() + seconds
         while not self.caught_up and not stopping.wait(0.02):
@@ -60,12 +60,12 @@ class TopicReader:
 
     @property
     def failure(self) -> BaseException | None:
-        """What ended the thread, None while it runs."""
+        """The exception that ended the thread; None while it runs."""
         return self._failure
 
     @property
     def caught_up(self) -> bool:
-        """Whether all that the topic held when the reader began has been applied."""
+        """Whether everything that the topic held at the start has been applied."""
         return self._caught_up.is_set()
 
     def _run(self) -> None:
@@ -74,14 +74,14 @@ class TopicReader:
                 try:
                     self._read()
                 except KafkaError as error:
-                    log.warning("the reader of %s lost the broker, will try again: %r", self._topic, error)
+                    log.warning("reading %s failed, will try again: %r", self._topic, error)
                     self._stopping.wait(1.0)
         except Exception as error:
             self._failure = error
-            log.exception("the reader of %s ended", self._topic)
+            log.exception("the reader of %s failed", self._topic)
 
     def _read(self) -> None:
-        """Read on from the offsets until stopped."""
+        """Read from the offsets until stopped."""
         with closing(self._connection.consumer()) as consumer:
             partitions = _partitions(self._connection, consumer, self._topic, self._stopping)
             consumer.assign(partitions)
@@ -111,7 +111,7 @@ def _partitions(connection: Connection, consumer: KafkaConsumer, topic: str, sto
 
 
 def ranges(connection: Connection, topic: str) -> dict[int, tuple[int, int]]:
-    """First offset and end of each partition of a topic now; empty where it is not there.
+    """The first offset and the end of each partition of a topic; empty if there is no such topic.
 
     Raises:
         KafkaError: no broker answers.

@@ -10,7 +10,7 @@ from features.events import Topic
 class TopicSpec(NamedTuple):
     """A topic of the broker. Retention of -1 ms keeps everything; a compacted topic keeps the newest record of a key.
 
-    `partitions` is given only where all of it must be in one order.
+    `partitions` is set only for a topic whose records need one total order.
     """
 
     name: str
@@ -35,7 +35,7 @@ ALL = (*BEHAVIOUR, ITEMS, ITEM_CODES, CODEBOOKS, REFRESH, CANDIDATES, DEAD_LETTE
 
 
 def prefixed(prefix: str, topic: TopicSpec) -> str:
-    """The broker's name of a topic: `prefix` lets several shops (and tests) share one broker."""
+    """The broker's name of a topic; with a `prefix`, several shops (and tests) can share one broker."""
     return prefix + topic.name
 
 

@@ -1,16 +1,16 @@
-"""Batch transport for Faust: the records that one fetch brought for one partition are ONE Faust message (or a few, if they are many).
+"""Batch transport for Faust: the records that one fetch returned for one partition are ONE Faust message (or a few, if there are many).
 
-Per-record delivery is Faust's bottleneck: a lock, several tasks and futures a record. Here an agent gets lists of aiokafka's
-`ConsumerRecord`: one partition, ascending offsets. Faust's extension points, in the order in which a record meets them:
+Per-record delivery is Faust's bottleneck: a lock, several tasks and futures per record. Here an agent receives lists of aiokafka's
+`ConsumerRecord`: one partition, ascending offsets. Faust's extension points, in the order in which a record passes them:
 
     Consumer.getmany            takes a fetch {partition: [record]}; `TimestampMerge` cuts and orders it
     Consumer._to_message        makes one message of a list
-    Consumer.callback           hands it to the conductor, which queues it for the agent
-    Schema.loads_key/_value     decodes; here it hands through, so decoding and dead letters are the agent's
-    Consumer.ack, _new_offset   keep the books: which offset may be committed
+    Consumer.callback           gives it to the conductor, which queues it for the agent
+    Schema.loads_key/_value     decode; here they pass the records through, so decoding and dead letters are up to the worker
+    Consumer.ack, _new_offset   track which offset may be committed
 
-The book is a deque of delivered messages a partition. A commit pops the acked ones at its head, so an unacked list holds back all
-after it. It holds messages, not offsets: an ack that comes after a rebalance marks a message that is no longer in the book.
+Delivered messages wait in a deque per partition. A commit pops the acknowledged ones at its head, so an unacknowledged list holds back all
+after it. The deque holds messages, not offsets: an ack after a rebalance marks a message that is no longer in it.
 """
 
 from collections import defaultdict, deque
@@ -37,14 +37,14 @@ class _Thread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._isolation_level = ISOLATION  # Faust asks for it only where it writes transactions itself
+        consumer._isolation_level = ISOLATION  # Faust sets it only if it writes transactions itself
         return pace(consumer)
 
 
 class Consumer(driver.Consumer):
-    """Faust's consumer, with lists in place of records. An app that uses it reads nothing else: no tables, no reply topics."""
+    """Faust's consumer, with lists instead of records. An app with this consumer has no tables and no reply topics."""
 
-    drain_timeout_s = 8.0  # a rebalance or stop waits so long for the list in hand; heartbeats go on meanwhile
+    drain_timeout_s = 8.0  # how long a rebalance or stop waits for the batch in flight; heartbeats continue
     transport: "Transport"
 
     def __init__(self, transport: "Transport", callback: Any, *args: Any, **kwargs: Any) -> None:
@@ -61,7 +61,7 @@ class Consumer(driver.Consumer):
     # From the fetch to the agent
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        """Fetch, then yield messages as long as there is one that needs not wait for another topic of its partition."""
+        """Fetch, then yield every message that need not wait for another topic of its partition."""
         if not self.flow_active:
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type]
         era = self._era
@@ -109,12 +109,12 @@ class Consumer(driver.Consumer):
         await self._deliver(message)
 
     def on_buffer_full(self, tp: TP) -> None:
-        """Do nothing, a full queue then blocks the fetch loop. Faust would leave out the partition, and sleep 1 s if none remains."""
+        """Do nothing: a full queue then blocks the fetch loop. Faust would skip the partition, and sleep 1 s if none remains."""
 
     # From the agent to the commit
 
     def ack(self, message: Message) -> bool:
-        """Mark a list as done: its last offset may be committed once all lists before it are done."""
+        """Mark a list as done: its last offset may be committed once all lists before it are done too."""
         # Streams also "ack" what they skip in a rebalance or at stop; `tracked` is set only on what the agent was given.
         if message.acked or not message.tracked:
             return False
@@ -126,7 +126,7 @@ class Consumer(driver.Consumer):
         return True
 
     def abandon(self, message: ConsumerMessage) -> None:
-        """Stop waiting for a list that will not be done in this assignment; not acked, it is delivered again after the rebalance."""
+        """Stop waiting for a list that will not be done in this assignment. Unacknowledged, it is delivered again after the rebalance."""
         self._unacked_messages.discard(message)
 
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[TP]:
@@ -139,37 +139,37 @@ class Consumer(driver.Consumer):
         return offset
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
-        """Do nothing: between the last offsets of two lists there always is a "gap"."""
+        """Do nothing: there is always a "gap" between the last offsets of two lists."""
 
     async def wait_empty(self) -> None:
-        """Wait for the list in hand, but not for ever, and commit. (Faust's own cannot be timed out: it swallows cancellation.)"""
+        """Wait for the batch in flight, in bounded time, and commit. (Faust's own method swallows cancellation and cannot time out.)"""
         end = monotonic() + self.drain_timeout_s
         while self._unacked_messages and monotonic() < end and not self.should_stop:
             await self.sleep(0.02)
         if self._unacked_messages:
             self.log.warning("gave up on %d unfinished lists; they will be delivered again", len(self._unacked_messages))
             self._unacked_messages.clear()
-        await self.maybe_wait_for_commit_to_finish()  # a commit() beside a running one does nothing
+        await self.maybe_wait_for_commit_to_finish()  # a commit() during another one does nothing
         await self.commit_and_end_transactions()
 
     # Rebalances and seeks
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Finish and commit what is in hand, forget the rest."""
+        """Finish and commit the batch in flight, and forget the rest."""
         self.transport.era += 1
         await super().on_partitions_revoked(revoked)  # calls wait_empty (setting stream_wait_empty)
         self._forget()
         self.transport.progress.revoked()
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Start with empty books."""
+        """Start without delivered messages."""
         self.transport.era += 1
         self._forget()  # one more message may have been on its way when the flow stopped
         self.transport.progress.assigned(assigned, monotonic())
         await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
-        """Go back to what is committed; where nothing is, to the beginning."""
+        """Seek to the committed offsets, or to the beginning of partitions without one."""
         self._forget_held()
         await super().perform_seek()
         # aiokafka's seek_to_committed leaves a partition without a commit where it is: past records that were fetched and dropped.
@@ -196,15 +196,15 @@ class Consumer(driver.Consumer):
         self._lists.clear()
         self._era += 1
 
-    # What the broker told
+    # What the client knows
 
     def fetched(self, lane: Lane) -> int | None:
-        """Offset up to which the client took records of a partition, None where it is not ours or not known yet."""
+        """Offset up to which the client fetched a partition; None if it is not assigned to us or not known yet."""
         state = self._state(lane)
         return state.position if state is not None and state.has_valid_position else None
 
     def committed(self, lane: Lane) -> int | None:
-        """Offset that this worker knows to be committed for a partition."""
+        """The committed offset of a partition, as far as this worker knows."""
         return self._committed_offset.get(TP(*lane))
 
     def _caught_up(self, lane: Lane) -> bool:
@@ -223,9 +223,9 @@ class Consumer(driver.Consumer):
 
 
 class Transport(driver.Transport):
-    """Makes our consumer. Topics that are read in step must be named before the app starts.
+    """Creates our consumer. `step_topics`, which are merged by time, must be set before the app starts.
 
-    `era` changes whenever partitions are revoked or assigned: in another era another worker may have had them in between.
+    `era` changes whenever partitions are revoked or assigned: between two eras another worker may have had them.
     """
 
     Consumer = Consumer
@@ -239,7 +239,7 @@ class Transport(driver.Transport):
 
 
 class PassThrough(faust.Schema):
-    """Hands lists to the agent as they are."""
+    """Passes lists to the agent as they are."""
 
     def loads_key(self, app: Any, message: Any, **kwargs: Any) -> Any:
         """The message's key."""

@@ -1,4 +1,4 @@
-"""Notices a consumer that died without an exception: asks the broker, by a connection of its own, what there is to read."""
+"""Detects a consumer that died without an exception, by asking the broker, over its own connection, what there is to read."""
 
 import asyncio
 import logging
@@ -17,10 +17,9 @@ log = logging.getLogger(__name__)
 
 
 async def watch(app: faust.App, progress: Progress, connection: Connection, check_every_s: float) -> None:
-    """Keep `progress` informed of the ends of the log until the app stops; crash the app when partitions stand still.
+    """Update `progress` with the ends of the log until the app stops; crash the app when partitions are stalled.
 
-    A log ends where its oldest open transaction begins. While the broker does not answer, nothing is held against the consumer: it
-    could not move either.
+    A log ends where its oldest open transaction begins. An outage of the broker is not counted as a stall of the consumer.
     """
     probe: AIOKafkaConsumer | None = None
     try:
@@ -53,7 +52,7 @@ async def _connect(connection: Connection) -> AIOKafkaConsumer:
 async def _observe(app: faust.App, progress: Progress, probe: AIOKafkaConsumer) -> None:
     if not (partitions := progress.partitions()):
         return
-    # The client's place is read first: what is written in between is not held against it before the next look.
+    # The client's offsets are read first, so that records written in between do not count before the next look.
     consumer: Consumer = app.consumer  # type: ignore[assignment]
     fetched = {partition: consumer.fetched(partition) for partition in partitions}
     ends = await asyncio.wait_for(probe.end_offsets([TopicPartition(*partition) for partition in partitions]), timeout=10)

@@ -1,7 +1,7 @@
-"""The ingest pipeline: a list of records of one partition becomes merged rows, refresh requests and dead letters.
+"""The ingest pipeline: records of one partition become merged rows, refresh requests and dead letters.
 
-It knows no Kafka. The order of its steps is a promise that the kill tests check:
-1 decode, 2 read the rows that are not cached, 3 merge, 4 write, each row guarded by its log position; then the agent goes on:
+It knows no Kafka. The kill tests check the order of its steps:
+1 decode, 2 read the rows that are not cached, 3 merge, 4 write, each row guarded by its log position; then the worker:
 5 publish refresh requests and dead letters, 6 acknowledge. A failure anywhere leaves the batch to be processed again,
 which is harmless: what a row counts is guarded by offsets (features.store.LogPosition). A user of whom a row cannot be read comes last,
 when the others of the batch are written: the row is rebuilt from the log (stream.pipelines.mending).
@@ -25,14 +25,14 @@ from stream.pipelines.merging import Arrived, arrived, merge
 from stream.pipelines.row_cache import CachedUser, RowCache
 
 WRITE_ATTEMPTS = 5
-MENDED_AT_ONCE = 100  # users whose past is in memory
-MOST_DETAIL = 500  # characters of a dead letter's sentence, which may quote what came
+MENDED_AT_ONCE = 100  # users whose events are in memory
+MOST_DETAIL = 500  # characters of a dead letter's sentence, which may quote the record
 
 
 class Outcome(NamedTuple):
-    """What a batch came to. `counts`: applied, duplicate, redelivered and dead add up to the records of the batch.
+    """The result of a batch. `counts`: applied, duplicate, redelivered and dead add up to the records of the batch.
 
-    `apart` are the rows that could not be read, and are kept apart in the store.
+    `apart` are the rows that could not be read, and are quarantined in the store.
     """
 
     refreshes: list[RefreshRequest]
@@ -47,7 +47,7 @@ class Ingest:
     """Applies batches to the rows of a store. Not thread-safe: one batch at a time. `partitions`: how many each topic has.
 
     A row of an epoch before `rows_from_epoch` starts from nothing: the log holds all of its events again.
-    `era` gives a number that changes whenever partitions may have changed hands: rows cached before are read again. (Offsets do not
+    `era` returns a number that changes whenever partitions may have changed hands: rows cached before are read again. (Offsets do not
     show it: markers of transactions, aborted records and compaction leave gaps too.)
     """
 
@@ -75,7 +75,7 @@ class Ingest:
             SupersededError: another worker owns these rows.
             features.codec.OtherLayoutError: another version of Everlong wrote a row.
         """
-        self._go_on(records[0].partition)
+        self._check_era(records[0].partition)
         with steps("decode"):
             pending, bad = self._decode(topic, records)  # 1
             dead = [dead_letter(records[b.position], b) for b in sorted(bad)]
@@ -88,14 +88,14 @@ class Ingest:
             if unreadable:
                 self._mend(topic, records, unreadable, outcome)
         except Exception:
-            self._cache.leave(records[0].partition)  # the write may have been done in part: the same records come again
+            self._cache.leave(records[0].partition)  # part of the write may have happened: the same records come again
             raise
         if pending:
             self._cache.leave(records[0].partition)
             raise SupersededError(f"the rows of {len(pending)} users were refused {WRITE_ATTEMPTS} times: another worker is writing them")
         return outcome
 
-    def _go_on(self, partition: int) -> None:
+    def _check_era(self, partition: int) -> None:
         """Forget the partition's rows if they were cached in another era: another worker may have written them since."""
         era = self._era()
         if self._eras.get(partition) != era:
@@ -103,7 +103,7 @@ class Ingest:
             self._eras[partition] = era
 
     def _decode(self, topic: Topic, records: Sequence[Record]) -> tuple[dict[str, list[Arrived]], list[Refusal]]:
-        """What arrived, by user, and what is refused. A user who is cached for the partition was found to belong there."""
+        """The valid events by user, and the refused records. A cached user of the partition is known to belong there."""
         partition = records[0].partition
         decoded = decode(topic, [record.value for record in records], self._clock_ms(), self._rules)
         bad = list(decoded.bad)
@@ -131,7 +131,7 @@ class Ingest:
         unreadable: dict[str, list[Arrived]],
         timed: Steps,
     ) -> dict[str, list[Arrived]]:
-        """Read, merge and write the rows of these users, but for those that turn out `unreadable`; gives back whose write was refused."""
+        """Read, merge and write the rows of these users, except `unreadable` ones; returns the events of users whose write was refused."""
         steps = {user: merge(user, *entry) for user, entry in self._read(partition, arrivals, timed).items()}  # 2, 3
         unreadable.update({user: found for user, found in arrivals.items() if user not in steps})
         rows = [row for step in steps.values() for row in step.rows]
@@ -151,7 +151,7 @@ class Ingest:
         return {user: arrivals[user] for user in refused}
 
     def _read(self, partition: int, arrivals: Mapping[str, list[Arrived]], timed: Steps) -> dict[str, tuple[CachedUser, list[Arrived]]]:
-        """The rows that each user's step needs: one read, and a second only where a query comes after what it explains."""
+        """The rows that each user's merge needs: one read, and a second only where a query arrives after the events that it explains."""
         wanted = {user: {b.category for a in found for b in a.behaviours} for user, found in arrivals.items()}
         cached = self._cache.load(partition, wanted, timed)
         late = {}
@@ -166,7 +166,7 @@ class Ingest:
         return {user: (state, arrivals[user]) for user, state in cached.items()}
 
     def _mend(self, topic: Topic, records: Sequence[Record], unreadable: Mapping[str, list[Arrived]], outcome: Outcome) -> None:
-        """Rebuild the rows of these users from the log, with what arrived."""
+        """Rebuild the rows of these users from the log, including this batch."""
         users, partition = sorted(unreadable), records[0].partition
         for at in range(0, len(users), MENDED_AT_ONCE):
             part = users[at : at + MENDED_AT_ONCE]

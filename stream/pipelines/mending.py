@@ -37,7 +37,7 @@ class History(NamedTuple):
 
 
 class Past(Protocol):
-    """Whoever can read the log again."""
+    """Reads the log again."""
 
     def read(self, partition: int, keys: Collection[bytes], upto: Mapping[Topic, int]) -> History:
         """The records with these keys in a partition of clicks, queries and orders; of a topic in `upto` those below that offset.
@@ -49,7 +49,7 @@ class Past(Protocol):
 
 
 class NoPast:
-    """There is no log: rows begin again."""
+    """There is no log: rows start empty."""
 
     def read(self, partition: int, keys: Collection[bytes], upto: Mapping[Topic, int]) -> History:
         """See `Past.read`."""
@@ -57,7 +57,7 @@ class NoPast:
 
 
 class Mended(NamedTuple):
-    """What a user's rows came to: the step of the batch in hand, all rows to write, and what is kept apart."""
+    """A user's rebuilt rows: the merge of the batch in flight, all rows to write, and the quarantined ones."""
 
     step: Step
     rows: dict[Key, Stored]
@@ -73,7 +73,7 @@ def mend(
     history: History,
     now_ms: int,
 ) -> Mended:
-    """The rows of a user after the past and the batch in hand. `cached` holds the damaged rows as empty ones."""
+    """The rows of a user after the past and the batch in flight. `cached` holds the damaged rows as empty ones."""
     steps = [merge(user, cached, past)] if past else []
     steps.append(merge(user, steps[-1].state if steps else cached, found))
     rows = {key: stored for step in steps for key, stored in step.rows}

@@ -1,4 +1,4 @@
-"""One user's step of the ingest pipeline: what arrived, merged into their rows, with the rows to write and what to tell."""
+"""One user's part of the ingest pipeline: new events merged into their rows, the rows to write, and the refresh request."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from stream.pipelines.row_cache import CachedUser, CategoryState, UserState
 
 
 class Arrived(NamedTuple):
-    """A good event: its topic and offset, when it was sent (wall clock, ms), event time (ms) and what it says."""
+    """A valid event: its topic and offset, when it was sent (wall clock, ms), event time (ms), and its behaviours or its search."""
 
     topic: Topic
     offset: int
@@ -27,7 +27,7 @@ class Arrived(NamedTuple):
 
 
 class Step(NamedTuple):
-    """A user's rows after a merge, those to write, and what to tell."""
+    """A user's rows after a merge, the rows to write, counts of events, and the refresh request."""
 
     state: CachedUser
     rows: list[tuple[Key, Stored]]
@@ -44,10 +44,7 @@ def arrived(topic: Topic, record: Record, event: Click | Query | Order) -> Arriv
 
 
 def merge(user: str, cached: CachedUser, found: Sequence[Arrived]) -> Step:
-    """Merge what arrived for a user, of one partition. An event is fresh for a category row that does not hold its offset yet.
-
-    Of each topic the offsets ascend.
-    """
+    """Merge the events of a user from one partition, ascending by offset per topic. An event is new to a row without its offset."""
     states = cached.categories
     fresh: list[Behaviour] = []
     again: list[Behaviour] = []
@@ -65,7 +62,7 @@ def merge(user: str, cached: CachedUser, found: Sequence[Arrived]) -> Step:
     ]
     if applied.user != cached.user.row or position != cached.user.log_position:
         to_write.append((Key(USER.name, (user,)), Stored(pack(applied.user), position, newest(applied.user))))
-    written_before = {c for c in needed if _holds(states[c].log_position, found[0])}  # by a try that may have told nobody
+    written_before = {c for c in needed if _holds(states[c].log_position, found[0])}  # by a try that may have published no request
     categories = sorted({b.category for b in (*fresh, *again)} | changed.keys() | written_before)
     counts = _counts(cached, found, applied, not again and all(one.behaviours for one in found))
     ts, sent = max(one.ts for one in found), max(one.sent_ms for one in found)
@@ -74,7 +71,7 @@ def merge(user: str, cached: CachedUser, found: Sequence[Arrived]) -> Step:
 
 
 def _counts(cached: CachedUser, found: Sequence[Arrived], applied: Applied, all_fresh: bool) -> Counter[str]:
-    """How many events were applied, duplicates or redelivered. An order is what the best of its lines is.
+    """How many events were applied, duplicates or redelivered. An order counts as the best of its lines.
 
     `all_fresh`: none is a query, and no behaviour was counted before.
     """

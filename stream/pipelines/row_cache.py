@@ -1,4 +1,4 @@
-"""Rows as their only writer knows them: a bounded cache in front of the store, read in one round trip."""
+"""A bounded cache of rows in front of the store, for the only worker that writes them. Misses are read in one round trip."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
@@ -28,21 +28,21 @@ class CategoryState(NamedTuple):
 
 
 class CachedUser(NamedTuple):
-    """All that is cached of a user."""
+    """The cached rows of a user."""
 
     user: UserState
     categories: dict[str, CategoryState]
 
     @property
     def size(self) -> int:
-        """Its rows and the elements of all their lists: what the cache's bound counts."""
+        """The number of its rows and of the elements of their lists: the unit of the cache's bound."""
         row = self.user.row
         elements = len(row.recent) + len(row.queries) + len(row.categories) + len(row.bought)
         return 1 + elements + sum(1 + len(state.row.events) + len(state.row.folded) for state in self.categories.values())
 
 
 class Damaged(NamedTuple):
-    """A row that cannot be read, as the store holds it, and why."""
+    """A row that cannot be read, as the store holds it, and the reason."""
 
     key: Key
     stored: Stored
@@ -52,8 +52,8 @@ class Damaged(NamedTuple):
 class RowCache:
     """Least recently used users of all partitions of a worker, bounded by the sum of their sizes.
 
-    A row of an epoch before `rows_from_epoch` is taken for none, and so is replaced by the first write. Users of a partition that another
-    worker has taken over are used no more, so they are the next to go.
+    A row of an epoch before `rows_from_epoch` counts as missing, so the first write replaces it. Users of a partition that another worker
+    took over are not used any more, so they are evicted next.
     """
 
     def __init__(self, store: OnlineStore, epoch: int, bound: int, rows_from_epoch: int = 0) -> None:
@@ -63,7 +63,7 @@ class RowCache:
         self._size = 0
 
     def load(self, partition: int, wanted: Mapping[str, set[str]], steps: Steps = untimed) -> dict[str, CachedUser]:
-        """The users of a partition with at least these categories; whatever is not cached comes in one read.
+        """The users of a partition with at least these categories; those not cached are read at once.
 
         A user of whom a row cannot be read is not among them: see `mended`.
 
@@ -118,7 +118,7 @@ class RowCache:
         return (partition, user) in self._users
 
     def put(self, partition: int, user: str, state: CachedUser) -> CachedUser:
-        """Keep what is now true of a user, and let the least recently used go where the bound is passed."""
+        """Cache the rows of a user, and evict the least recently used users beyond the bound."""
         self.drop(partition, user)
         self._users[partition, user] = state
         self._sizes[partition, user] = state.size
@@ -128,12 +128,12 @@ class RowCache:
         return state
 
     def drop(self, partition: int, user: str) -> None:
-        """Forget a user, if cached: the next load reads the store."""
+        """Evict a user, if cached: the next load reads the store."""
         if self._users.pop((partition, user), None) is not None:
             self._size -= self._sizes.pop((partition, user))
 
     def leave(self, partition: int) -> None:
-        """Forget all users of a partition."""
+        """Evict all users of a partition."""
         for place in [place for place in self._users if place[0] == partition]:
             self.drop(*place)
 

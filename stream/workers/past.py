@@ -1,4 +1,4 @@
-"""The log read again from its beginning, for the few users whose rows must be rebuilt."""
+"""Reading the log again from its beginning, for the few users whose rows must be rebuilt."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
@@ -14,13 +14,13 @@ from stream.kafka.connection import Connection
 from stream.pipelines.mending import SOURCES, History
 
 POLL_MS = 500
-SILENCE_S = 30.0  # without a step forward it is given up, and tried again
+SILENCE_S = 30.0  # without progress the read fails, and is retried
 
 
 class KafkaPast:
     """Reads partitions of clicks, queries and orders. It takes as long as the partitions are: tens of thousands of records a second.
 
-    `alive` is called again and again meanwhile.
+    `alive` is called regularly meanwhile.
     """
 
     def __init__(self, connection: Connection, prefix: str, alive: Callable[[], object] = lambda: None) -> None:
