@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from bench import parts, table
 from bench.index import one_core, tell
 from models.config import NetworkConfig
-from models.network.packing import pack, packed
-from models.network.recurrent import Recurrent
-from models.network.self_attention import SelfAttention
+from models.network.layers import SelfAttention
+from research.mechanisms.packing import pack, packed
+from research.mechanisms.recurrent import Recurrent
 
 SERVED, LEARNT, ROUNDS = 64, 256, 9  # users refreshed at once; examples of a batch
 WAYS = ("attention", "packed", "recurrent")

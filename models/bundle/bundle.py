@@ -24,7 +24,7 @@ from models.index import ItemIndex
 from models.network.ulim import Network
 from models.serving.popular import Popular
 
-FORMAT = 4  # what a file holds, and how texts become ids (features.text, models.encoding.contents)
+FORMAT = 5  # what a file holds, and how texts become ids (features.text, models.encoding.contents)
 MANIFEST = "manifest.json"
 WEIGHTS, ITEM_VECTORS, CODEBOOK = "weights.safetensors", "items.safetensors", "codebook.safetensors"
 NAMES, POPULAR = "names.msgpack", "popular.msgpack"

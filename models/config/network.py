@@ -39,12 +39,6 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     folds: int = 0  # of `long`, at most this many tokens are counted buckets of older events: scores get + ln n (TWIN V2)
     history: float = 1.0  # share of each lifelong sequence that is read, the most recent part of it
-    long_attention: Literal["target", "self"] = "target"  # the short pooling attends to the sequence, or the sequence to itself
-    attention_dim: int = 0  # width of a separate attention table of the long tower; 0: attention reads the tokens (DARE)
-    target_free: bool = False  # the mean of the last 16 events and of all events of a sequence attend to it too (MIRRN)
-    memory: int = 0  # slots that the lifelong sequence is written into segment by segment, and p_s reads (DMAN)
-    short_encoder: Literal["attention", "recurrent"] = "attention"  # a recurrence moves one state once per event (SIGMA, STAR-Rec)
-    packed: bool = False  # self-attention packs several short users into a row: the same numbers, less padding (JD)
 
     rescore: Literal["none", "repeats", "attention"] = "none"  # model that re-ranks the merged candidates; attention includes repeats
     rescore_length: int = 128  # most recent events that a candidate is compared with

@@ -1,6 +1,12 @@
-"""The network: SEMINAR's search unit, ULIM's towers and PGIN, from arrays to vectors and probabilities."""
+"""ULIM (arXiv 2507.10097) as a whole: PGIN, which predicts the next category, and the network of search unit, towers and PGIN.
 
-from collections.abc import Sequence
+PGIN is a pointer to the categories a user touched, a generator over all N, and a gate between them. Choices where ULIM leaves them
+open: the pointer's query is the profile AND the pooled short history (the paper: the profile alone); the long behaviour sequence is
+that of the user row, its distinct categories with counts and times, because rows of single categories are read only after the
+categories are chosen.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +18,62 @@ from models.config import NetworkConfig
 from models.encoding.arrays import tensors
 from models.encoding.contents import Contents, Widths
 from models.encoding.inputs import Tokens, TouchedTokens
-from models.network.items import ItemSpace
-from models.network.pgin import NextCategory, Pgin
+from models.encoding.vocabulary import FIRST
+from models.network.layers import NEVER, attend, dnn
 from models.network.psu import Psu
-from models.network.towers import DualInterest
+from models.network.towers import DualInterest, ItemSpace
 from models.rescoring.model import Rescorer
+
+
+class NextCategory(NamedTuple):
+    """The mixed probabilities and what they are made of."""
+
+    mixed: Tensor  # (B, N), sums to 1
+    pointer: Tensor  # (B, N), exactly 0 for a category that the user never touched
+    generator: Tensor  # (B, N), exactly 0 for padding and the unknown
+    gate: Tensor  # (B, 1), share of the pointer; 0 where there is nothing to point at
+    attention: Tensor  # (B, P'), the pointer before it is scattered
+
+    def by(self, source: str) -> tuple[Tensor, Tensor]:
+        """`gated`, `pointer` or `generator` alone: probabilities (B, N), and the share (B, 1) of the pointer in them."""
+        if source == "pointer":
+            return self.pointer, torch.ones_like(self.gate)
+        return (self.generator, torch.zeros_like(self.gate)) if source == "generator" else (self.mixed, self.gate)
+
+
+class Pgin(nn.Module):
+    """Pointer-generator over the categories of a vocabulary."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.ask = dnn(2 * dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.long_key = nn.Linear(dim, dim)
+        self.long_query = nn.Linear(dim, dim)
+        self.generate = dnn(3 * dim, dim)
+        self.gate = nn.Sequential(nn.Linear(4 * dim, dim), nn.GELU(), nn.Linear(dim, 1))
+
+    def forward(self, profile: Tensor, pooled: Tensor, touched: Tensor, category: Tensor, table: Tensor, bias: Tensor) -> NextCategory:
+        """u (B, d), p_s (B, d), touched tokens (B, P', d), their rows (B, P'), embeddings (N, d), ln popularity (N,)."""
+        mask = category > 0  # (B, P')
+        flat = torch.zeros_like(mask, dtype=touched.dtype)  # (B, P')
+        asked = self.ask(torch.cat([profile, pooled], 1))  # (B, d)
+        attention = attend(asked, self.key(touched), mask, flat)  # (B, P')
+        pointer = scatter(attention, category, len(table))  # (B, N)
+        context = (attention.unsqueeze(-1) * touched).sum(1)  # (B, d)
+        far = attend(self.long_query(profile), self.long_key(touched), mask, flat)  # (B, P')
+        long = (far.unsqueeze(-1) * touched).sum(1)  # (B, d)
+        logits = self.generate(torch.cat([profile, pooled, long], 1)) @ table.T + bias  # (B, N)
+        never = torch.arange(len(table), device=logits.device) < FIRST  # (N,)
+        generator = logits.masked_fill(never, NEVER).softmax(1)  # (B, N)
+        said = self.gate(torch.cat([profile, pooled, long, context], 1)).float()  # (B, 1): in half a number 1 - gate is soon exactly 0
+        gate = torch.sigmoid(said) * mask.any(1, keepdim=True)  # (B, 1)
+        return NextCategory(gate * pointer + (1 - gate) * generator, pointer, generator, gate, attention)
+
+
+def scatter(attention: Tensor, category: Tensor, rows: int) -> Tensor:
+    """Attention over positions (B, P') added up by category (B, P') -> (B, rows)."""
+    return attention.new_zeros(len(attention), rows).scatter_add(1, category, attention)  # (B, N)
 
 
 class UserState(NamedTuple):
@@ -40,7 +97,7 @@ class Network(nn.Module):
         super().__init__()
         self.psu = Psu(config, item_rows, widths)
         self.space = ItemSpace(config.dim)
-        self.towers = DualInterest(config, category_rows, item_rows)
+        self.towers = DualInterest(config, category_rows)
         self.pgin = Pgin(config.dim)
         self.dim = config.dim
         self.popularity = nn.Parameter(torch.zeros(category_rows))
@@ -56,10 +113,8 @@ class Network(nn.Module):
         return self.space.items(self.psu.items(contents))
 
     def table(self, vectors: Tensor, rows: np.ndarray) -> Tensor:
-        """What histories read of items: their vectors (n, d), beside them the attention table's of their ids, `rows` (n,)."""
-        if self.towers.attention is None:
-            return vectors
-        return self.towers.attention.beside(vectors, torch.from_numpy(rows).to(self.device))  # (n, d + a)
+        """What histories read of items with vectors (n, d) and rows of their ids (n,): the vectors."""
+        return vectors
 
     def texts(self, words: np.ndarray) -> Tensor:
         """Unit vectors (n, d) of texts from hashed ids (n, W), zeros where one says nothing."""
@@ -75,8 +130,7 @@ class Network(nn.Module):
         item, category, kind, gap, text, _ = (tensor.long() for tensor in tensors(short, self.device))  # (B, S) each
         rows, since, count = (tensor.long() for tensor in tensors(touched, self.device))  # (B, P') each
         profile, touched_tokens = self.towers.profile(rows, since, count)  # (B, d), (B, P', d)
-        read = vectors[item][..., : self.dim]  # (B, S, d)
-        tokens, mask, mine, has_item = self.towers.tokens(read, category, kind, gap, text, texts)  # (B, S, d), ...
+        tokens, mask, mine, has_item = self.towers.tokens(vectors[item], category, kind, gap, text, texts)  # (B, S, d), ...
         pooled, vector = self.towers.short(tokens, mask, mine, has_item, profile)  # (B, d), (B, d)
         return UserState(pooled, vector, profile, touched_tokens, rows)
 
@@ -84,14 +138,13 @@ class Network(nn.Module):
         """v_l, unit length, (R, d) of R sub-sequences: p_s and u (R, d) of their users, row of their category (R,)."""
         item, rows, kind, gap, text = (tensor.long() for tensor in tensors(long[:5], self.device))  # (R, L) each
         weight = tensors(long[5:], self.device)[0].float()  # (R, L)
-        read = vectors[item]  # (R, L, d) or (R, L, d + a)
-        tokens, mask, mine, has_item = self.towers.tokens(read[..., : self.dim], rows, kind, gap, text, texts)  # (R, L, d), ...
-        keyed = None
-        if self.towers.attention is not None:
-            keyed = self.towers.attention(read[..., self.dim :], has_item, rows, tokens)  # (R, L, a)
-        return self.towers.long(tokens, mask, weight, mine, pooled, profile, self.towers.category(category), keyed)  # (R, d)
+        tokens, mask, mine, _ = self.towers.tokens(vectors[item], rows, kind, gap, text, texts)  # (R, L, d), ...
+        return self.towers.long(tokens, mask, weight, mine, pooled, profile, self.towers.category(category))  # (R, d)
 
     def next_category(self, state: UserState) -> NextCategory:
         """Probabilities over the N rows of categories."""
         table = self.towers.category.weight  # (N, d)
         return self.pgin(state.profile, state.pooled, state.touched, state.touched_rows, table, self.popularity)
+
+
+Builder = Callable[[NetworkConfig, int, int, Widths], Network]  # the arguments of `Network`; ablations pass others

@@ -1,6 +1,6 @@
 """A list for a live search: what is near the words that the user searched for and has not clicked after (path `query`).
 
-The vector of the words is SEMINAR's query side in the space of the items (models.network.items). A search is live while it is the
+The vector of the words is SEMINAR's query side in the space of the items (models.network.towers). A search is live while it is the
 newest thing of the row `user`: an event after it ends it, whether it followed from it or not.
 """
 

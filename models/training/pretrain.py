@@ -17,7 +17,7 @@ from models.encoding.contents import Contents, trim
 from models.encoding.histories import Batch, Histories, distinct
 from models.encoding.vocabulary import UNKNOWN
 from models.network.psu import Items, Queries
-from models.network.seminar import Asked, Seminar, Steps
+from models.network.search import Asked, Seminar, Steps
 from models.training.loop import Phase, Progress, Run, fit
 from models.training.objectives import alignment, apart, next_pair, relevance
 

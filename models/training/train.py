@@ -26,8 +26,8 @@ from models.errors import NothingToLearnError
 from models.evaluation import temporal
 from models.evaluation.catalogue_at_cutoff import offered
 from models.evaluation.evaluate_bundle import judged
-from models.network.seminar import Seminar
-from models.network.ulim import Network
+from models.network.search import Seminar
+from models.network.ulim import Builder, Network
 from models.rescoring import examples as rescoring
 from models.rescoring.learning import Learning
 from models.training.bundling import bundle_of, item_vectors, with_items
@@ -75,8 +75,19 @@ def train(
     if not (newest := catalogue_of([*told, *described], done)):
         raise NothingToLearnError("every item is deleted by the end of the log", "give the states of items that can be recommended")
     there = offered(described, told, split, split.starts)
-    to = {"data": data, "created": created, "device": device}
-    bundle = learn(split.known, there.catalogue, config, seed, progress, cut_ms=split.cut_ms, run=run, parent=parent, **to)
+    bundle = learn(
+        split.known,
+        there.catalogue,
+        config,
+        seed,
+        progress,
+        cut_ms=split.cut_ms,
+        data=data,
+        created=created,
+        device=device,
+        run=run,
+        parent=parent,
+    )
     if run is not None and not run.ranks.leads:
         return bundle
     progress(Progress("evaluating", 1, 1, 0.0))
@@ -96,13 +107,14 @@ def learn(
     device: str = "cpu",
     run: Run | None = None,
     parent: Bundle | None = None,
+    build_network: Builder = Network,
 ) -> Bundle:
     """A bundle learnt from what users did before `cut_ms`, and from nothing else; its manifest has no metrics.
 
     `items` is the catalogue: what is not in it, or deleted by its newest state, is a stranger to histories and no target. `created` and
     `data` go into the manifest as they are. The same input and seed give the same bundle on one machine and thread count, whatever
     the order of items. With a `parent` training starts from its weights, on the events after its own (models.training.warm_start); the
-    parent itself is not changed.
+    parent itself is not changed. `build_network` is the seam for ablations; serving loads bundles of the default alone.
 
     Raises:
         NothingToLearnError: there is no event before the cut.
@@ -118,7 +130,7 @@ def learn(
     examples = build(prepared.done, positions, config, prepared.cut_ms, new_ms)
     if examples is None:
         raise NothingToLearnError("there is no event to learn from", "give a longer history or a later cut")
-    network = Network(config.network, vocabulary.category_rows, vocabulary.item_rows, prepared.widths).to(device)
+    network = build_network(config.network, vocabulary.category_rows, vocabulary.item_rows, prepared.widths).to(device)
     if parent is not None:
         take_over(network, parent.network)
         begin_new(network.psu, prepared.contents, parent.vocabulary.item_rows)

@@ -24,7 +24,7 @@ from models.evaluation.split import Split, temporal, validation
 from models.serving.recommender import Recommender
 from models.training.train import Progress, learn
 from research.ablation.comparison import TOLD, Effect, Scores, columns, effect
-from research.ablation.rows import DEFAULT, Row, trained_as
+from research.ablation.rows import DEFAULT, Row, Training
 from research.digests import digest
 from research.evaluation.inputs import Loaded, Phase, Plan, load_data
 from research.evaluation.oracle_category import ToldCategory
@@ -76,16 +76,16 @@ def ablate(plan: Plan, rows: Sequence[Row], work: Path, phase: Phase, tell: Call
     asked = _asked(plan, held_out)
     seeds = list(range(plan.seed, plan.seed + plan.seeds))
     work.mkdir(parents=True, exist_ok=True)
-    latest: tuple[Config, int, Bundle, float] | None = None
+    latest: tuple[Training, int, Bundle, float] | None = None
     for seed in seeds:
         for row in _together(rows, plan.config):
             config = row.of(plan.config)
-            path = _place(work, plan, asked, config, seed)
+            path = _place(work, plan, asked, row, seed)
             if path.exists():
                 continue
-            shared = trained_as(config)
+            shared = row.training(plan.config)
             if latest is None or latest[:2] != (shared, seed):
-                latest = (shared, seed, *_trained(plan, asked, shared, seed, f"{row.name}, seed {seed}", phase))
+                latest = (shared, seed, *_trained(plan, asked, row, seed, phase))
             _keep(path, _scores(latest[2], config, asked, plan.device, latest[3]))
             tell(_result(plan, asked, rows, seeds, work))
     return _result(plan, asked, rows, seeds, work)
@@ -105,23 +105,33 @@ def _asked(plan: Plan, held_out: bool) -> _Asked:
 
 def _together(rows: Sequence[Row], usual: Config) -> Iterator[Row]:
     """Rows that share a training one after the other, else in their order."""
-    first: dict[Config, list[Row]] = {}
+    first: dict[Training, list[Row]] = {}
     for row in rows:
-        first.setdefault(trained_as(row.of(usual)), []).append(row)
+        first.setdefault(row.training(usual), []).append(row)
     for group in first.values():
         yield from group
 
 
-def _trained(plan: Plan, asked: _Asked, config: Config, seed: int, name: str, phase: Phase) -> tuple[Bundle, float]:
-    """A bundle, and how many seconds of processor time its training took."""
-    began = process_time()
-    with phase(name) as tell:
+def _trained(plan: Plan, asked: _Asked, row: Row, seed: int, phase: Phase) -> tuple[Bundle, float]:
+    """A bundle, and the seconds of processor time its training took."""
+    began, config = process_time(), row.training(plan.config).config
+    with phase(f"{row.name}, seed {seed}") as tell:
 
         def progress(at: Progress) -> None:
             tell(at.step, at.steps)
 
         split, data = asked.split, asked.loaded.name
-        bundle = learn(split.known, asked.catalogue, config, seed, progress, cut_ms=split.cut_ms, data=data, device=plan.device)
+        bundle = learn(
+            split.known,
+            asked.catalogue,
+            config,
+            seed,
+            progress,
+            cut_ms=split.cut_ms,
+            data=data,
+            device=plan.device,
+            build_network=row.build_network,
+        )
     return bundle, process_time() - began
 
 
@@ -137,9 +147,10 @@ def _scores(bundle: Bundle, config: Config, asked: _Asked, device: str, seconds:
     return Scores(counted.users, columns(counted), seconds)
 
 
-def _place(work: Path, plan: Plan, asked: _Asked, config: Config, seed: int) -> Path:
+def _place(work: Path, plan: Plan, asked: _Asked, row: Row, seed: int) -> Path:
     """Where a row's scores are kept: all that they follow from is in the name, the code aside."""
-    facts = [asked.content, asked.split.name, asked.split.cut_ms, plan.test_users, plan.seed, plan.device, config, seed]
+    changed = [row.of(plan.config), row.training(plan.config).mechanism]
+    facts = [asked.content, asked.split.name, asked.split.cut_ms, plan.test_users, plan.seed, plan.device, *changed, seed]
     return work / f"{digest(facts)}.npz"
 
 
@@ -154,7 +165,7 @@ def _result(plan: Plan, asked: _Asked, rows: Sequence[Row], seeds: Sequence[int]
     commits: set[str] = set()
     for row in rows:
         for seed in seeds:
-            path = _place(work, plan, asked, row.of(plan.config), seed)
+            path = _place(work, plan, asked, row, seed)
             if path.exists():
                 with np.load(path) as kept:
                     scores = Scores(kept["users"].tolist(), kept["values"], float(kept["seconds"]))

@@ -1,4 +1,4 @@
-"""The rows of `everlong ablate`: one setting changed each, beside what it is compared with."""
+"""The rows of `everlong ablate`: each changes one setting or plugs in one mechanism, and is compared with another row."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,21 +6,40 @@ from typing import Any, NamedTuple
 import msgspec
 
 from models.config import Config, PretrainingConfig, RetrievalConfig, Shares
+from models.network.ulim import Builder, Network
+from research import mechanisms
 from research.errors import UnknownRowError
 
 DEFAULT = "default"
 
 
 class Row(NamedTuple):
-    """What is changed in the usual configuration, and which row it is compared with."""
+    """What a row changes in the default configuration and network, and the row it is compared with."""
 
     name: str
     changes: Mapping[str, Any]
     beside: str = DEFAULT
+    build_network: Builder = Network
 
     def of(self, usual: Config) -> Config:
         """The configuration of this row."""
         return usual.replace(**self.changes)
+
+    def training(self, usual: Config) -> "Training":
+        """What the weights of this row follow from, besides data and seed."""
+        return Training(trained_as(self.of(usual)), "" if self.build_network is Network else self.name)
+
+
+class Training(NamedTuple):
+    """The configuration without its retrieval, and the name of the row whose mechanism is plugged in. Equal: one training."""
+
+    config: Config
+    mechanism: str
+
+
+def mechanism(name: str, build_network: Builder) -> Row:
+    """A row that replaces modules of the network."""
+    return Row(name, {}, build_network=build_network)
 
 
 ROWS = (
@@ -34,19 +53,19 @@ ROWS = (
     Row("target corrected by log Q too", {"log_q": "all"}),
     Row("no log Q", {"log_q": "none"}),
     Row("half the lifelong history", {"history": 0.5}),
-    Row("self-attention in the long tower", {"long_attention": "self"}),
+    mechanism("self-attention in the long tower", mechanisms.SELF_ATTENTION),
     Row("pool-wide negatives in the long tower", {"long_negatives": "pool"}),
     Row("no time gap", {"time_gap": False}),
     Row("no kind of behaviour", {"kind": False}),
     Row("no query text", {"paired_text": False}),
     Row("L 8", {"long": 8}),
     Row("L 8 with 4 folds", {"long": 8, "folds": 4}, "L 8"),
-    Row("attention table of 8 (DARE)", {"attention_dim": 8}),
-    Row("attention table of 16 (DARE)", {"attention_dim": 16}),
-    Row("target-free queries (MIRRN)", {"target_free": True}),
-    Row("memory of 8 slots (DMAN)", {"memory": 8}),
-    Row("recurrent short encoder", {"short_encoder": "recurrent"}),
-    Row("short users packed into rows", {"packed": True}),
+    mechanism("attention table of 8 (DARE)", mechanisms.attention_table(8)),
+    mechanism("attention table of 16 (DARE)", mechanisms.attention_table(16)),
+    mechanism("target-free queries (MIRRN)", mechanisms.TARGET_FREE),
+    mechanism("memory of 8 slots (DMAN)", mechanisms.memory(8)),
+    mechanism("recurrent short encoder", mechanisms.RECURRENT),
+    mechanism("short users packed into rows", mechanisms.PACKED),
 )
 SEMINAR = (
     Row("search unit without pretraining", {"pretraining": PretrainingConfig(epochs=0)}),

@@ -20,7 +20,7 @@ from models.config import Config
 from models.encoding.contents import trim
 from models.encoding.histories import Histories, build, distinct
 from models.network.psu import Items
-from models.network.seminar import Asked, Steps
+from models.network.search import Asked, Steps
 from research.errors import NoTestError
 from research.relevance.lexical import Bm25
 from research.relevance.measures import DRAWS, Measured, bootstrap, measure

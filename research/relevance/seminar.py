@@ -1,4 +1,4 @@
-"""SEMINAR trained by itself: pretraining from replayed histories, then fine-tuning on the next pair alone (its sections 3 and 4).
+"""SEMINAR trained by itself: pretraining from replayed histories, then fine-tuning on the next pair alone.
 
 Only baskets before the cut are targets, and only the rows before each are read. The same events, seed, machine and thread
 count give the same weights.
@@ -19,7 +19,7 @@ from models.encoding.histories import build
 from models.encoding.vocabulary import Vocabulary
 from models.errors import NoHistoryError
 from models.network.psu import Psu
-from models.network.seminar import Seminar
+from models.network.search import Seminar
 from models.training.loop import Progress, Run
 from models.training.pretrain import learn
 

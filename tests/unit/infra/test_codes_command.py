@@ -98,9 +98,7 @@ def test_status_says_which_is_in_use_and_how_far_it_drifted(monkeypatch):
 
 
 def test_before_any_refresh_the_own_generation_is_in_use(monkeypatch):
-    report = DriftReport(
-        bundle=BUNDLE, own=OWN, codebook=OWN, measured_ms=1, items=7, figures={}, action="none", reason="", automatic=True
-    )
+    report = DriftReport(bundle=BUNDLE, own=OWN, codebook=OWN, measured_ms=1, items=7, figures={}, action="none", reason="", automatic=True)
     done = everlong(monkeypatch, Counter([], told(report)), "status", "--json")
     [bundle] = json.loads(done.stdout)["bundles"]
     assert (bundle["current"], bundle["why"]) == (OWN, "bundle")

@@ -12,15 +12,24 @@ import numpy as np
 import pytest
 import torch
 
+from features.history import deeds
 from models.bundle import load, save
 from models.codes.codebook import Codebook
 from models.codes.lifelong import Histories, LifelongSearch, Table
+from models.evaluation import temporal
+from models.evaluation.catalogue_at_cutoff import offered
+from models.evaluation.evaluate_bundle import judged
+from models.network.ulim import Network
 from models.training.loop import Run
 from models.training.loop.checkpoints import Checkpoints
-from models.training.train import train
+from models.training.train import learn
+from research import mechanisms
 from research.codes.codebook_torch import TorchCodebook
 from research.codes.lifelong_torch import DeviceSearch
 from research.codes.scanner import FaissScanner, TorchScanner, choose
+from research.mechanisms import encoding, pooling
+from research.mechanisms.packing import PackedAttention
+from research.mechanisms.self_pooling import SelfPooling
 from tests import accelerator
 from tests.beside import ROOT
 from tests.drawn import drawn
@@ -29,20 +38,18 @@ from tests.tiny_bundle import CONFIG, shop
 DEVICE = accelerator.NAME
 LIMIT_S = 240
 QUICK = CONFIG.replace(epochs=1, per_user=4)
-CONFIGS = {
-    "usual": QUICK,
-    "every layer": QUICK.replace(
-        long=8,
-        folds=4,
-        attention_dim=8,
-        target_free=True,
-        memory=4,
-        packed=True,
-        coded=("text", "image"),
-        rescore="attention",
-        rescore_epochs=1,
+TRAININGS = {
+    "usual": (QUICK, Network),
+    "folds, codes of modalities, an attention table": (
+        QUICK.replace(long=8, folds=4, coded=("text", "image")),
+        encoding(lambda config: PackedAttention(config.dim, config.heads), mechanisms.attention_table(8)),
     ),
-    "recurrent": QUICK.replace(short_encoder="recurrent", long_attention="self", long_negatives="pool"),
+    "target-free": (QUICK, mechanisms.TARGET_FREE),
+    "memory": (QUICK, mechanisms.memory(4)),
+    "recurrent": (
+        QUICK.replace(long_negatives="pool"),
+        pooling(lambda config: SelfPooling(config.dim, config.heads), mechanisms.RECURRENT),
+    ),
 }
 
 
@@ -114,18 +121,26 @@ def a_scan_moves_queries_and_what_it_found():
 
 def training_and_serving_agree(name, folder):
     accelerator.register()
-    (events, catalogue), config = shop(users=10, events=20), CONFIGS[name]
-    expected = train(events, catalogue, config, 0)
+    (events, catalogue), (config, build_network) = shop(users=10, events=20), TRAININGS[name]
+    split = temporal(deeds(events), config.training.holdout)
+    there = offered(catalogue, (), split, split.starts)
+
+    def trained(device, run=None):
+        to = {"cut_ms": split.cut_ms, "device": device, "run": run, "build_network": build_network}
+        return judged(learn(split.known, there.catalogue, config, 0, **to), there, split, 0, device)
+
+    expected = trained("cpu")
     for _ in range(2):  # the second time from its checkpoints
-        found = train(events, catalogue, config, 0, device=DEVICE, run=Run(Checkpoints(Path(folder) / "kept", {}, every_s=0.0)))
+        found = trained(DEVICE, Run(Checkpoints(Path(folder) / "kept", {}, every_s=0.0)))
         weights = found.network.state_dict()
         assert {tensor.device.type for tensor in weights.values()} == {DEVICE}
         for part, tensor in expected.network.state_dict().items():
             torch.testing.assert_close(weights[part].cpu(), tensor, msg=lambda told, part=part: f"{part}: {told}")
         np.testing.assert_array_equal(found.items.codes, expected.items.codes)
         assert found.manifest.metrics == expected.manifest.metrics
-    save(found, Path(folder) / "bundle")
-    assert load(Path(folder) / "bundle").generation == found.generation
+    if build_network is Network:
+        save(found, Path(folder) / "bundle")
+        assert load(Path(folder) / "bundle").generation == found.generation
 
 
 STAY = (a_tensor_of_the_cpu_is_refused, codes_tables_and_the_best_stay, a_search_of_histories_stays, a_scan_moves_queries_and_what_it_found)
@@ -137,6 +152,6 @@ def test_on_a_device_of_its_own(check):
 
 
 @pytest.mark.timeout(LIMIT_S + 30)
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", TRAININGS)
 def test_training_and_serving_give_there_what_they_give_on_the_cpu(name, tmp_path):
     in_its_own_process(training_and_serving_agree, name, tmp_path)

@@ -15,8 +15,7 @@ from models.encoding.histories import NONE
 from models.encoding.vocabulary import Vocabulary
 from models.network.layers import mean_words
 from models.network.psu import Items, Psu, pair
-from models.network.search import Search, Spaces
-from models.network.seminar import Asked, Seminar, Steps
+from models.network.search import Asked, Search, Seminar, Spaces, Steps
 from tests.drawn import drawn, masks
 from tests.references import seminar as reference
 

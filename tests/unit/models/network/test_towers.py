@@ -9,10 +9,8 @@ from models.config import NetworkConfig
 from models.encoding.contents import Widths, strangers
 from models.encoding.vocabulary import Vocabulary
 from models.network.layers import attend, masked_mean, or_empty
-from models.network.long import LongTower
-from models.network.pgin import Pgin, scatter
-from models.network.short import ShortTower
-from models.network.ulim import Network
+from models.network.towers import LongTower, ShortTower
+from models.network.ulim import Network, Pgin, scatter
 from models.training.loss import allow, sampled_softmax
 from tests.drawn import drawn, masks
 from tests.references import towers as reference

@@ -160,7 +160,7 @@ def test_what_is_older_is_history_and_no_example():
         width = min(whole.shape[1], part.shape[1])
         np.testing.assert_array_equal(whole[late][:, :width], part[:, :width]) if whole is not every.short.text else None
     np.testing.assert_array_equal(every.item[late], newer.item)
-    assert (newer.short.kind > 0).sum(1).max() == ENOUGH.short
+    assert (newer.short.kind > 0).sum(1).max() == ENOUGH.network.short
 
 
 @given(st.lists(st.text(max_size=3), unique=True), st.lists(st.text(max_size=3)))
@@ -225,7 +225,7 @@ def test_what_cannot_be_gone_on_with_is_refused_with_the_remedy(world, tmp_path,
     said = " ".join(done.output.replace("│", " ").split())
     assert sentence in said
     assert "--from" in said
-    assert "train anew" in said or "give data with newer events" in said
+    assert "train without" in said or "give data with newer events" in said
     assert not (tmp_path / "out").exists()
 
 

@@ -5,11 +5,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from models.network.pgin import Pgin
+from features.history import deeds
+from models.network.ulim import Network, Pgin
 from models.training.loop import Ranks, Run, fit
 from models.training.loop.precision import Precision
 from models.training.objectives import same
-from models.training.train import train
+from models.training.train import learn
+from research import mechanisms
+from research.mechanisms import encoding, pooling
+from research.mechanisms.packing import PackedAttention
+from research.mechanisms.self_pooling import SelfPooling
 from tests.tiny_bundle import CONFIG, NO_PRETRAINING, shop
 from tests.unit.models.training.loop.test_loop import ROWS, network, phase
 
@@ -86,6 +91,14 @@ def test_cuda_computes_products_in_half_precision_and_learns_as_well():
     assert told[-1].loss == pytest.approx(expected[-1].loss, rel=0.3)
 
 
+def packed_attention(config):
+    return PackedAttention(config.dim, config.heads)
+
+
+def self_pooling(config):
+    return SelfPooling(config.dim, config.heads)
+
+
 def on_cuda(monkeypatch):
     """A norm is computed in float32 there, its vector stays in half: what autocast on a CPU does not do by itself."""
 
@@ -96,18 +109,21 @@ def on_cuda(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changed",
+    ("changed", "build_network"),
     [
-        {},
-        {"pretraining": NO_PRETRAINING, "attention_dim": 8, "target_free": True, "memory": 2, "packed": True},
-        {"pretraining": NO_PRETRAINING, "short_encoder": "recurrent", "long_attention": "self", "rescore": "attention"},
+        ({}, Network),
+        ({"pretraining": NO_PRETRAINING}, encoding(packed_attention, mechanisms.attention_table(8))),
+        ({"pretraining": NO_PRETRAINING}, mechanisms.TARGET_FREE),
+        ({"pretraining": NO_PRETRAINING}, mechanisms.memory(2)),
+        ({"pretraining": NO_PRETRAINING}, pooling(self_pooling, mechanisms.RECURRENT)),
     ],
-    ids=["usual", "mechanisms", "others"],
+    ids=["usual", "attention table", "target-free", "memory", "recurrent"],
 )
-def test_the_whole_network_learns_in_float16_and_keeps_its_scale(monkeypatch, changed):
+def test_the_whole_network_learns_in_float16_and_keeps_its_scale(monkeypatch, changed, build_network):
     on_cuda(monkeypatch)
     events, catalogue = shop(users=10, events=20)
-    config = CONFIG.replace(epochs=4, batch=16, holdout=0.0, **changed)
+    done, cut_ms = deeds(events), events[-1].ts + 1
+    config = CONFIG.replace(epochs=4, batch=16, **changed)
     losses, scales = [], []
     for half in (None, torch.float16):
         precision, told = Precision(CPU, half), []
@@ -116,7 +132,7 @@ def test_the_whole_network_learns_in_float16_and_keeps_its_scale(monkeypatch, ch
             told.append(now)
             scales.append(precision.scaler.get_scale())
 
-        train(events, catalogue, config, 0, tell, run=Run(precision=precision))
+        learn(done, catalogue, config, 0, tell, cut_ms=cut_ms, run=Run(precision=precision), build_network=build_network)
         phases = list(dict.fromkeys(now.phase for now in told if now.examples))
         losses.append([[now.loss for now in told if now.phase == phase] for phase in phases])
     assert min(scales) >= 1

@@ -99,8 +99,8 @@ KINDS = """
 import os
 from pathlib import Path
 
-import torch.distributed as dist
-from models.training.loop import RanksDifferError, joined
+from models.errors import RanksDifferError
+from models.training.loop import joined
 
 rank = os.environ["RANK"]
 try:

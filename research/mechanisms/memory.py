@@ -1,18 +1,19 @@
-"""A memory of Z slots (DMAN, AAAI 2021): written segment after segment of a lifelong sequence, read by the short pooling.
+"""A memory of Z slots (DMAN, AAAI 2021): a lifelong sequence is written into it segment by segment, the short pooling reads it.
 
-Slots are all that is kept of what was written: their size is the same after ten events and after ten thousand.
+The slots have the same size after ten events and after ten thousand.
 """
 
 import torch
 from torch import Tensor, nn
 
 from models.network.layers import NEVER, attend
+from models.network.towers import TargetPooling
 
 SEGMENT = 16  # tokens written at once
 
 
 class Memory(nn.Module):
-    """Slots that start as learned ones; each asks every segment, and a gate says how much of what it found replaces it."""
+    """Learned initial slots; each attends to every segment, and a gate weighs how much of the result replaces it."""
 
     def __init__(self, dim: int, slots: int) -> None:
         super().__init__()
@@ -22,14 +23,14 @@ class Memory(nn.Module):
         self.query, self.slot_key, self.out = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
 
     def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, pooled: Tensor) -> Tensor:
-        """(R, L, d) oldest first, (R, L), ln n (R, L), p_s (R, d) -> what p_s reads of the memory (R, d)."""
+        """(R, L, d) oldest first, (R, L), ln n (R, L), p_s (R, d) -> what p_s reads from the memory (R, d)."""
         slots = self.write(tokens, mask, weight)  # (R, Z, d)
         there = torch.ones_like(slots[..., 0], dtype=torch.bool)  # (R, Z)
         attention = attend(self.query(pooled), self.slot_key(slots), there, torch.zeros_like(slots[..., 0]))  # (R, Z)
         return self.out((attention.unsqueeze(-1) * slots).sum(1))  # (R, d)
 
     def write(self, tokens: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-        """The slots (R, Z, d) after all segments; a segment where nothing is there leaves them as they were."""
+        """The slots (R, Z, d) after all segments; a masked segment leaves them unchanged."""
         slots = self.slots.expand(len(tokens), -1, -1)  # (R, Z, d)
         for segment, here, count in zip(*(part.split(SEGMENT, 1) for part in (tokens, mask, weight)), strict=True):
             slots = self._written(slots, segment, here, count)
@@ -41,3 +42,17 @@ class Memory(nn.Module):
         found = shares @ self.value(segment)  # (R, Z, d)
         gate = torch.sigmoid(self.gate(torch.cat([slots, found], 2))) * here.any(1)[:, None, None]  # (R, Z, d)
         return slots + gate * (found - slots)  # (R, Z, d)
+
+
+class MemoryPooling(nn.Module):
+    """Target attention, with what the short pooling reads from a memory added to p_l."""
+
+    def __init__(self, dim: int, slots: int) -> None:
+        super().__init__()
+        self.target = TargetPooling(dim)
+        self.memory = Memory(dim, slots)
+
+    def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, L, d), (R, L), ln n (R, L), p_s (R, d) -> p_l (R, d), attention (R, L)."""
+        long, attention = self.target(tokens, mask, weight, pooled)  # (R, d), (R, L)
+        return long + self.memory(tokens, mask, weight, pooled), attention

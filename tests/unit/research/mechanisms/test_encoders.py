@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.config import NetworkConfig
-from models.network.packing import first_fit, pack, packed
-from models.network.recurrent import Recurrent, scan
-from models.network.self_attention import SelfAttention
-from models.network.short import ShortTower
+from models.encoding.contents import Widths
+from models.network.layers import SelfAttention
+from research import mechanisms
+from research.mechanisms.packing import first_fit, pack, packed
+from research.mechanisms.recurrent import Recurrent, scan
 from tests.drawn import drawn
 from tests.references import towers as reference
 
@@ -115,10 +116,10 @@ def test_the_edges_of_a_batch(sizes):
     assert torch.isfinite(read).all()
 
 
-@pytest.mark.parametrize("changes", [{"packed": True}, {"short_encoder": "recurrent"}])
-def test_the_short_tower_takes_empty_histories_with_each(changes):
+@pytest.mark.parametrize("build_network", [mechanisms.PACKED, mechanisms.RECURRENT])
+def test_the_short_tower_takes_empty_histories_with_each(build_network):
     torch.manual_seed(0)
-    tower = ShortTower(NetworkConfig(dim=4, **changes))
+    tower = build_network(NetworkConfig(dim=4, buckets=16, attribute_buckets=16), 4, 3, Widths()).towers.short
     mask, tokens = first([0, 3, 5], 5), drawn(0, 3, 5, 4)
     pooled, vector = tower(tokens, mask, tokens * mask.unsqueeze(-1), mask, drawn(1, 3, 4))
     assert torch.isfinite(pooled).all()

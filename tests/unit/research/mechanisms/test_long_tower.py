@@ -1,4 +1,4 @@
-"""What the long tower may ask of a lifelong sequence: three queries, a memory, a table of attention alone; each beside plain loops."""
+"""Mechanisms of the long tower, each compared with plain loops, trained and served."""
 
 import msgspec
 import numpy as np
@@ -8,15 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.events import Item
-from models.config import NetworkConfig
+from features.history import deeds
 from models.encoding.contents import contents, strangers
 from models.encoding.vocabulary import UNKNOWN
 from models.network.layers import attend
-from models.network.memory import SEGMENT, Memory
-from models.network.target_free import NEWEST, TargetFreePooling, counted_mean
 from models.network.ulim import Network
 from models.serving.recommender import Recommender
-from models.training.train import train
+from models.training.train import learn
+from research import mechanisms
+from research.mechanisms.memory import SEGMENT, Memory
+from research.mechanisms.self_pooling import SelfPooling
+from research.mechanisms.target_free import NEWEST, TargetFreePooling, counted_mean
 from tests.drawn import drawn, masks
 from tests.references import towers as reference
 from tests.tiny_bundle import CONFIG, quickly_trained, shop
@@ -25,7 +27,14 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 sizes = st.tuples(
     st.integers(1, 3), st.sampled_from([1, 2, NEWEST - 1, NEWEST, NEWEST + 1, SEGMENT, SEGMENT + 1, 2 * SEGMENT + 1]), st.integers(0, 2**31)
 )
-SWITCHES = [{"attention_dim": 8}, {"target_free": True}, {"memory": 4}, {"short_encoder": "recurrent"}, {"packed": True}]
+BUILDERS = [
+    mechanisms.attention_table(8),
+    mechanisms.TARGET_FREE,
+    mechanisms.memory(4),
+    mechanisms.SELF_ATTENTION,
+    mechanisms.RECURRENT,
+    mechanisms.PACKED,
+]
 
 
 def attended(query, keys, values, mask, weight):
@@ -38,11 +47,11 @@ def attended(query, keys, values, mask, weight):
 def test_three_queries_are_those_of_the_loops(shape):
     batch, length, seed = shape
     torch.manual_seed(seed)
-    pool, tokens, mask = TargetFreePooling(4, 4), drawn(seed, batch, length, 4), masks(seed, batch, length)
+    pool, tokens, mask = TargetFreePooling(4), drawn(seed, batch, length, 4), masks(seed, batch, length)
     mask[0], pooled = False, drawn(seed + 1, batch, 4)
     weight = drawn(seed + 2, batch, length).abs()
     with torch.inference_mode():
-        found, attention = pool(tokens, mask, weight, pooled, tokens)
+        found, attention = pool(tokens, mask, weight, pooled)
         keys, counts = pool.target.key(tokens), weight.exp()
         for b in range(batch):
             here = mask[b].tolist()
@@ -88,24 +97,20 @@ def test_the_memory_is_that_of_the_loops(shape):
     torch.testing.assert_close(memory.write(tokens, mask, weight)[0], memory.slots)
 
 
-def network(**changes):
+def network(build_network=Network):
     bundle = quickly_trained(0)
     torch.manual_seed(0)
-    config = CONFIG.replace(**changes)
-    return Network(config.network, bundle.vocabulary.category_rows, bundle.vocabulary.item_rows, bundle.manifest.widths).eval()
+    return build_network(CONFIG.network, bundle.vocabulary.category_rows, bundle.vocabulary.item_rows, bundle.manifest.widths).eval()
 
 
-def test_nothing_is_added_to_a_network_where_nothing_is_switched_on():
-    usual = network().state_dict()
-    for changes in SWITCHES:
-        assert (network(**changes).state_dict().keys() == usual.keys()) == ("packed" in changes)  # packing is of rows, not of weights
-    off = {"attention_dim": 0, "target_free": False, "memory": 0, "short_encoder": "attention", "packed": False}
-    for name, weights in network(**off).state_dict().items():
-        assert torch.equal(weights, usual[name])
+def test_each_adds_weights_but_packing_which_moves_rows_alone():
+    usual = network().state_dict().keys()
+    for build_network in BUILDERS:
+        assert (network(build_network).state_dict().keys() == usual) == (build_network is mechanisms.PACKED)
 
 
 def test_a_new_item_has_a_key_of_the_unknown_id_its_category_and_its_words():
-    net, bundle = network(attention_dim=6), quickly_trained(0)
+    net, bundle = network(mechanisms.attention_table(6)), quickly_trained(0)
     new = [Item(item_id="new", category_id="c1", title=title, ts=0) for title in ("red thing", "red thing", "blue thing")]
     new.append(msgspec.structs.replace(new[0], category_id="c2"))
     told = contents(new, bundle.vocabulary, net.psu.config, bundle.manifest.widths)
@@ -116,46 +121,49 @@ def test_a_new_item_has_a_key_of_the_unknown_id_its_category_and_its_words():
         category = torch.tensor([[bundle.vocabulary.category(item.category_id)] for item in new])
         here = torch.ones(4, 1, dtype=torch.bool)
         tokens = net.towers.tokens.into(table[:, None, : CONFIG.network.dim])
-        keys = net.towers.attention(table[:, None, CONFIG.network.dim :], here, category, tokens)[:, 0]
+        keys = net.attention(table[:, None, CONFIG.network.dim :], here, category, tokens)[:, 0]
     assert torch.equal(keys[0], keys[1])
     assert not torch.allclose(keys[0], keys[2], atol=1e-4)
     assert not torch.allclose(keys[0], keys[3], atol=1e-4)
-    unknown = net.towers.attention.item.weight[UNKNOWN]
-    expected = unknown + net.towers.attention.category(category[:, 0]) + net.towers.attention.content(tokens[:, 0])
+    unknown = net.attention.item.weight[UNKNOWN]
+    expected = unknown + net.attention.category(category[:, 0]) + net.attention.content(tokens[:, 0])
     torch.testing.assert_close(keys, expected)
 
 
 def test_attention_of_its_own_table_does_not_move_the_representations():
-    net, bundle = network(attention_dim=6), quickly_trained(0)
+    net, bundle = network(mechanisms.attention_table(6)), quickly_trained(0)
     told = strangers(bundle.vocabulary, net.psu.config, bundle.manifest.widths)
     vectors = net.items(told).requires_grad_()
     table = net.table(vectors, told.item)
     tokens = net.towers.tokens.into(vectors[None])
     there = torch.ones(1, len(vectors), dtype=torch.bool)
-    keys = net.towers.attention(table[None, :, CONFIG.network.dim :], there, torch.arange(len(vectors))[None], tokens)
+    keys = net.attention(table[None, :, CONFIG.network.dim :], there, torch.arange(len(vectors))[None], tokens)
     attend(drawn(0, 1, 6), keys, there, torch.zeros(1, len(vectors)))[0, 0].backward()
     moved = {name for name, weights in net.named_parameters() if weights.grad is not None and weights.grad.abs().sum() > 0}
-    assert moved == {f"towers.attention.{name}" for name in ("item.weight", "category.weight", "content.weight")}
+    assert moved == {f"attention.{name}" for name in ("item.weight", "category.weight", "content.weight")}
 
 
-@pytest.mark.parametrize("changes", SWITCHES)
-def test_each_learns_and_serves_known_items_new_ones_and_empty_users(changes):
+def trained(build_network):
     events, catalogue = shop(users=10, events=20)
-    bundle = train(events, catalogue, CONFIG.replace(epochs=1, **changes), seed=0)
+    done = deeds(events)
+    return learn(done, catalogue, CONFIG.replace(epochs=1), 0, cut_ms=events[-1].ts + 1, build_network=build_network)
+
+
+@pytest.mark.parametrize("build_network", BUILDERS)
+def test_each_learns_and_serves_known_items_new_ones_and_empty_users(build_network):
+    bundle = trained(build_network)
     recommender = Recommender(bundle)
     recommender.warm_up()
     new = [Item(item_id="new", category_id="c1", title="red thing", ts=0)]
     recommender.remember(["new"], recommender.item_vectors(new))
-    assert np.isfinite([value for scores in bundle.manifest.metrics.values() for value in scores.values()]).all()
-    untrained, usual = network(**changes).state_dict(), network().state_dict()
+    assert np.isfinite(recommender.item_vectors(new)).all()
+    untrained, usual = network(build_network).state_dict(), network().state_dict()
     still = {name for name, weights in bundle.network.state_dict().items() if torch.equal(weights, untrained[name])}
-    assert still <= usual.keys()  # whatever is added is learnt
+    assert still <= usual.keys()  # every added weight is trained
 
 
 def test_reading_a_new_item_by_its_vector_is_reading_it_from_the_table():
-    config = CONFIG.replace(epochs=1, attention_dim=8, holdout=0.0)
-    events, catalogue = shop(users=10, events=20)
-    bundle = train(events, catalogue, config, seed=0)
+    bundle = trained(mechanisms.attention_table(8))
     recommender = Recommender(bundle)
     before = recommender._vectors.clone()
     known = bundle.items.ids[:5]
@@ -163,7 +171,21 @@ def test_reading_a_new_item_by_its_vector_is_reading_it_from_the_table():
     assert torch.equal(recommender._vectors[: len(before)], before)
 
 
-def test_the_default_is_none_of_them():
-    config = NetworkConfig()
-    assert (config.attention_dim, config.target_free, config.memory) == (0, False, 0)
-    assert (config.short_encoder, config.packed) == ("attention", False)
+@given(st.integers(1, 4), st.integers(1, 7), st.integers(0, 2**31))
+@settings(deadline=None, max_examples=30)
+def test_pooling_by_self_attention_is_that_of_the_loops(batch, length, seed):
+    torch.manual_seed(seed)
+    pooling, tokens, mask = SelfPooling(4, 1), drawn(seed, batch, length, 4), masks(seed, batch, length)
+    mask[:, 0] = True
+    block = pooling.block
+    with torch.inference_mode():
+        pooled, attention = pooling(tokens, mask, torch.zeros(batch, length), drawn(seed, batch, 4))
+        query, key, value = block.qkv(block.first(tokens)).split(4, -1)
+        for b in range(batch):
+            here = mask[b].tolist()
+            slow = torch.tensor(reference.self_attention(query[b].tolist(), key[b].tolist(), value[b].tolist(), here))
+            read = tokens[b] + block.mix(slow)
+            read = read + block.feed(block.second(read))
+            torch.testing.assert_close(pooled[b], torch.tensor(reference.masked_mean(read.tolist(), here)), **CLOSE)
+    torch.testing.assert_close(attention.sum(1), torch.ones(batch))
+    assert (attention[~mask] == 0).all()

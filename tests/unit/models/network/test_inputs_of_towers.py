@@ -4,19 +4,15 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from features.rows import KINDS
 from models.config import NetworkConfig
 from models.encoding.contents import Widths, strangers
 from models.encoding.inputs import FOLDED, QUERY, Tokens
 from models.encoding.vocabulary import Vocabulary
-from models.network.pgin import NextCategory
-from models.network.self_attention import SelfPooling
-from models.network.ulim import Network
-from tests.drawn import drawn, masks
-from tests.references import towers as reference
+from models.network.ulim import Network, NextCategory
+from research import mechanisms
+from tests.drawn import drawn
 
 WIDTHS = Widths(image=3)
 SMALL = NetworkConfig(dim=8, heads=2, buckets=16, attribute_buckets=16)
@@ -76,33 +72,14 @@ def test_without_kinds_all_behaviours_are_alike_but_searches_and_buckets_are_not
     assert not torch.allclose(outputs(off, tokens, words), outputs(off, searched, words), atol=1e-4)
 
 
-@given(st.integers(1, 4), st.integers(1, 7), st.integers(0, 2**31))
-@settings(deadline=None, max_examples=30)
-def test_pooling_by_self_attention_is_that_of_the_loops(batch, length, seed):
-    torch.manual_seed(seed)
-    pooling, tokens, mask = SelfPooling(4, 1), drawn(seed, batch, length, 4), masks(seed, batch, length)
-    mask[:, 0] = True
-    block = pooling.block
-    with torch.inference_mode():
-        pooled, attention = pooling(tokens, mask, torch.zeros(batch, length), tokens)
-        query, key, value = block.qkv(block.first(tokens)).split(4, -1)
-        for b in range(batch):
-            here = mask[b].tolist()
-            slow = torch.tensor(reference.self_attention(query[b].tolist(), key[b].tolist(), value[b].tolist(), here))
-            read = tokens[b] + block.mix(slow)
-            read = read + block.feed(block.second(read))
-            torch.testing.assert_close(pooled[b], torch.tensor(reference.masked_mean(read.tolist(), here)), **CLOSE)
-    torch.testing.assert_close(attention.sum(1), torch.ones(batch))
-    assert (attention[~mask] == 0).all()
-
-
-def test_the_long_tower_asks_with_the_short_history_unless_it_asks_itself():
+def test_the_long_tower_attends_by_the_short_history_unless_it_pools_by_self_attention():
     tokens, words = history(np.random.default_rng(1), 5, 9)
-    for attention in ("target", "self"):
-        net = network(long_attention=attention)
+    for build_network in (Network, mechanisms.SELF_ATTENTION):
+        torch.manual_seed(0)
+        net = build_network(SMALL, VOCABULARY.category_rows, VOCABULARY.item_rows, WIDTHS).eval()
         net.towers.long.dnn[0].weight.data[:, 16:] = 0  # p_s comes in by the attention alone
         same = torch.allclose(outputs(net, tokens, words), outputs(net, tokens, words, drawn(9, 5, 8)), atol=1e-5)
-        assert same == (attention == "self")
+        assert same == (build_network is mechanisms.SELF_ATTENTION)
 
 
 def test_categories_come_from_both_or_from_one_part_alone():

@@ -1,33 +1,44 @@
-"""Several short sequences in one row, each reading itself alone, as JD's off-policy recommender trains: nothing but padding is saved."""
+"""Several short sequences packed into one row, each attending to itself alone (JD's off-policy recommender): less padding."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-FULL = 0.7  # a batch whose places are filled to this share is not packed: moving the tokens costs what the padding did
+from models.network.layers import SelfAttention
+
+FULL = 0.7  # a batch this full is not packed: moving the tokens costs as much as the padding
+
+
+class PackedAttention(SelfAttention):
+    """`SelfAttention` that runs on packed rows."""
+
+    def forward(self, tokens: Tensor, allowed: Tensor) -> Tensor:
+        """(B, T, d), mask (B, T) with the unmasked tokens first -> (B, T, d)."""
+        return packed(super().forward, tokens, allowed)
 
 
 class Packed(NamedTuple):
-    """Where the tokens of B sequences stand in R rows of T, T the longest of them."""
+    """Positions of the tokens of B sequences in R rows of length T, the longest of them."""
 
-    row: Tensor  # (n,) of the n tokens that are there, in the order of their sequences
+    row: Tensor  # (n,) of the n unmasked tokens, in the order of their sequences
     place: Tensor  # (n,)
     rows: int  # R
-    owner: Tensor  # (R, T) the sequence of each place, -1 where none stands
+    owner: Tensor  # (R, T) the sequence at each position, -1 where there is none
 
 
-def packed(block: nn.Module, tokens: Tensor, mask: Tensor) -> Tensor:
-    """What a block of self-attention gives for (B, T, d), (B, T) with the tokens that are there first -> (B, T, d), run on packed rows.
+def packed(block: Callable[[Tensor, Tensor], Tensor], tokens: Tensor, mask: Tensor) -> Tensor:
+    """A block of self-attention on packed rows: (B, T, d), (B, T) with the unmasked tokens first -> (B, T, d).
 
-    The same numbers as of the block alone, but for rounding, where something is.
+    At unmasked positions the result is that of the block by itself, up to rounding.
     """
     if mask.sum() >= FULL * mask.numel():
         return block(tokens, mask)
     at = pack(mask)
     rows = tokens.new_zeros(at.rows, at.owner.shape[1], tokens.shape[-1])  # (R, T, d)
     rows[at.row, at.place] = tokens[mask]
-    allowed = at.owner.unsqueeze(2) == at.owner.unsqueeze(1)  # (R, T, T): the empty places read each other, and nobody else does
+    allowed = at.owner.unsqueeze(2) == at.owner.unsqueeze(1)  # (R, T, T): empty positions attend to each other alone
     read = block(rows, allowed)  # (R, T, d)
     spread = read.new_zeros(*mask.shape, read.shape[-1])  # (B, T, d)
     spread[mask] = read[at.row, at.place]
