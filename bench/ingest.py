@@ -26,7 +26,7 @@ LIMIT_S = 240.0
 POLL_S = 0.1
 OURS = "one ingest worker"
 PLAIN = "(a) per-event Faust agent, `write_to_online_store`"
-RAW = "(b) aiokafka + redis-py, rows computed before"
+RAW = "(b) aiokafka + redis-py, precomputed rows"
 
 
 class Look(NamedTuple):
@@ -119,15 +119,15 @@ def _ours(supervisor: Supervisor, settings: Settings, group: str, total: int) ->
 
 def _head(data: parts.Data, options: argparse.Namespace) -> list[str]:
     return [
-        "## Ingest: events a second of one worker",
+        "## Ingest: events per second of one worker",
         "",
-        f"{len(data.events):,} events of {data.name} wait in the log (4 partitions); an embedded Valkey that keeps no file takes the rows.",
-        "Timed from the first write, not counted, to the last; processes are warm; the ways take turns; medians.",
-        "CPU is that of the process alone (ms for 1,000 events): unlike the rates it hardly suffers from what else the machine does.",
-        f"(a) is measured on {min(options.plain_events, len(data.events)):,} events because it is slow, and is favoured: its rows never",
+        f"{len(data.events):,} events of {data.name} wait in the log (4 partitions); rows go to an embedded Valkey without persistence.",
+        "Timed from the first write (not counted) to the last; processes are warm; the ways alternate; medians.",
+        "CPU is that of the process alone (ms per 1,000 events); unlike the rates it hardly depends on other load.",
+        f"(a) is measured on {min(options.plain_events, len(data.events)):,} events, as it is slow, and has an advantage: its rows never",
         "leave memory, are merged by our code and written packed, and it publishes and guards nothing. noida-db answers empty fetches",
-        "at once, which keeps a stock consumer busy: part of what (a) loses there.",
-        "(b) decodes, merges, guards and publishes nothing: it reads the log and stores the bytes that our worker would write,",
+        "immediately, which keeps a stock consumer busy and explains part of (a)'s deficit there.",
+        "(b) does not decode, merge, guard or publish: it reads the log and stores the bytes that our worker would write,",
         "by pipelined HSET.",
     ]
 

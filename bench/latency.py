@@ -39,7 +39,7 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         system.wait_ready(supervisor, ports)
         rows = asyncio.run(_measure(supervisor, settings, list(ports.values()), plan, history, options.seconds))
     loads.append(table.load())
-    heads = ("events/s asked for", "sent", "events", "p50 ms", "p99 ms", "candidate sets", "unanswered", "levels", "load")
+    heads = ("requested events/s", "sent", "events", "p50 ms", "p99 ms", "candidate sets", "unanswered", "levels", "load")
     return "\n".join([*_head(history, options), "", *table.markdown(heads, rows), "", table.stamp(loads)])
 
 
@@ -97,7 +97,7 @@ def _head(history: History, options: argparse.Namespace) -> list[str]:
         "## Latency: from an event to its candidates",
         "",
         f"A {history.name}.",
-        f"Its {len(history.events):,} past events are applied first, then live clicks, queries and orders come at a steady rate for",
-        f"{options.seconds:.0f} s each. Measured by a customer, from just before an event is published until the candidate",
-        "set that answers it was read from the topic `candidates`. Broker, store, three workers, sender and customer share the machine.",
+        f"Its {len(history.events):,} past events are applied first, then live clicks, queries and orders arrive at a steady rate for",
+        f"{options.seconds:.0f} s each. Measured by a client, from just before an event is published until the candidate",
+        "set that includes it was read from the topic `candidates`. Broker, store, three workers, sender and client share the machine.",
     ]

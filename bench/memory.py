@@ -13,7 +13,7 @@ from features.table import USER, USER_CATEGORY
 from infra.wiring import open_online_store
 
 AT_ONCE = 1000
-HEADS = ("view", "rows", "rows a user", "packed bytes a row", "bytes a row in Valkey", "bytes a user in Valkey")
+HEADS = ("view", "rows", "rows per user", "packed bytes per row", "bytes per row in Valkey", "bytes per user in Valkey")
 
 
 def measure(options: argparse.Namespace, folder: Path) -> str:
@@ -38,14 +38,14 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
     whole = sum(taken.values())
     return "\n".join(
         [
-            "## Memory: bytes of the features of a user",
+            "## Memory: bytes of features per user",
             "",
-            f"{len(data.events):,} events of {len(users):,} users, {data.name}. What a row takes in Valkey holds its key, its version",
+            f"{len(data.events):,} events of {len(users):,} users, {data.name}. The size of a row in Valkey includes its key, its version",
             "and the server's overhead. Interests, candidate sets and items come on top.",
             "",
             *table.markdown(HEADS, lines),
             "",
-            f"Together {whole / len(users) / 1000:.1f} kB a user, {whole / len(data.events):.0f} bytes an event: "
+            f"Together {whole / len(users) / 1000:.1f} kB per user, {whole / len(data.events):.0f} bytes per event: "
             f"{whole / len(users) * 1e6 / 1e9:.1f} GB for a million such users.",
             "",
             table.stamp(loads),

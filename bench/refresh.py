@@ -66,7 +66,7 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
             "The same codes on a torch device; nothing leaves it before the best are known.",
             "",
             *table.markdown(DEVICE_HEADS, on),
-            *([] if len(devices) > 1 else ["", "No GPU here: that row is printed where there is one."]),
+            *([] if len(devices) > 1 else ["", "This machine has no GPU; with one, the table has another row."]),
             "",
             table.stamp(loads),
         ]
