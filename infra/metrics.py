@@ -182,7 +182,7 @@ class CatalogueMetrics(WorkerMetrics):
         _only(self.codes_generation, generation)
 
     def drift(self, generation: str, figures: Mapping[str, float], wanted: str) -> None:
-        """The codes in use were measured: `figures` of stream.codes.code_manager, and the action that the policy asks for."""
+        """The codes in use were measured: `figures` of stream.codes.code_manager, and the action that the policy calls for."""
         self.no_drift()
         for gauge, name in (
             (self.codes_distortion, "relative"),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Topic = Annotated[str | None, typer.Option("--topic", help="Only those of this topic.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Only those refused for this reason.")]
 Since = Annotated[float | None, typer.Option("--since", min=0, help="Only those of the last N minutes.")]
-AtPlace = Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="Its place, as shown by `everlong dlq list`.")]
+AtPlace = Annotated[str, typer.Argument(metavar="PARTITION:OFFSET", help="Its position, as shown by `everlong dlq list`.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(min=5, help="How long live events flow.")] = 45.0,
+    seconds: Annotated[float, typer.Option(min=5, help="Seconds of live events.")] = 45.0,
     rate: Annotated[float, typer.Option(min=1, max=2000, help="Live events per second.")] = 60.0,
     users: Annotated[int, typer.Option(min=20, max=5000, help="Users of the simulated shop.")] = 300,
     keep: Annotated[Path | None, typer.Option(help="Keep data and logs in this new or empty folder instead of a temporary one.")] = None,

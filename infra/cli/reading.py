@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from features.store.reader import Event
     from infra.settings import Settings
 
-User = Annotated[str, typer.Argument(help="User id; one that begins with - goes behind `--`.")]
+User = Annotated[str, typer.Argument(help="User id; one that begins with - must follow `--`.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -60,7 +60,7 @@ def _cells(event: "Event") -> tuple[str, ...]:
 
 def candidates(
     user: User,
-    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="How many.")] = 20,
+    k: Annotated[int, typer.Option("-k", min=1, max=1000, help="Number of candidates.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Print a user's newest candidate set: item, score, category and how each was found.
@@ -82,7 +82,7 @@ def candidates(
     title = f"{user}: level {answer['level']}, answers the events up to {when(answer['event_ts'])}, bundle {answer['generation']}"
     if not answer["published_ts"]:
         title = f"{user}: popular items"
-        say(f"there are no candidates of user {user}: this is what the API answers instead")
+        say(f"user {user} has no candidates yet: these are the popular items that the API returns instead")
     rows = (
         (n, one["item_id"], one["title"], one["category_id"], one["path"], f"{one['score']:.4f}")
         for n, one in enumerate(answer["candidates"], 1)

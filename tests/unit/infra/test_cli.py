@@ -129,7 +129,7 @@ def test_an_unknown_user_gets_what_is_popular_as_from_the_api(tmp_path: Path, mo
     assert (answer["level"], [one["item_id"] for one in answer["candidates"]]) == ("popular", ["i0", "i1", "i2"])
     shown = CliRunner().invoke(make_app(), ["candidates", "nobody"])
     assert "popular items" in shown.stdout
-    assert "there are no candidates of user nobody" in shown.stderr
+    assert "user nobody has no candidates yet" in shown.stderr
 
 
 def running_now(**changed: object) -> Running:
