@@ -93,7 +93,7 @@ def click(n, user="u", category="c0"):
 
 
 @pytest.mark.fault(
-    "An unreadable row in the store: random, truncated or missing bytes, an unreadable version",
+    "An unreadable row in the store: random, truncated or missing bytes, an unreadable log position",
     "The row is quarantined and rebuilt from the log, and the other users of the batch do not wait",
 )
 @pytest.mark.parametrize("version", VERSIONS)
