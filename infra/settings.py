@@ -118,8 +118,10 @@ class Settings(ApiSettings):
     )
     top_k_categories: int = Field(8, ge=1, le=63, description="Category interests searched per user.")
     candidates: int = Field(200, ge=1, le=1000, description="Items in a candidate set.")
-    exclude_bought: bool = Field(
-        True, description="Exclude the newest 256 items that the user bought; set to false where people buy the same item again."
+    exclude_bought: bool | None = Field(
+        None,
+        description="Exclude the newest 256 items that the user bought; false where people buy the same item again. Unset: what training "
+        "chose by the log.",
     )
     short_share: Part = Field(
         None, description="Share of the searches' candidates that come from the search of the whole pool. Unset: the bundle's."
@@ -136,7 +138,6 @@ class Settings(ApiSettings):
         None,
         description="Weight of recent popularity in the order of what searches find (docs/retrieval.md); 0: none. Unset: the bundle's.",
     )
-    rescore: bool = Field(True, description="Let the bundle's re-scorer, if it has one, order the merged candidates (docs/retrieval.md).")
     only_available: bool = Field(True, description="Exclude items whose attribute `available` or `in_stock` is false, 0 or no.")
     retry_max_s: Seconds = Field(10.0, description="Maximum seconds between two attempts of a failing write or publication.")
     stop_deadline_s: Seconds = Field(

@@ -111,20 +111,19 @@ def _catalogue(settings: Settings) -> int:
 
 
 def _refresh(settings: Settings) -> int:
-    from stream.pipelines.refresh import Limits
+    from models.serving.retriever import Options
     from stream.workers.live_serving import ServedBundle, ServingOptions
     from stream.workers.refresh import RefreshOptions, RefreshWorker
 
     monitor = RefreshMonitor()
     with context_of(monitor, settings) as context:
-        limits = Limits(
-            settings.top_k_categories,
-            settings.candidates,
-            settings.exclude_bought,
-            settings.only_available,
-            settings.rescore,
-            settings.shares,
-            settings.demand,
+        retrieval = Options(
+            top_k=settings.top_k_categories,
+            candidates=settings.candidates,
+            exclude_bought=settings.exclude_bought,
+            only_available=settings.only_available,
+            shares=settings.shares,
+            demand=settings.demand,
         )
         serving = ServingOptions(
             bundle=settings.bundle_path,
@@ -133,7 +132,7 @@ def _refresh(settings: Settings) -> int:
             data_dir=settings.data_dir,
             epoch=settings.epoch,
             snapshot_s=settings.snapshot_s,
-            limits=limits,
+            retrieval=retrieval,
         )
         served = ServedBundle(context, monitor, serving, wall_ms)
         options = RefreshOptions(topic_prefix=settings.topic_prefix, batch=settings.refresh_batch, lag_budget=settings.refresh_lag_budget)

@@ -11,9 +11,10 @@ from features.outcomes import InterestsRow
 from features.store import Key
 from features.store.memory import MemoryStore
 from models.serving.recommender import Recommender
+from models.serving.retriever import Options, Serving
 from stream.kafka.messages import RefreshRequest
 from stream.pipelines.ingest import Ingest
-from stream.pipelines.refresh import Limits, Refresh, Serving
+from stream.pipelines.refresh import Refresh, coalesce
 from tests.tiny_bundle import quickly_trained
 
 NOW = 1_700_000_000_000
@@ -59,10 +60,10 @@ def serving(seed=1):
 class System:
     """Ingest and refresh over one store, as the two workers run them."""
 
-    def __init__(self, store=None, **limits):
+    def __init__(self, store=None, **options):
         self.store = store or MemoryStore()
         self.serving = serving()
-        self.refresh = Refresh(self.store, lambda: self.serving, lambda: NOW + 7, Limits(**{"top_k": 8, "candidates": 100} | limits))
+        self.refresh = Refresh(self.store, lambda: NOW + 7, Options(**{"top_k": 8, "candidates": 100} | options))
         self._ingest, self._offsets = Ingest(self.store, lambda: NOW), dict.fromkeys(Topic, 0)
 
     def happens(self, *events):
@@ -75,9 +76,24 @@ class System:
             requests += self._ingest.process(topic, [record]).refreshes
         return requests
 
+    def process(self, requests, behind=False):
+        """Refresh the users of the requests. `computed` then names the category of each long interest that the model computed."""
+        recommender, self.computed = self.serving.recommender, []
+        long = recommender.long
+
+        def counted(state, needed):
+            self.computed += [category for _, category, _ in needed]
+            return long(state, needed)
+
+        recommender.long = counted
+        try:
+            return self.refresh.process(self.serving, coalesce(requests), behind)
+        finally:
+            del recommender.long
+
     def answer(self, requests, behind=False):
         """The only candidate set that a refresh publishes."""
-        [(found, _)] = self.refresh.process(requests, behind).sets
+        [(found, _)] = self.process(requests, behind).sets
         return found
 
     def row(self, kind, view, user="u"):

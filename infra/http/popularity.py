@@ -7,8 +7,8 @@ import msgspec
 
 from features.outcomes import Candidate
 from models.bundle import POPULAR, read_manifest
+from models.bundle.popular import Popular
 from models.errors import BundleError
-from models.serving.popular import Popular
 
 log = logging.getLogger(__name__)
 

@@ -13,6 +13,7 @@ import safetensors.numpy
 import torch
 
 from features.table import schema_hash
+from models.bundle.popular import Popular
 from models.codes.codebook import Codebook
 from models.codes.modalities import only_fused
 from models.config import Config
@@ -22,7 +23,6 @@ from models.encoding.vocabulary import Vocabulary
 from models.errors import BundleError
 from models.index import ItemIndex
 from models.network.ulim import Network
-from models.serving.popular import Popular
 
 FORMAT = 5  # what a file holds, and how texts become ids (features.text, models.encoding.contents)
 MANIFEST = "manifest.json"

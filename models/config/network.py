@@ -1,6 +1,5 @@
 """The shape of the network, and what its inputs and vectors mean."""
 
-from typing import Literal
 
 import msgspec
 
@@ -40,7 +39,3 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     folds: int = 0  # of `long`, at most this many tokens are counted buckets of older events: scores get + ln n (TWIN V2)
     history: float = 1.0  # share of each lifelong sequence that is read, the most recent part of it
 
-    rescore: Literal["none", "repeats", "attention"] = "none"  # model that re-ranks the merged candidates; attention includes repeats
-    rescore_length: int = 128  # most recent events that a candidate is compared with
-    rescore_categories: int = 0  # besides the user row, they come from the rows of this many most recent categories
-    rescore_searched: int = 32  # events that the GSU keeps for the ESU

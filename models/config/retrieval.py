@@ -32,6 +32,7 @@ class RetrievalConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     top_k: int = 8  # K: categories searched per user
     category_source: Literal["gated", "pointer", "generator"] = "gated"  # distribution that the categories are taken from
     shares: Shares = USUAL
+    exclude_bought: bool = True  # a user's purchases are never recommended to that user; training chooses by the log
     popular: int = 200  # popular items kept per category, and overall
     popular_days: Annotated[float, msgspec.Meta(gt=0)] = 7.0  # half-life of an event in popularity
     demand: DemandWeight = 0.5  # weight of the popularity prior in the order of search results (models.serving.popularity_prior)

@@ -44,9 +44,6 @@ class TrainingConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     gamma: float = 1.0  # next category
     query_weight: float = 0.5  # live queries, over the whole pool (not in ULIM; the counterpart of SEMINAR's relevance objective)
 
-    rescore_negatives: int = 128  # sampled per example, besides the user's repeat candidates
-    rescore_epochs: int = 6
-
     cut_ms: int | None = None  # events from here on are held out; None: the most recent `holdout` share of events
     holdout: float = 0.1
     test_per_user: int = 5  # held-out baskets evaluated per user

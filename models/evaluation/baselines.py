@@ -7,8 +7,9 @@ from typing import NamedTuple, Protocol
 
 from features.event_time import DAY_MS
 from features.history import Deeds
+from models.bundle.popular import Popular
 from models.evaluation.prediction_points import Question
-from models.serving.popular import Popular, popular_candidates
+from models.serving.popular import popular_candidates
 
 POPULAR_DEPTH = 2000
 SIMPLE = ("most popular", "popular lately", "popular in categories", "seen before", "seen often", "item-kNN")

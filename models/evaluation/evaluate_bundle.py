@@ -16,6 +16,7 @@ from models.evaluation.share_selection import choose_shares, enough, halves
 from models.evaluation.simple_baselines import simple
 from models.evaluation.split import Split
 from models.serving.recommender import Recommender
+from models.serving.retriever import Options
 
 MOST_USERS = 2000  # of whom is chosen, and reported
 
@@ -31,7 +32,7 @@ def judged(bundle: Bundle, there: Offered, split: Split, seed: int, device: str,
         bundle = with_shares(bundle, there, only(split, users), seed, device)
         split = only(split, others)
     config = bundle.manifest.config
-    cascade = Cascade(Recommender(bundle, device), config.retrieval.top_k, *there, bundle.popular)
+    cascade = Cascade(Recommender(bundle, device), Options(config.retrieval.top_k), *there, bundle.popular)
     ids, asked = [item.item_id for item in there.catalogue], Asked(config.training.test_per_user, MOST_USERS, seed)
     report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, asked)
     newest = max(event.ts for deed in split.done.values() for event in deed.events)
@@ -41,11 +42,11 @@ def judged(bundle: Bundle, there: Offered, split: Split, seed: int, device: str,
 
 
 def with_shares(bundle: Bundle, there: Offered, split: Split, seed: int, device: str) -> Bundle:
-    """The bundle with the shares that suit what the split holds out, over what is `there`."""
+    """The bundle with the shares, and the choice about purchases, that suit what the split holds out, over what is `there`."""
     config = bundle.manifest.config
     asked = questions(split, config.training.test_per_user, users_asked(split, MOST_USERS, seed))
-    choice = choose_shares(Cascade(Recommender(bundle, device), config.retrieval.top_k, *there, bundle.popular), asked, seed)
-    config = config.replace(shares=choice.shares)
+    choice = choose_shares(Cascade(Recommender(bundle, device), Options(config.retrieval.top_k), *there, bundle.popular), asked, seed)
+    config = config.replace(shares=choice.shares, exclude_bought=choice.exclude_bought)
     return replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config, chosen=True))
 
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from features.history import Deeds
 from features.rows import Behaviour
+from models.bundle.popular import Popular
 from models.evaluation.baselines import Answer, filled, unseen
 from models.evaluation.prediction_points import Question
-from models.serving.popular import Popular
 
 SHRINK = 10.0
 NEIGHBOURS = 200

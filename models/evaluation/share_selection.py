@@ -1,7 +1,8 @@
-"""Which shares of a candidate set (models.config.retrieval) suit a log: those with the best recall@50 on moments kept for choosing.
+"""What suits a log: the shares of a candidate set (models.config.retrieval), and whether purchases are excluded.
 
-One share after the other is tried at the values of `TRIED`, twice around. One is changed only where the paired difference lies
-beyond 95 % of a bootstrap over users: where the log does not tell, the shares that the bundle has stay.
+Both are chosen by recall@50 on moments kept for choosing. One share after the other is tried at the values of `TRIED`, twice around, with
+purchases excluded and without. A choice is changed only where the paired difference lies beyond 95 % of a bootstrap over users: where the
+log does not tell, those of the bundle stay.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,11 +12,12 @@ import msgspec
 import numpy as np
 
 from models.config.retrieval import Shares
-from models.evaluation.cascade import Cascade, Lists
+from models.evaluation.cascade import Cascade
 from models.evaluation.intervals import Bootstrap, bounds
 from models.evaluation.metrics import METRICS, item_metrics
 from models.evaluation.prediction_points import Question
 from models.evaluation.score import BATCH
+from models.serving.retriever import Lists
 
 TRIED = {
     "repeat": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
@@ -30,9 +32,11 @@ _RECALL = METRICS.index(f"recall@{CUT}")
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """The shares, on how much they were chosen, and recall@50 there with those that the bundle had and with these."""
+    """The shares and whether purchases are excluded, on how much they were chosen, and recall@50 there with those of the bundle and with
+    these."""
 
     shares: Shares
+    exclude_bought: bool
     users: int
     moments: int
     before: float
@@ -40,15 +44,26 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose_shares(cascade: Cascade, asked: Iterable[Question], seed: int) -> Choice:
-    """The shares for what is `asked`, which must not be what is reported afterwards; before any re-scoring. `seed`: of the bootstrap."""
+    """What suits the moments of `asked`, which must not be those that are reported afterwards. `seed`: of the bootstrap."""
     questions = [question for question in asked if question.wanted]
-    users, shares = len({question.user for question in questions}), cascade.bundle.manifest.config.retrieval.shares
+    users, config = len({question.user for question in questions}), cascade.bundle.manifest.config.retrieval
     if not enough(users):
-        return Choice(shares, users, len(questions), 0.0, 0.0)
-    batches = (questions[start : start + BATCH] for start in range(0, len(questions), BATCH))
-    lists = [(batch, cascade.lists(batch, CUT)) for batch in batches]
+        return Choice(config.shares, config.exclude_bought, users, len(questions), 0.0, 0.0)
+    batches = [questions[start : start + BATCH] for start in range(0, len(questions), BATCH)]
     owners = np.unique([question.user for question in questions], return_inverse=True)[1].astype(np.int64)
     bootstrap = Bootstrap(owners, seed)
+    before, shares, recall = _best_shares(cascade.changed(exclude_bought=config.exclude_bought), batches, bootstrap)
+    exclude = config.exclude_bought
+    _, other_shares, other = _best_shares(cascade.changed(exclude_bought=not exclude), batches, bootstrap)
+    if _better(bootstrap, other, recall):
+        exclude, shares, recall = not exclude, other_shares, other
+    return Choice(shares, exclude, users, len(questions), before, float(recall.mean()))
+
+
+def _best_shares(cascade: Cascade, batches: Sequence[list[Question]], bootstrap: Bootstrap) -> tuple[float, Shares, np.ndarray]:
+    """Mean recall with the shares of the bundle, the shares that were chosen, and recall (Q,) of every question with these."""
+    lists = [(batch, cascade.lists(batch, CUT)) for batch in batches]
+    shares = cascade.bundle.manifest.config.retrieval.shares
     recall = _recall(cascade, lists, shares)
     before = float(recall.mean())
     for _ in range(ROUNDS):
@@ -56,9 +71,14 @@ def choose_shares(cascade: Cascade, asked: Iterable[Question], seed: int) -> Cho
             others = [msgspec.structs.replace(shares, **{name: value}) for value in values if value != getattr(shares, name)]
             tried = [(other, _recall(cascade, lists, other)) for other in others]
             best, found = max(tried, key=lambda one: float(one[1].mean()))
-            if bounds(bootstrap.means((found - recall)[:, None]))[0, 0] > 0:
+            if _better(bootstrap, found, recall):
                 shares, recall = best, found
-    return Choice(shares, users, len(questions), before, float(recall.mean()))
+    return before, shares, recall
+
+
+def _better(bootstrap: Bootstrap, found: np.ndarray, recall: np.ndarray) -> bool:
+    """Whether recall (Q,) is better beyond 95 % of the bootstrap."""
+    return bool(bounds(bootstrap.means((found - recall)[:, None]))[0, 0] > 0)
 
 
 def enough(users: int) -> bool:

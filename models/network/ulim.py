@@ -22,7 +22,6 @@ from models.encoding.vocabulary import FIRST
 from models.network.layers import NEVER, attend, dnn
 from models.network.psu import Psu
 from models.network.towers import DualInterest, ItemSpace
-from models.rescoring.model import Rescorer
 
 
 class NextCategory(NamedTuple):
@@ -101,7 +100,6 @@ class Network(nn.Module):
         self.pgin = Pgin(config.dim)
         self.dim = config.dim
         self.popularity = nn.Parameter(torch.zeros(category_rows))
-        self.rescorer = None if config.rescore == "none" else Rescorer(config)
 
     @property
     def device(self) -> torch.device:

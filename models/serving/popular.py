@@ -3,43 +3,18 @@
 They are merged by the rule of models.serving.quotas, one user at a time.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from heapq import merge as merge_ordered
 from itertools import chain, compress, count, islice
-from typing import NamedTuple
 
 import numpy as np
 
 from features.outcomes import Candidate
+from models.bundle.popular import Hit, Popular, best_first
 from models.index import View, Where
 from models.serving.quotas import beside, weights
 
-POPULAR_DEPTH = 500
-
-Hit = tuple[str, float]  # item, score
 Place = tuple[float, str, int, Candidate]  # place, item, number of the list, candidate
-
-
-class Popular(NamedTuple):
-    """Popular items, best first, ties by item id: of each category, and of all as (item, score, category)."""
-
-    by_category: Mapping[str, Sequence[Hit]]
-    overall: Sequence[tuple[str, float, str]]
-
-    @classmethod
-    def of(cls, counts: Iterable[tuple[str, str, float]], depth: int = POPULAR_DEPTH) -> "Popular":
-        """From (item, category, count), one for each item; at most `depth` items a list, none with a count of 0."""
-        groups: dict[str, list[Hit]] = {}
-        for item, category, number in counts:
-            if number > 0:
-                groups.setdefault(category, []).append((item, float(number)))
-        by_category = {category: sorted(hits, key=best_first)[:depth] for category, hits in sorted(groups.items())}
-        every = ((item, score, category) for category, hits in by_category.items() for item, score in hits)
-        overall = sorted(every, key=lambda hit: best_first(hit[:2]))[:depth]
-        return cls(by_category, overall)
-
-
-NOTHING_POPULAR = Popular({}, ())
 
 
 def popular_candidates(
@@ -78,11 +53,6 @@ def popular_candidates(
     last = ((float("inf"), candidate.item, number, candidate) for number, candidate in zip(count(len(queues)), every, strict=False))
     walk: Iterable[Place] = chain(merge_ordered(*queues), last)
     return _first(walk if view is None else _there(walk, view, where, limit), limit)
-
-
-def best_first(hit: Hit) -> tuple[float, str]:
-    """The order of hits: best score first, ties by item id."""
-    return -hit[1], hit[0]
 
 
 def _candidates(category: str, hits: Sequence[Hit], exclude: Collection[str]) -> Iterator[Candidate]:

@@ -8,10 +8,10 @@ beside exp(score / temperature), which a softmax was trained with, that is about
 import numpy as np
 from numpy.typing import NDArray
 
+from models.bundle.popular import Popular
 from models.codes.codebook import Floats
 from models.index import Found, View
 from models.serving.cascade import Searched
-from models.serving.popular import Popular
 
 
 class Demand:

@@ -1,13 +1,13 @@
 """Inference over a bundle, batch first: from rows of the store to interests, categories and item vectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from features.events import Item
-from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
 from models.bundle import Bundle, ItemTable
 from models.codes.modalities import only_fused
@@ -16,8 +16,6 @@ from models.encoding.inputs import Positions, Texts, long_tokens, newest_ts, sho
 from models.encoding.sequences import read
 from models.encoding.vocabulary import FIRST, UNKNOWN
 from models.network.ulim import UserState
-from models.rescoring.histories import read_categories
-from models.rescoring.order import Scoring, rescored
 
 CHUNK = 8192  # items encoded at once
 
@@ -36,7 +34,7 @@ class ShortState(NamedTuple):
 
 
 class Recommender:
-    """The models of one generation. Scores are inner products of unit vectors: cosines. Not thread-safe while `remember` runs.
+    """The models of one generation. Scores are inner products of unit vectors: cosines. Any thread may call it.
 
     Empty histories, and items, categories and words that were never seen, are all valid inputs.
     """
@@ -52,23 +50,25 @@ class Recommender:
         self._places = {item: position for position, item in enumerate(bundle.items.ids)}
         self._positions = Positions(self._places, self._vocabulary)
         self._vectors = self._table(bundle.items)
-        self._filled = len(self._vectors)
+        self._given = self._filled = len(self._vectors)  # places of the bundle's items and of strangers; places used in all
+        self._free: list[int] = []  # places of forgotten items
+        self._lock = Lock()  # held while the table of item vectors is read or changed
 
     def warm_up(self) -> None:
         """Run every path once, so that the first request does not pay for it."""
         state = self.short([UserRow()])
         self.categories([UserRow()], state, 1)
         self.long(state, [(0, "", CategoryRow())])
-        self.rescore([UserRow()], [{}], [[Candidate("-", 0.0, "-", "short")]], 1)
         self.item_codes(self.item_parts([Item(item_id="-", category_id="-", title="", ts=0)]))
 
     @torch.inference_mode()
     def short(self, users: Sequence[UserRow]) -> ShortState:
         """The short interest of B users, from their `user` rows alone."""
         texts = Texts(self._config)
-        tokens = short_tokens(users, self._positions, texts, self._config.short)
         touched = touched_tokens(users, self._vocabulary, self._config.touched)
-        state = self._network.users(self._vectors, tokens, touched, self._network.texts(texts.words()))
+        with self._lock:
+            tokens = short_tokens(users, self._positions, texts, self._config.short)
+            state = self._network.users(self._vectors, tokens, touched, self._network.texts(texts.words()))
         return ShortState(state.vectors.cpu().numpy(), [newest_ts(user) for user in users], state)
 
     @torch.inference_mode()
@@ -116,35 +116,19 @@ class Recommender:
         texts = Texts(self._config)
         newest = [state.newest_ts[position] for position, _, _ in requests]
         kept = [read(row, self._config.long, self._config.folds, self._config.history) for _, _, row in requests]
-        tokens = long_tokens(kept, newest, self._positions, texts)
         device = self._network.device
         of = torch.tensor([position for position, _, _ in requests], device=device)
         category = torch.tensor([self._vocabulary.category(category) for _, category, _ in requests], device=device)
-        user, said = state.state, self._network.texts(texts.words())
-        return self._network.long(self._vectors, tokens, said, user.pooled[of], user.profile[of], category).cpu().numpy()
+        user = state.state
+        with self._lock:
+            tokens = long_tokens(kept, newest, self._positions, texts)
+            said = self._network.texts(texts.words())
+            return self._network.long(self._vectors, tokens, said, user.pooled[of], user.profile[of], category).cpu().numpy()
 
     @torch.inference_mode()
     def queries(self, texts: Sequence[str]) -> np.ndarray:
         """Live queries as interests that search items, (n, d) float32 of unit length; zeros where a query says nothing."""
         return self._network.texts(query_words(texts, self._config)).cpu().numpy()
-
-    @property
-    def rescores(self) -> bool:
-        """Whether the bundle holds a re-scorer."""
-        return self._network.rescorer is not None
-
-    def rescored_with(self, user: UserRow) -> list[str]:
-        """The categories whose rows `rescore` wants of a user."""
-        return read_categories(user, self._config.rescore_categories)
-
-    def rescore(
-        self, users: Sequence[UserRow], rows: Sequence[Mapping[str, CategoryRow]], found: Sequence[Sequence[Candidate]], limit: int
-    ) -> list[list[Candidate]]:
-        """The best `limit` of the candidates of B users (models.rescoring.order); as they are where there is no re-scorer."""
-        rescorer = self._network.rescorer
-        if rescorer is None:
-            return [list(mine[:limit]) for mine in found]
-        return rescored(Scoring(rescorer, self._vectors[:, : self.dim], self._positions, self._config), users, rows, found, limit)
 
     @torch.inference_mode()
     def item_vectors(self, items: Sequence[Item]) -> np.ndarray:
@@ -179,25 +163,31 @@ class Recommender:
     def remember(self, items: Sequence[str], vectors: np.ndarray) -> None:
         """Let histories read the vectors (n, d) of new or changed items, of this generation, as the catalogue published them."""
         newest = {item: row for row, item in enumerate(items)}  # an item that comes twice: its last vector
-        new = [item for item in newest if item not in self._places]
-        needed = self._filled + len(new)
-        if needed > len(self._vectors):
-            grown = self._vectors.new_zeros(max(needed, 2 * len(self._vectors)), self._vectors.shape[1])
-            grown[: self._filled] = self._vectors[: self._filled]
-            self._vectors = grown
-        self._places.update({item: position for position, item in enumerate(new, self._filled)})
-        self._filled = needed
-        at = torch.tensor([self._places[item] for item in newest], dtype=torch.int64, device=self._network.device)
         chosen = np.asarray(vectors, np.float32)[list(newest.values())]  # (n, d)
         rows = np.array([self._vocabulary.item(item) for item in newest], np.int64)
-        self._vectors[at] = self._network.table(torch.from_numpy(chosen).to(self._network.device), rows)
+        with self._lock:
+            for item in newest:
+                if item not in self._places:
+                    self._places[item] = self._free.pop() if self._free else self._next()
+            at = torch.tensor([self._places[item] for item in newest], dtype=torch.int64, device=self._network.device)
+            self._vectors[at] = self._network.table(torch.from_numpy(chosen).to(self._network.device), rows)
 
-    def popular(self, category: str | None, k: int) -> list[tuple[str, str]]:
-        """The `k` most wanted (item, category), of one category or of all (None), best first."""
-        popular = self.bundle.popular
-        if category is None:
-            return [(item, of) for item, _, of in popular.overall[:k]]
-        return [(item, category) for item, _ in popular.by_category.get(category, ())[:k]]
+    def forget(self, items: Iterable[str]) -> None:
+        """Free the place of items that `remember` added, so that memory is bounded by the items that exist. Histories then read the
+        stranger of their category; items of the bundle stay."""
+        with self._lock:
+            for item in items:
+                if self._places.get(item, 0) >= self._given:
+                    self._free.append(self._places.pop(item))
+
+    def _next(self) -> int:
+        """The first place that was never used; the table grows to hold it."""
+        if self._filled == len(self._vectors):
+            grown = self._vectors.new_zeros(2 * len(self._vectors), self._vectors.shape[1])
+            grown[: self._filled] = self._vectors
+            self._vectors = grown
+        self._filled += 1
+        return self._filled - 1
 
     @torch.inference_mode()
     def _table(self, known: ItemTable) -> torch.Tensor:

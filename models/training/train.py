@@ -28,9 +28,7 @@ from models.evaluation.catalogue_at_cutoff import offered
 from models.evaluation.evaluate_bundle import judged
 from models.network.search import Seminar
 from models.network.ulim import Builder, Network
-from models.rescoring import examples as rescoring
-from models.rescoring.learning import Learning
-from models.training.bundling import bundle_of, item_vectors, with_items
+from models.training.bundling import bundle_of, with_items
 from models.training.examples import Examples, build
 from models.training.joint_loss import joint_loss
 from models.training.loop import Phase, Run, fit
@@ -138,11 +136,6 @@ def learn(
         _pretrain(network, prepared, config, seed, progress, run)
     rates = config if parent is None else config.replace(learning_rate=config.training.warm_start_rate)
     steps = _fit(network, examples, prepared, rates, seed, progress, run)
-    if network.rescorer is not None:
-        table = prepared.contents.join(strangers(vocabulary, config.network, prepared.widths))
-        learning = Learning(network.rescorer, item_vectors(network, table), prepared.category, rates.training)
-        since = rescoring.first_seen(prepared.catalogue, prepared.done)
-        learning.fit(rescoring.build(prepared.done, positions, since, config, prepared.cut_ms, new_ms), seed, progress, run)
     return bundle_of(network, prepared, config, seed, data, created, steps)
 
 

@@ -22,6 +22,7 @@ from models.evaluation.report import CASCADE
 from models.evaluation.score import Entry, tally
 from models.evaluation.split import Split, temporal, validation
 from models.serving.recommender import Recommender
+from models.serving.retriever import Options
 from models.training.train import Progress, learn
 from research.ablation.comparison import TOLD, Effect, Scores, columns, effect
 from research.ablation.rows import DEFAULT, Row, Training
@@ -139,7 +140,7 @@ def _scores(bundle: Bundle, config: Config, asked: _Asked, device: str, seconds:
     served = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config))
     recommender = Recommender(served, device)
     entries = [
-        Entry(CASCADE, 0, Cascade(recommender, config.retrieval.top_k, asked.catalogue, asked.own, bundle.popular)),
+        Entry(CASCADE, 0, Cascade(recommender, Options(config.retrieval.top_k), asked.catalogue, asked.own, bundle.popular)),
         Entry(TOLD, 0, ToldCategory(recommender, asked.catalogue, asked.own)),
     ]
     known = frozenset(event.item for deeds in asked.split.known.values() for event in deeds.events)

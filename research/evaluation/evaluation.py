@@ -23,6 +23,7 @@ from models.evaluation.share_selection import Choice, choose_shares, chooses, en
 from models.evaluation.simple_baselines import simple
 from models.evaluation.split import Split, validation
 from models.serving.recommender import Recommender
+from models.serving.retriever import Options
 from models.training.train import Progress, learn
 from research.baselines import NAMES, Budget, open_rival
 from research.errors import SeenInTrainingError
@@ -170,14 +171,14 @@ class _Asking:
         plan, part = self._plan, validation(self._split, self.config.training.holdout)
         users = users_asked(part, plan.test_users, plan.seed)
         if not enough(len(users)):
-            self.choice = Choice(self.config.retrieval.shares, len(users), 0, 0.0, 0.0)
+            self.choice = Choice(self.config.retrieval.shares, self.config.retrieval.exclude_bought, len(users), 0, 0.0, 0.0)
             return
         there = offered(self._loaded.described, self._loaded.told, part, users)
         bundle, seconds = self._learnt(part, there, plan.seed, CHOOSING)
         began = self._clock()
         asked = questions(part, self.config.training.test_per_user, users)
         self.choice = choose_shares(self._cascade(bundle, part, there), asked, plan.seed)
-        self.config = self.config.replace(shares=self.choice.shares)
+        self.config = self.config.replace(shares=self.choice.shares, exclude_bought=self.choice.exclude_bought)
         self._cost(CHOOSING, [seconds + self._clock() - began])
 
     def report(self, given: Bundle | None, rivals: Sequence[str]) -> Report:
@@ -221,7 +222,7 @@ class _Asking:
     def _cascade(self, bundle: Bundle, split: Split, there: Offered) -> Cascade:
         config = bundle.manifest.config.retrieval
         wanted = popularity(split.known, split.cut_ms, config.popular, config.popular_days)  # a given bundle's may hold what is asked
-        return Cascade(Recommender(bundle, self._plan.device), config.top_k, *there, wanted)
+        return Cascade(Recommender(bundle, self._plan.device), Options(config.top_k), *there, wanted)
 
     def _rivals(self, names: Sequence[str], catalogue: list[Item], seeds: Sequence[int], moments: Sequence[Question]) -> list[Entry]:
         plan, ids = self._plan, [item.item_id for item in catalogue]
@@ -254,4 +255,4 @@ class _Asking:
 def _both(cascade: Cascade, seed: int) -> list[Entry]:
     """The cascade as it serves, and beside it what its searches find alone: contenders have no list of own items either."""
     searches = msgspec.structs.replace(cascade.bundle.manifest.config.retrieval.shares, repeat=0.0)
-    return [Entry(CASCADE, seed, cascade), Entry(NO_OWN, seed, cascade.shared(searches))]
+    return [Entry(CASCADE, seed, cascade), Entry(NO_OWN, seed, cascade.changed(shares=searches))]

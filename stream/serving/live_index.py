@@ -16,6 +16,7 @@ import numpy as np
 from models.bundle import load
 from models.index import Delete, ItemIndex, Sizes, Upsert, bytes_per_item
 from models.serving.recommender import Recommender
+from models.serving.retriever import Serving
 from stream.codes.codebook_registry import CodebookRegistry, next_step
 from stream.codes.readers import CodeRecord, code_reader, newest
 from stream.codes.validation import Shapes, fault_of
@@ -23,7 +24,6 @@ from stream.kafka.connection import Connection
 from stream.kafka.messages import CodebookRecord, ItemCode, Recode, Skips
 from stream.kafka.topic_reader import Offsets
 from stream.kafka.topics import ITEM_CODES
-from stream.pipelines.refresh import Serving
 from stream.serving.pending_generation import PendingGeneration, quantised
 from stream.serving.snapshot import Saved, Snapshots
 
@@ -57,7 +57,7 @@ class IndexObserver(Protocol):
 
 
 class LiveIndex:
-    """A recommender and an index that follows `item-codes` and `codebooks`. Hold `lock` to read or change the recommender.
+    """A recommender and an index that follows `item-codes` and `codebooks`.
 
     `registry` follows the topic `codebooks`. With `snapshots` the index begins with the last one saved.
     """
@@ -88,7 +88,6 @@ class LiveIndex:
             view = index.look()
             numbers = view.everything()
             recommender.remember(view.names(numbers), view.vectors(numbers))
-        self.lock = Lock()
         self.serving = Serving(recommender, index)
         self.offsets: Offsets = {} if saved is None else dict(saved.offsets)
         self._saved = Saved(index, self.offsets, index.held) if saved is not None else None
@@ -152,10 +151,10 @@ class LiveIndex:
             self.index.apply([*deletes, *upserts])
             self._gather(upserts, deletes, recodes)
             self.offsets = offsets
+        recommender = self.serving.recommender
+        recommender.forget(delete.item for delete in deletes)
         if valid:
-            with self.lock:
-                vectors = np.stack([np.frombuffer(code.vector, "<f4") for code in valid])
-                self.serving.recommender.remember([code.item_id for code in valid], vectors)
+            recommender.remember([code.item_id for code in valid], np.stack([np.frombuffer(code.vector, "<f4") for code in valid]))
         sent = [code.sent_ms for code in valid if code.sent_ms] if self.reader.caught_up else []
         if left_out := len(codes) - len(of_bundle):
             self._observer.left_out(left_out)

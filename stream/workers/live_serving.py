@@ -7,11 +7,12 @@ from typing import Protocol
 
 import msgspec
 
+from models.serving.retriever import Options
 from stream.codes.readers import CodebookReader
 from stream.kafka.messages import RefreshRequest, Skips
 from stream.kafka.topics import CODEBOOKS, ITEM_CODES
 from stream.pipelines.batch import Steps
-from stream.pipelines.refresh import Limits, Refresh, RefreshOutcome
+from stream.pipelines.refresh import Refresh, RefreshOutcome
 from stream.serving.bundle_swapper import BundleSwapper
 from stream.serving.live_index import IndexObserver, LiveIndex
 from stream.serving.snapshot import Snapshots
@@ -38,7 +39,7 @@ class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: Path
     epoch: int
     snapshot_s: float
-    limits: Limits
+    retrieval: Options
 
 
 class ServedBundle:
@@ -50,7 +51,7 @@ class ServedBundle:
         self._snapshots = Snapshots(options.data_dir, context.topic(ITEM_CODES), options.epoch, options.snapshot_s)
         swapper = BundleSwapper(options.bundle, self._load, lambda old: old.stop(save=False))
         self._bundles = BundleFollower(swapper, observer, options.bundle_poll_s)
-        self._refresh = Refresh(context.store, lambda: self._serving, clock_ms, options.limits)
+        self._refresh = Refresh(context.store, clock_ms, options.retrieval)
 
     def __enter__(self) -> "ServedBundle":
         """Wait for a bundle and read the topic of item codes; both are followed from then on."""
@@ -72,10 +73,7 @@ class ServedBundle:
 
     def refresh(self, requests: Sequence[RefreshRequest], behind: bool, steps: Steps) -> RefreshOutcome:
         """Run the pipeline. See `stream.pipelines.refresh.Refresh.process`."""
-        live = self._bundles.current  # taken once: it may be replaced meanwhile
-        with live.lock:
-            self._serving = live.serving
-            return self._refresh.process(requests, behind, steps)
+        return self._refresh.process(self._bundles.current.serving, requests, behind, steps)
 
     def _load(self, directory: Path) -> LiveIndex:
         context, topic, registry = self._context, self._context.topic(ITEM_CODES), self._codebooks.registry

@@ -52,7 +52,7 @@ def ingest_row(packed: bytes) -> None:
 @cache
 def _system() -> System:
     system = System()
-    system.refresh.process(system.happens(click(1), click(2, user="good")))
+    system.process(system.happens(click(1), click(2, user="good")))
     return system
 
 
@@ -63,7 +63,7 @@ def refresh_row(packed: bytes) -> None:
         system.store._rows[key] = Stored(packed, LogPosition(0, 1), 0)
     for behind in (False, True):
         try:
-            outcome = system.refresh.process([request("u", "c1"), request("good", "c1")], behind)
+            outcome = system.process([request("u", "c1"), request("good", "c1")], behind)
         except OtherLayoutError:
             return
         assert {found.user_id: bool(found.candidates) for found, _ in outcome.sets} == {"u": True, "good": True}

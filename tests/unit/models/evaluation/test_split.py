@@ -21,6 +21,7 @@ from models.evaluation.report import Asked, evaluate
 from models.evaluation.score import Entry
 from models.evaluation.simple_baselines import simple
 from models.serving.recommender import Recommender
+from models.serving.retriever import Options
 from models.training.train import learn, train
 from research.evaluation import evaluation
 from research.evaluation.inputs import Plan, load_data, split_of
@@ -280,7 +281,7 @@ def test_what_came_after_the_cut_is_found_by_nobody_but_who_had_it():
     assert own_items(split, [user], own) == own[:2]
     assert own_items(split, [name for name in split.starts if name != user], own) == []
     bundle = learn(split.known, catalogue, QUICK, seed=0, cut_ms=split.cut_ms)
-    cascade = Cascade(Recommender(bundle), 8, catalogue, own)
+    cascade = Cascade(Recommender(bundle), Options(8), catalogue, own)
     asked = list(questions(split, 9, users_asked(split, None, 0)))
     found = []
     for question, answer in zip(asked, cascade.answer(asked, 200), strict=True):

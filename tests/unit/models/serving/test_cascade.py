@@ -4,11 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from features.outcomes import Candidate
+from models.bundle.popular import Popular
 from models.codes.codebook import Codebook
 from models.config.retrieval import USUAL, Shares
 from models.index import Delete, Found, ItemIndex, Upsert, Where
 from models.serving import cascade
-from models.serving.popular import Popular, popular_candidates
+from models.serving.popular import popular_candidates
 from models.serving.quotas import DEPTHS, Extra, Lists, choose, weights
 from tests.references import merge as reference_merge
 from tests.references import search as reference_search

@@ -13,6 +13,7 @@ from hypothesis.extra.numpy import arrays
 from features.event_time import DAY_MS
 from features.events import Click
 from features.history import deeds
+from models.bundle.popular import NOTHING_POPULAR, Popular
 from models.codes.codebook import Codebook
 from models.evaluation.baselines import popularity
 from models.evaluation.cascade import Cascade
@@ -20,9 +21,9 @@ from models.evaluation.prediction_points import questions
 from models.evaluation.split import temporal
 from models.index import Delete, Found, ItemIndex
 from models.serving.cascade import Searched
-from models.serving.popular import NOTHING_POPULAR, Popular
 from models.serving.popularity_prior import Demand, descending
 from models.serving.recommender import Recommender
+from models.serving.retriever import Options
 from tests.refresh_world import NOW, System, click
 from tests.tiny_bundle import CONFIG, quickly_trained, shop
 
@@ -108,7 +109,7 @@ def refreshed(item, count, **limits):
     """What the searches find for a user when `item` has so many events of late."""
     system = System(**limits)
     system.serving.demand = Demand(system.serving.index.look(), Popular.of([(item, "c1", count)]), 0.07)
-    sets = system.refresh.process(system.happens(*[click(n, f"c{n % 3}", ts=NOW - 1000 * (30 - n)) for n in range(20)])).sets
+    sets = system.process(system.happens(*[click(n, f"c{n % 3}", ts=NOW - 1000 * (30 - n)) for n in range(20)])).sets
     return [found.item for found in sets[0][0].candidates if found.path in ("category", "short")]
 
 
@@ -130,7 +131,7 @@ def test_the_cascade_of_an_evaluation_reads_what_it_is_given_and_not_what_the_bu
     def answers(weight, popular):
         config = bundle.manifest.config.replace(demand=weight)
         served = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config))
-        return [answer.items for answer in Cascade(Recommender(served), 8, catalogue, popular=popular).answer(batch, 60)]
+        return [answer.items for answer in Cascade(Recommender(served), Options(8), catalogue, popular=popular).answer(batch, 60)]
 
     popular = popularity(split.known, split.cut_ms, 200, CONFIG.retrieval.popular_days)
     assert bundle.popular != popular

@@ -17,7 +17,8 @@ from features.store import Key, LogPosition, Stored
 from models.config.retrieval import Shares
 from models.index import Delete, Upsert
 from models.serving.recommender import Recommender
-from stream.pipelines.refresh import Serving, coalesce
+from models.serving.retriever import Serving
+from stream.pipelines.refresh import coalesce
 from tests.refresh_world import CATEGORIES, NOW, Failing, System, click, lose_model, order, request, serving
 from tests.tiny_bundle import quickly_trained
 
@@ -29,7 +30,7 @@ def system():
 
 def test_a_full_answer_is_written_and_published_alike(system):
     [asked] = system.happens(click(1))
-    [(found, sent_ms)] = system.refresh.process([asked]).sets
+    [(found, sent_ms)] = system.process([asked]).sets
     row = system.row(CandidatesRow, "user_candidates")
     assert [(c.item, c.score, c.category, c.path) for c in row.candidates] == [
         (c.item, c.score, c.category, c.path) for c in found.candidates
@@ -101,8 +102,8 @@ def test_the_bundles_shares_serve_unless_others_are_set(behind):
 
 
 def test_the_ladder_short_only_when_behind(system):
-    outcome = system.refresh.process(system.happens(click(1)), behind=True)
-    assert (outcome.levels, outcome.failure, outcome.interests_computed) == ({"short": 1}, None, 0)
+    outcome = system.process(system.happens(click(1)), behind=True)
+    assert (outcome.levels, outcome.failure, system.computed) == ({"short": 1}, None, [])
     assert system.row(InterestsRow, "user_interests") is None
     assert len(outcome.sets[0][0].candidates) == 72
 
@@ -111,7 +112,7 @@ def test_the_ladder_short_only_when_behind(system):
 def test_the_ladder_popular_in_the_users_categories_when_the_model_is_lost(system, behind):
     asked = [*system.happens(click(1, "c2", "one")), request("nobody")]
     lose_model(system)
-    outcome = system.refresh.process(asked, behind)
+    outcome = system.process(asked, behind)
     assert "RuntimeError" in outcome.failure
     one, nobody = (found for found, _ in outcome.sets)
     assert (one.level, nobody.level) == ("category_popular", "popular")
@@ -143,14 +144,14 @@ def test_vectors_that_are_not_finite_count_as_a_lost_model(system, behind):
         for weights in broken.parameters():
             weights.fill_(float("nan"))
     system.serving.recommender._network = broken
-    outcome = system.refresh.process(asked, behind)
+    outcome = system.process(asked, behind)
     assert "not finite" in outcome.failure
     assert outcome.levels == {"category_popular": 1}
 
 
 @pytest.mark.parametrize("behind", [False, True])
 def test_the_ladder_popular_for_a_user_of_whom_nothing_is_known(system, behind):
-    outcome = system.refresh.process([request("nobody", "c1")], behind)
+    outcome = system.process([request("nobody", "c1")], behind)
     [(found, _)] = outcome.sets
     assert (found.level, found.event_ts, outcome.failure) == ("popular", 5, None)
     assert found.candidates
@@ -181,30 +182,30 @@ def test_coalescing_takes_the_newest_and_all_categories():
 
 
 def test_only_touched_categories_are_computed_anew(system):
-    first = system.refresh.process(system.happens(click(1), click(2, "c3")))
-    assert (first.interests_computed, first.interests_reused) == (6, 0)
+    system.process(system.happens(click(1), click(2, "c3")))
+    assert {*system.computed} == CATEGORIES
     before = system.interests()
     assert before.keys() == CATEGORIES | {""}
-    second = system.refresh.process(system.happens(click(5, "c3")))
+    system.process(system.happens(click(5, "c3")))
     after = system.interests()
-    assert (second.interests_computed, second.interests_reused) == (1, 5)
+    assert system.computed == ["c3"]
     assert [c for c in sorted(CATEGORIES) if before[c].tobytes() != after[c].tobytes()] == ["c3"]
     assert before[""].tobytes() != after[""].tobytes()
 
 
 def test_another_generation_computes_all_anew(system):
-    system.refresh.process(system.happens(click(1)))
+    system.process(system.happens(click(1)))
     before = system.interests()
     system.serving = serving(2)
-    outcome = system.refresh.process([request("u", "c1")])
-    assert (outcome.interests_computed, outcome.interests_reused) == (6, 0)
+    outcome = system.process([request("u", "c1")])
+    assert {*system.computed} == CATEGORIES
     assert all(before[c].tobytes() != vector.tobytes() for c, vector in system.interests().items())
     assert system.row(InterestsRow, "user_interests").generation == outcome.sets[0][0].generation == system.serving.recommender.generation
 
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_a_category_touched_while_only_a_short_answer_was_given_is_not_reused_later(system, lost):
-    system.refresh.process(system.happens(click(1), click(2, "c3")))
+    system.process(system.happens(click(1), click(2, "c3")))
     touched = system.happens(click(5, "c3"))
     if lost:
         whole, system.serving = system.serving, serving()
@@ -214,10 +215,10 @@ def test_a_category_touched_while_only_a_short_answer_was_given_is_not_reused_la
     else:
         assert system.answer(touched, behind=True).level == "short"
     assert system.interests().keys() == CATEGORIES - {"c3"} | {""}
-    outcome = system.refresh.process(system.happens(click(6, "c1")))
-    assert (outcome.interests_computed, outcome.interests_reused) == (2, 4)
+    system.process(system.happens(click(6, "c1")))
+    assert {*system.computed} == {"c1", "c3"}
     later = system.interests()["c3"]
-    system.refresh.process([request("u", *CATEGORIES)])
+    system.process([request("u", *CATEGORIES)])
     np.testing.assert_allclose(later, system.interests()["c3"], atol=1e-5)
 
 
@@ -279,7 +280,7 @@ def test_a_set_that_the_store_refuses_is_not_published(system):
     asked = [*system.happens(click(1, user="a")), *system.happens(click(2, user="b"))]
     newer = Stored(pack(CandidatesRow(level="newer")), LogPosition(0, 99), NOW)
     system.store.write([(Key("user_candidates", ("a",)), newer)])
-    outcome = system.refresh.process(asked)
+    outcome = system.process(asked)
     assert [found.user_id for found, _ in outcome.sets] == ["b"]
     assert outcome.levels == {"full": 1}
     assert system.row(CandidatesRow, "user_candidates", "a").level == "newer"
@@ -291,9 +292,9 @@ def test_the_same_batch_works_after_the_store_failed_at_any_call(call):
     asked = system.happens(click(1), click(2, "c3"))
     system.store.at = {system.store.calls + call}
     with pytest.raises(StoreUnavailableError):
-        system.refresh.process(asked)
-    outcome = system.refresh.process(asked)
-    assert (outcome.levels, outcome.interests_computed) == ({"full": 1}, 6)
+        system.process(asked)
+    outcome = system.process(asked)
+    assert (outcome.levels, len(system.computed)) == ({"full": 1}, 6)
 
 
 def test_the_answer_is_to_the_newest_event_of_the_row_not_only_of_the_request(system):
@@ -308,7 +309,7 @@ def test_users_get_the_same_alone_and_together(behind):
     one, all_ = System(), System()
     events = [click(n, f"c{n % (1 + n % 5)}", f"u{n % 4}") for n in range(60)]
     alone = {found.user_id: found for asked in coalesce(one.happens(*events)) for found in [one.answer([asked], behind)]}
-    outcome = all_.refresh.process([*all_.happens(*events), request("nobody")], behind)
+    outcome = all_.process([*all_.happens(*events), request("nobody")], behind)
     assert [found.user_id for found, _ in outcome.sets] == ["u0", "u1", "u2", "u3", "nobody"]
     for found, _ in outcome.sets[:-1]:
         scores = {c.item: c.score for c in alone[found.user_id].candidates}
@@ -320,5 +321,5 @@ def test_users_get_the_same_alone_and_together(behind):
 
 
 def test_no_requests_are_no_work(system):
-    outcome = system.refresh.process([])
+    outcome = system.process([])
     assert (outcome.sets, outcome.levels, outcome.failure) == ([], {}, None)

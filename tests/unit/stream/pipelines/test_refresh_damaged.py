@@ -23,11 +23,11 @@ DAMAGED = [b"", b"\xff" * 200, GOOD_USER[:-1], b"\xd9\x02\xff\xfe", GOOD_USER.re
 def test_unreadable_rows_are_taken_as_empty(packed, behind):
     system = System()
     requests = system.happens(*(click(n, category, user) for user in ("u", "v") for n, category in enumerate(("c1", "c2"))))
-    system.refresh.process(requests)
+    system.process(requests)
     before = len(system.answer([requests[-1]]).candidates)
     for view, entities in (("user", ("u",)), ("user_category", ("u", "c1")), ("user_interests", ("u",))):
         system.store._rows[Key(view, entities)] = Stored(packed, LogPosition(0, 9), 5)
-    outcome = system.refresh.process([request("u", "c1", log_position=(0, 9, 0, 0)), request("v", "c1", log_position=(0, 9, 0, 0))], behind)
+    outcome = system.process([request("u", "c1", log_position=(0, 9, 0, 0)), request("v", "c1", log_position=(0, 9, 0, 0))], behind)
     found = {one.user_id: one for one, _ in outcome.sets}
     assert (found["u"].level, found["v"].level) == ("popular", "short" if behind else "full")
     assert found["u"].candidates
@@ -35,7 +35,7 @@ def test_unreadable_rows_are_taken_as_empty(packed, behind):
     assert outcome.unreadable["user"] == outcome.unreadable["user_interests"] == 1
     assert [apart.view for apart in system.store.quarantined()] == ["user_interests"]
     assert system.row(InterestsRow, "user_interests") is not None
-    again = system.refresh.process([request("u", log_position=(0, 9, 0, 0))], behind).unreadable
+    again = system.process([request("u", log_position=(0, 9, 0, 0))], behind).unreadable
     assert (again["user"], again["user_interests"]) == (1, 0)
 
 

@@ -122,6 +122,18 @@ def test_of_an_item_that_comes_and_goes_in_one_batch_the_last_word_counts(live):
     assert ("a" in live.index, "b" in live.index) == (False, True)
 
 
+def test_vectors_of_items_that_are_gone_do_not_pile_up(live):
+    recommender = live.serving.recommender
+    size = len(recommender._vectors)
+    for n in range(3 * size):
+        say(live, (f"new{n}", code(f"new{n}")))
+        say(live, (f"new{n}", None))
+    assert len(recommender._vectors) <= 2 * size
+    say(live, ("kept", code("kept")))
+    say(live, *((f"again{n}", code(f"again{n}")) for n in range(5)))
+    assert len({recommender._places[item] for item in ("kept", *(f"again{n}" for n in range(5)))}) == 6
+
+
 def test_histories_read_the_vectors_that_codes_brought(live):
     recommender = live.serving.recommender
     before = dict(recommender._places)

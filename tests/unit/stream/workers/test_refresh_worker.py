@@ -57,7 +57,7 @@ class World:
         self.answers += [(request.user_id, level) for request in requests]
         fields = {"candidates": [], "level": level, "generation": "g", "event_ts": 5, "published_ts": 9}
         sets = [(CandidateSet(user_id=request.user_id, **fields), request.sent_ms) for request in requests]
-        return RefreshOutcome(sets, Counter({level: len(sets)}), 0, 0, None)
+        return RefreshOutcome(sets, Counter({level: len(sets)}), None)
 
     async def publish(self, records):
         if self.outages:

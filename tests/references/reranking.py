@@ -1,12 +1,12 @@
-"""Slow, obvious versions of what models.rescoring computes: one candidate, one event after the other. For tests; not for serving."""
+"""Slow, obvious versions of what research.reranking computes: one candidate, one event after the other. For tests; not for serving."""
 
 from math import log, sqrt
 from typing import NamedTuple
 
 from features.rows import KINDS
 from models.encoding.vocabulary import FIRST
-from models.rescoring.repeats import FADES_S, LEAST
 from models.serving.repeat import SCALES_MS, WEIGHTS
+from research.reranking.repeats import FADES_S, LEAST
 from tests.references import seminar
 from tests.references.seminar import Matrix
 from tests.references.towers import Vector
@@ -24,7 +24,7 @@ class Event(NamedTuple):
 
 
 def repeats(history: list[Event], number: int, category: int) -> Vector:
-    """The features of one candidate, in the order of models.rescoring.repeats."""
+    """The features of one candidate, in the order of research.reranking.repeats."""
     mine = [event for event in history if event.number == number]
     alike = [event for event in history if event.category == category and category >= FIRST]
     faded: Vector = []

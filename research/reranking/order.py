@@ -10,12 +10,12 @@ from torch import Tensor
 
 from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
-from models.config import NetworkConfig
 from models.encoding.arrays import tensors
 from models.encoding.inputs import Positions
-from models.rescoring.histories import Numbers, candidates, encode, newest
-from models.rescoring.model import Rescorer
-from models.rescoring.repeats import Asked
+from research.reranking.config import RerankConfig
+from research.reranking.histories import Numbers, candidates, encode, newest
+from research.reranking.model import Reranker
+from research.reranking.repeats import Asked
 
 DEPTH = 1.5  # so many times the candidates wanted are merged, and the best of them kept
 TOGETHER = 32  # users scored at once
@@ -25,10 +25,10 @@ DIGITS = 4  # of a score that count: below is noise of sums in another order, an
 class Scoring(NamedTuple):
     """What scores: the model, the vectors (n, d) that positions point into, and its configuration."""
 
-    rescorer: Rescorer
+    reranker: Reranker
     vectors: Tensor
     positions: Positions
-    config: NetworkConfig
+    config: RerankConfig
 
 
 def depth(limit: int) -> int:
@@ -37,7 +37,7 @@ def depth(limit: int) -> int:
 
 
 @torch.inference_mode()
-def rescored(
+def reranked(
     by: Scoring,
     users: Sequence[UserRow],
     rows: Sequence[Mapping[str, CategoryRow]],
@@ -56,7 +56,7 @@ def rescored(
         chunk = slice(start, start + TOGETHER)
         scores = _scores(by, users[chunk], rows[chunk], found[chunk])
         if not np.isfinite(scores).all():
-            raise FloatingPointError("the re-scorer gave scores that are not finite: roll the bundle back")
+            raise FloatingPointError("the reranker gave scores that are not finite: roll the bundle back")
         ordered += [_best(mine, row[: len(mine)], limit) for mine, row in zip(found[chunk], scores, strict=True)]
     return ordered
 
@@ -66,11 +66,11 @@ def _scores(
 ) -> np.ndarray:
     """(B, C) float32, C the most candidates of a user."""
     numbers, config = Numbers(by.positions), by.config
-    events = [newest(user, mine, config.rescore_categories, config.rescore_length) for user, mine in zip(users, rows, strict=True)]
+    events = [newest(user, mine, config.categories, config.length) for user, mine in zip(users, rows, strict=True)]
     histories = encode(users, events, numbers)
     asked = candidates([[(candidate.item, candidate.category) for candidate in mine] for mine in found], numbers)
     device = by.vectors.device
-    scores = by.rescorer(by.vectors, Asked(tensors(histories, device), tensors(asked, device)))  # (B, C)
+    scores = by.reranker(by.vectors, Asked(tensors(histories, device), tensors(asked, device)))  # (B, C)
     return np.round(scores.cpu().numpy(), DIGITS)
 
 

@@ -1,4 +1,4 @@
-"""What the re-scorer learns from: a target that could be found at its moment, and the history just before it."""
+"""What the reranker learns from: a target that could be found at its moment, and the history just before it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -8,9 +8,9 @@ import numpy as np
 from features.events import Item
 from features.history import Deeds, moments
 from features.rows import UserRow
-from models.config import Config
 from models.encoding.inputs import Positions
-from models.rescoring.histories import Histories, Numbers, encode, newest
+from research.reranking.config import RerankConfig
+from research.reranking.histories import Histories, Numbers, encode, newest
 
 CHUNK = 1024
 
@@ -44,7 +44,9 @@ def first_seen(catalogue: Sequence[Item], done: Mapping[str, Deeds]) -> np.ndarr
     return np.array([first[item.item_id] for item in catalogue], np.int64)
 
 
-def build(done: Mapping[str, Deeds], positions: Positions, since: np.ndarray, config: Config, until_ts: int, from_ts: int = 0) -> Examples:
+def build(
+    done: Mapping[str, Deeds], positions: Positions, since: np.ndarray, config: RerankConfig, until_ts: int, from_ts: int = 0
+) -> Examples:
     """Examples from the baskets from `from_ts` on, before `until_ts` (ms): their items that were known before, `since` (V,) ms.
 
     Without that, all targets could be found at their moment, as the catalogue is made of what was wanted until the cut. Serving
@@ -57,15 +59,15 @@ def build(done: Mapping[str, Deeds], positions: Positions, since: np.ndarray, co
     target: list[int] = []
     category: list[int] = []
     read = []
-    for count, at in enumerate(moments(dict(done), from_ts=from_ts, until_ts=until_ts, per_user=config.training.per_user)):
-        chosen = list({event.item: event for event in at.basket}.values())[: config.training.per_basket]
+    for count, at in enumerate(moments(dict(done), from_ts=from_ts, until_ts=until_ts, per_user=config.per_user)):
+        chosen = list({event.item: event for event in at.basket}.values())[: config.per_basket]
         item, number, row = numbers.of([event.item for event in chosen], [event.category for event in chosen])
         known = (number >= 0) & (since[item.clip(max=len(since) - 1)] < at.ts)
         target += item[known].tolist()
         category += row[known].tolist()
         moment += [count] * int(known.sum())
         users.append(at.row)
-        read.append(newest(at.row, at.categories, config.network.rescore_categories, config.network.rescore_length))
+        read.append(newest(at.row, at.categories, config.categories, config.length))
         if len(users) == CHUNK:
             parts.append(_stored(encode(users, read, numbers)))
             users, read = [], []

@@ -1,4 +1,6 @@
-"""The re-scorer: repeats and attention are those of the slow versions, its negatives as frequent as said, it learns what to repeat."""
+"""The reranker: repeats and attention are those of the slow versions, its negatives as frequent as said, it learns what to repeat."""
+
+from functools import cache
 
 import msgspec
 import numpy as np
@@ -10,25 +12,29 @@ from hypothesis import strategies as st
 from features.history import deeds, moments
 from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
-from models.bundle import load, save
-from models.config import Config
 from models.encoding.arrays import gaps, tensors
 from models.encoding.inputs import Positions, newest_ts
 from models.encoding.vocabulary import FIRST, Vocabulary
-from models.rescoring.examples import build, first_seen
-from models.rescoring.histories import Candidates, Histories, Numbers, encode, newest, read_categories
-from models.rescoring.learning import distinct
-from models.rescoring.model import Rescorer
-from models.rescoring.negatives import Pool
-from models.rescoring.order import TOGETHER, Scoring, depth, rescored
-from models.rescoring.repeats import FEATURES, Asked, repeats
+from models.evaluation import temporal
+from models.evaluation.cascade import Cascade
+from models.evaluation.prediction_points import questions
 from models.serving.recommender import Recommender
-from models.training.train import train
-from tests.references import rescoring as reference
-from tests.tiny_bundle import CONFIG, quickly_trained, shop
+from models.serving.retriever import Options
+from models.training.train import learn
+from research.reranking.config import RerankConfig
+from research.reranking.examples import build, first_seen
+from research.reranking.histories import Candidates, Histories, Numbers, encode, newest, read_categories
+from research.reranking.learning import distinct
+from research.reranking.model import Reranker
+from research.reranking.negatives import Pool
+from research.reranking.order import TOGETHER, depth, reranked
+from research.reranking.repeats import FEATURES, Asked, repeats
+from research.reranking.study import Reranked, train_reranker
+from tests.references import reranking as reference
+from tests.tiny_bundle import CONFIG, shop
 
 CAP = 4  # of the GSU
-TINY = Config().replace(dim=8, heads=2, rescore="attention", rescore_searched=CAP)
+TINY = RerankConfig(attention=True, dim=8, heads=2, searched=CAP)
 
 
 def drawn(lengths, asked, seed, dim=8):
@@ -78,27 +84,27 @@ def test_repeats_are_those_of_the_loops(lengths, asked, seed):
 def test_logits_are_those_of_the_loops(lengths, asked, seed):
     batch, candidates, lists, vectors = drawn(lengths, asked, seed)
     torch.manual_seed(seed)
-    rescorer = Rescorer(TINY.network).eval()
-    attention = rescorer.attention
+    reranker = Reranker(TINY).eval()
+    attention = reranker.attention
     weights = {name: getattr(attention.search, name).weight.tolist() for name in ("query", "key", "value", "out")}
     weights["empty"] = [attention.search.empty.tolist()]
     with torch.no_grad():
-        found = rescorer(vectors, batch)
+        found = reranker(vectors, batch)
         for b, history in enumerate(lists):
             for c in range(asked):
                 target = vectors[int(candidates.item[b, c])]
                 tables = attention.kind.weight.tolist(), attention.gap.weight.tolist()
                 interest = torch.tensor(reference.interest(history, target.tolist(), *tables, weights, 2, CAP))
                 features = torch.tensor(reference.repeats(history, int(candidates.number[b, c]), int(candidates.category[b, c])))
-                logit = rescorer.repeats(features) + attention.head(torch.cat([interest, target, interest * target]))
+                logit = reranker.repeats(features) + attention.head(torch.cat([interest, target, interest * target]))
                 torch.testing.assert_close(found[b, c], logit[0], rtol=1e-3, atol=1e-3)
 
 
 def test_all_weights_are_trained():
     batch, _, _, vectors = drawn([0, 3, 9], 3, 0)
-    rescorer = Rescorer(TINY.network)
-    rescorer(vectors, batch).square().sum().backward()
-    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in rescorer.parameters())
+    reranker = Reranker(TINY)
+    reranker(vectors, batch).square().sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in reranker.parameters())
 
 
 @settings(max_examples=40, deadline=None)
@@ -173,27 +179,33 @@ def test_arrays_of_histories_tell_items_apart_that_no_table_has():
     assert not arrays.kind[1].any()
 
 
-@pytest.fixture(scope="module", params=["repeats", "attention"])
-def bundle(request):
+@pytest.fixture(scope="module", params=[False, True], ids=["repeats", "attention"])
+def scoring(request):
+    return trained(request.param)
+
+
+@cache
+def trained(attention):
     events, catalogue = shop()
-    config = CONFIG.replace(rescore=request.param, rescore_searched=8, rescore_negatives=32)
-    return train(events, catalogue, config, seed=3)
+    bundle = bundle_of_shop()
+    config = msgspec.structs.replace(RerankConfig.of(bundle.manifest.config, attention), searched=8, negatives=32)
+    return train_reranker(bundle, deeds(events), catalogue, config, seed=3)
 
 
-def test_a_bundle_with_a_rescorer_is_read_as_it_was_written(bundle, tmp_path):
-    again = load(save(bundle, tmp_path / "bundle"))
-    assert again.generation == bundle.generation
-    for name, weight in bundle.network.rescorer.state_dict().items():
-        assert torch.equal(again.network.rescorer.state_dict()[name], weight)
-
-
-def test_training_is_the_same_twice(bundle):
+@cache
+def bundle_of_shop():
     events, catalogue = shop()
-    again = train(events, catalogue, bundle.manifest.config, seed=3)
-    assert again.generation == bundle.generation
+    return learn(deeds(events), catalogue, CONFIG, 3, cut_ms=max(event.ts for event in events) + 1)
 
 
-def wanted_next(bundle):
+def test_training_is_the_same_twice(scoring):
+    attention = scoring.config.attention
+    again = trained.__wrapped__(attention)
+    for name, weight in scoring.reranker.state_dict().items():
+        assert torch.equal(again.reranker.state_dict()[name], weight)
+
+
+def wanted_next():
     """The rows before the last moments of the tiny shop, with all of its items as candidates, and the items wanted."""
     events, catalogue = shop()
     last = [list(moments({user: done}))[-1] for user, done in deeds(events).items()]
@@ -201,62 +213,63 @@ def wanted_next(bundle):
     return last, named
 
 
-def test_what_users_come_back_to_is_put_first(bundle):
-    last, named = wanted_next(bundle)
+def test_what_users_come_back_to_is_put_first(scoring):
+    last, named = wanted_next()
     users, rows = [moment.row for moment in last], [moment.categories for moment in last]
-    ordered = Recommender(bundle).rescore(users, rows, [named] * len(last), 10)
+    ordered = reranked(scoring, users, rows, [named] * len(last), 10)
     found = [moment.basket[0].item in {candidate.item for candidate in mine} for moment, mine in zip(last, ordered, strict=True)]
     assert np.mean(found) > 0.7  # of 72 items; 10 are 0.14 by chance, 6 are what a user ever wants
 
 
-def test_the_order_is_that_of_each_user_alone_and_paths_stay(bundle):
-    last, named = wanted_next(bundle)
-    recommender = Recommender(bundle)
+def test_the_order_is_that_of_each_user_alone_and_paths_stay(scoring):
+    last, named = wanted_next()
     users = [moment.row for moment in last] * 2
     rows = [moment.categories for moment in last] * 2
     found = [named[: 5 + n % 7] for n in range(len(users))]
     found[1] = []
     assert len(users) > TOGETHER
-    together = recommender.rescore(users, rows, found, 8)
+    together = reranked(scoring, users, rows, found, 8)
     for user, mine, candidates, ordered in zip(users, rows, found, together, strict=True):
-        [alone] = recommender.rescore([user], [mine], [candidates], 8)
+        [alone] = reranked(scoring, [user], [mine], [candidates], 8)
         np.testing.assert_allclose([c.score for c in alone], [c.score for c in ordered], rtol=0, atol=2e-3)
         assert ordered == sorted(ordered, key=lambda candidate: -candidate.score)
         assert len(ordered) == min(8, len(candidates))
         assert {candidate.path for candidate in ordered} <= {"short"}
 
 
-def test_strange_users_items_and_categories_have_scores(bundle):
+def test_strange_users_items_and_categories_have_scores(scoring):
     strange = [Candidate("no such item", 1.0, "no such category", "repeat"), Candidate("i0-0", 1.0, "c0", "category")]
-    ordered = Recommender(bundle).rescore([UserRow()], [{"c0": CategoryRow()}], [strange], 2)
+    ordered = reranked(scoring, [UserRow()], [{"c0": CategoryRow()}], [strange], 2)
     assert {candidate.path for candidate in ordered[0]} == {"repeat", "category"}
 
 
-def test_scores_that_are_not_finite_are_an_error(bundle):
-    recommender = Recommender(bundle)
-    scoring = Scoring(
-        Rescorer(bundle.manifest.config.network), recommender._vectors, recommender._positions, bundle.manifest.config.network
-    )
+def test_scores_that_are_not_finite_are_an_error(scoring):
+    broken = scoring._replace(reranker=Reranker(scoring.config))
     with torch.no_grad():
-        scoring.rescorer.repeats[0].bias.fill_(float("nan"))
+        broken.reranker.repeats[0].bias.fill_(float("nan"))
     with pytest.raises(FloatingPointError, match="not finite"):
-        rescored(scoring, [UserRow()], [{}], [[Candidate("i0-0", 1.0, "c0", "short")]], 1)
+        reranked(broken, [UserRow()], [{}], [[Candidate("i0-0", 1.0, "c0", "short")]], 1)
 
 
-def test_ties_keep_the_order_of_the_merge(bundle):
-    recommender = Recommender(bundle)
-    if bundle.manifest.config.network.rescore == "attention":
-        recommender._vectors = torch.ones_like(recommender._vectors)  # all items alike
+def test_ties_keep_the_order_of_the_merge(scoring):
+    alike = scoring._replace(vectors=torch.ones_like(scoring.vectors))
     named = [Candidate(f"i{n % 2}-{n}", 1.0, f"c{n % 2}", "short") for n in (7, 3, 1, 9, 5)]
-    assert [c.item for c in recommender.rescore([UserRow()], [{}], [named], 5)[0]] == [c.item for c in named]
+    assert [c.item for c in reranked(alike, [UserRow()], [{}], [named], 5)[0]] == [c.item for c in named]
 
 
-def test_without_a_rescorer_candidates_stay_as_they_are():
-    recommender = Recommender(quickly_trained(1))
-    named = [Candidate(f"i0-{n}", 1.0 - n, "c0", "short") for n in range(4)]
-    assert not recommender.rescores
-    assert recommender.rescore([UserRow()], [{}], [named], 3) == [named[:3]]
-    assert depth(200) == 300
+def test_as_a_contender_it_reorders_the_lists_of_the_cascade(scoring):
+    events, catalogue = shop()
+    split = temporal(deeds(events), 0.1)
+    asked = list(questions(split, 2, sorted(split.starts)))[:8]
+    cascade = Cascade(Recommender(bundle_of_shop()), Options(exclude_bought=False), catalogue)
+    found = Reranked(cascade, scoring).answer(asked, 10)
+    lists = cascade.candidates(asked, depth(10))
+    assert depth(10) == 15
+    for question, answer, mine in zip(asked, found, lists, strict=True):
+        assert set(answer.items) <= {candidate.item for candidate in mine}
+        assert len(answer.items) == 10
+        assert not set(answer.fresh) & question.had
+    assert [answer.items for answer in found] != [[candidate.item for candidate in mine[:10]] for mine in lists]
 
 
 def test_examples_hold_nothing_of_the_moment_they_are_to_foretell_and_want_what_was_known():

@@ -1,9 +1,9 @@
-"""Negatives of the re-scorer: drawn for each history, half from all items and half from the categories of the history."""
+"""Negatives of the reranker: drawn for each history, half from all items and half from the categories of the history."""
 
 import numpy as np
 
 from models.encoding.vocabulary import FIRST
-from models.rescoring.histories import Histories
+from research.reranking.histories import Histories
 
 
 class Pool:

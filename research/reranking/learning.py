@@ -1,8 +1,8 @@
-"""How the re-scorer learns: the target among what the user had and among sampled others, item vectors frozen.
+"""How the reranker learns: the target among what the user had and among sampled others, item vectors frozen.
 
-The user's own items are all there. The others (models.rescoring.negatives) are divided by how often they are expected (logQ),
+The user's own items are all there. The others (research.reranking.negatives) are divided by how often they are expected (logQ),
 so that the softmax estimates that over all items. Candidates of the cascade are no negatives: its towers, trained on the
-same events, find the targets among these far more often than later ones, and the re-scorer would learn to trust them.
+same events, find the targets among these far more often than later ones, and the reranker would learn to trust them.
 """
 
 from functools import partial
@@ -13,47 +13,47 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.config import TrainingConfig
 from models.encoding.arrays import tensors
 from models.network.layers import NEVER
-from models.rescoring.examples import Examples
-from models.rescoring.histories import Candidates, Histories
-from models.rescoring.model import Rescorer
-from models.rescoring.negatives import Pool
-from models.rescoring.repeats import Asked
 from models.training.loop import Phase, Run, Tell, fit
+from research.reranking.config import RerankConfig
+from research.reranking.examples import Examples
+from research.reranking.histories import Candidates, Histories
+from research.reranking.model import Reranker
+from research.reranking.negatives import Pool
+from research.reranking.repeats import Asked
 
 
 class Learning:
-    """A re-scorer, what it points into, and what it learns from."""
+    """A reranker, what it points into, and what it learns from."""
 
-    def __init__(self, rescorer: Rescorer, vectors: Tensor, category: np.ndarray, config: TrainingConfig) -> None:
+    def __init__(self, reranker: Reranker, vectors: Tensor, category: np.ndarray, config: RerankConfig) -> None:
         """`vectors` (V + N, d) are those of items and strangers, frozen; `category` (V,) the row of each item's category."""
-        self._rescorer, self._vectors, self._category, self._config = rescorer, vectors.detach(), category, config
+        self._reranker, self._vectors, self._category, self._config = reranker, vectors.detach(), category, config
 
     def fit(self, examples: Examples, seed: int, tell: Tell = lambda _: None, run: Run | None = None) -> None:
-        """Train the re-scorer on all examples; as it is where there are none."""
+        """Train the reranker on all examples; as it is where there are none."""
         config, pool = self._config, Pool(self._category, examples.target)
         phase = Phase(
-            "re-scoring",
+            "reranking",
             partial(examples.batches, config.batch),
             lambda batch, rng: self.loss(examples, pool, batch, rng),
             -(-len(examples.target) // config.batch),
-            config.rescore_epochs,
+            config.epochs,
             config.learning_rate,
             settings=msgspec.json.encode(config).decode(),
             learnt_from=(*examples.arrays, self._vectors.cpu().numpy()),
         )
-        fit(self._rescorer, phase, np.random.default_rng([seed, 1]), tell, run)
+        fit(self._reranker, phase, np.random.default_rng([seed, 1]), tell, run)
 
     def loss(self, examples: Examples, pool: Pool, batch: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Mean cross entropy of the targets of a batch, a scalar."""
         histories = examples.histories.take(examples.moment[batch])
         histories = Histories(*(array if array is histories.age else array.astype(np.int64) for array in histories))
-        asked, log_q = _asked(histories, (examples.target[batch], examples.category[batch]), pool, self._config.rescore_negatives, rng)
+        asked, log_q = _asked(histories, (examples.target[batch], examples.category[batch]), pool, self._config.negatives, rng)
         device = self._vectors.device
         on_device = Asked(tensors(histories, device), tensors(asked, device))
-        logits = self._rescorer(self._vectors, on_device) - tensors([log_q], device)[0]  # (B, C)
+        logits = self._reranker(self._vectors, on_device) - tensors([log_q], device)[0]  # (B, C)
         return F.cross_entropy(logits.masked_fill(~on_device.here, NEVER), torch.zeros(len(batch), dtype=torch.int64, device=device))
 
 

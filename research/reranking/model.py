@@ -1,13 +1,13 @@
-"""The re-scorer: a logit of each candidate, from repeats and, if `NetworkConfig.rescore` is `attention`, SEMINAR's GSU and ESU."""
+"""The reranker: a logit per candidate from counts of repeats and, with `RerankConfig.attention`, from SEMINAR's GSU and ESU."""
 
 import torch
 from torch import Tensor, nn
 
 from features.rows import KINDS
-from models.config import NetworkConfig
 from models.encoding.arrays import GAP_ROWS
 from models.network.search import Search
-from models.rescoring.repeats import FEATURES, Asked, repeats
+from research.reranking.config import RerankConfig
+from research.reranking.repeats import FEATURES, Asked, repeats
 
 HIDDEN = (48, 24)
 
@@ -15,13 +15,13 @@ HIDDEN = (48, 24)
 class Attention(nn.Module):
     """GSU and ESU of a candidate's vector over the history, and a logit of [interest; candidate; product]."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: RerankConfig) -> None:
         super().__init__()
         self.kind = nn.Embedding(len(KINDS) + 1, config.dim)
         self.gap = nn.Embedding(GAP_ROWS, config.dim)
         for table in (self.kind, self.gap):
             nn.init.normal_(table.weight, std=0.05)
-        self.search = Search(config.dim, config.heads, config.rescore_searched)
+        self.search = Search(config.dim, config.heads, config.searched)
         self.head = nn.Sequential(nn.Linear(3 * config.dim, config.dim), nn.GELU(), nn.Linear(config.dim, 1))
 
     def forward(self, vectors: Tensor, asked: Asked) -> Tensor:
@@ -32,14 +32,14 @@ class Attention(nn.Module):
         return self.head(torch.cat([interest, target, interest * target], -1)).squeeze(-1)  # (B, C)
 
 
-class Rescorer(nn.Module):
+class Reranker(nn.Module):
     """Logits whose softmax over all items is the chance to be wanted next: scores of all paths on one scale."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: RerankConfig) -> None:
         super().__init__()
         first, second = HIDDEN
         self.repeats = nn.Sequential(nn.Linear(FEATURES, first), nn.GELU(), nn.Linear(first, second), nn.GELU(), nn.Linear(second, 1))
-        self.attention = Attention(config) if config.rescore == "attention" else None
+        self.attention = Attention(config) if config.attention else None
 
     def forward(self, vectors: Tensor, asked: Asked) -> Tensor:
         """Logits (B, C) of candidates; `vectors` (n, d) are the items', which histories and candidates point into."""
