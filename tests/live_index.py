@@ -129,9 +129,7 @@ def recodes(number, live, names):
     return [
         (
             name,
-            Recode(
-                item_id=name, bundle=live.bundle, codebook=codebook(number).generation, code=row.tobytes(), of=digest(vector.tobytes())
-            ),
+            Recode(item_id=name, bundle=live.bundle, codebook=codebook(number).generation, code=row.tobytes(), of=digest(vector.tobytes())),
         )
         for name, row, vector in zip(names, made, vectors.astype("<f4"), strict=True)
     ]

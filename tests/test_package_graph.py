@@ -33,6 +33,14 @@ def checkout(folder: Path, files: dict[str, str]) -> Tree:
     return Tree(folder)
 
 
+def test_the_packages_have_no_cycle(tree: Tree) -> None:
+    assert not cycles(tree.graph())
+
+
+def test_models_has_at_most_12_packages(tree: Tree) -> None:
+    assert tree.counts("models").packages <= 12
+
+
 def test_no_package_imports_upward(tree: Tree) -> None:
     assert not tree.upward()
 

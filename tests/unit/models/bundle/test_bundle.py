@@ -17,6 +17,7 @@ from tests.tiny_bundle import CONFIG, MINUTE, shop
 
 AGAIN = CONFIG.replace(exclude_bought=False)  # its users buy the same items again, but are too few to choose by
 
+
 @pytest.fixture(scope="module")
 def trained():
     events, catalogue = shop()
