@@ -21,13 +21,13 @@ from models.codes.codebook import Codebook
 from models.index import ItemIndex, View
 
 SUBSPACES, EXCLUDED = 16, 50
-BATCH, BATCHES, SINGLES, JUDGED = 256, 4, 400, 128  # users a batch, batches, users one at a time, users whose recall is taken
+BATCH, BATCHES, SINGLES, JUDGED = 256, 4, 400, 128  # users per batch, batches, users one at a time, users whose recall is taken
 PATIENCE_S = 10.0  # for one measurement of a slow way
 LEAST, TUNING = 0.95, 32
 LISTS = [Effort(32, 400), Effort(64, 400), Effort(96, 600), Effort(128, 1000), Effort(256, 1000)]
 GRAPH = [Effort(fetch, fetch) for fetch in (200, 400, 600, 1000, 2000)]
 OWN = ("items", "build s", "users/s", "us: categories", "us: pool", "p50 ms", "p99 ms", "recall@100: categories", "pool")
-HEADS = ("way", "build s", "bytes an item", "users/s", "times slower", "p50 ms", "p99 ms", "recall@100: categories", "pool")
+HEADS = ("way", "build s", "bytes per item", "users/s", "times slower", "p50 ms", "p99 ms", "recall@100: categories", "pool")
 
 
 class Ours:
@@ -267,10 +267,10 @@ def _memory(told: dict[str, Any]) -> list[str]:
     parts = ", ".join(f"{name} {value:,.1f}" for name, value in told["formula"].items() if value)
     formula = sum(told["formula"].values())
     return [
-        f"Memory of the index: {told['measured']:,.0f} bytes an item measured (resident memory, {told['rows']} items, all of them in the",
+        f"Memory of the index: {told['measured']:,.0f} bytes per item measured (resident memory, {told['rows']} items, all of them in the",
         f"base), {formula:,.0f} by the formula `bytes_per_item`: {parts}.",
         f"That is {formula / 100:.1f} GB for 10 and {formula / 10:.0f} GB for 100 million items; while a compaction runs, up to twice the",
-        f"arrays. At the highest while building: {told['peak']:,.0f} bytes an item. What the table says of others is without names.",
+        f"arrays. At the highest while building: {told['peak']:,.0f} bytes per item. What the table says of others is without names.",
     ]
 
 

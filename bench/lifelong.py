@@ -1,4 +1,4 @@
-"""Lifelong attention over codes beside exact attention over the same history: 10,000 events a user, one core."""
+"""Lifelong attention over codes beside exact attention over the same history: 10,000 events per user, one core."""
 
 import argparse
 import time
@@ -78,28 +78,28 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
     kept, vectors, numbers = SUBSPACES * LENGTH / 1e3, 4 * DIM * LENGTH / 1e6, 4 * LENGTH / 1e3
     return "\n".join(
         [
-            "## Lifelong attention: 10,000 events a user",
+            "## Lifelong attention: 10,000 events per user",
             "",
-            f"{USERS} users of {LENGTH:,} events, an event being the number of one of {options.items:,} items. Milliseconds of CPU",
-            f"(on cuda of the clock) a user, one core, the median of {ROUNDS} rounds over all users. A search gathers the codes by",
-            f"number ({SUBSPACES} bytes each), makes the table of the target, adds up all scores by look-up, gathers the vectors of the",
+            f"{USERS} users with {LENGTH:,} events each; an event is the number of one of {options.items:,} items. CPU milliseconds",
+            f"(on cuda wall clock) per user, one core, median of {ROUNDS} rounds over all users. A search gathers the codes by",
+            f"number ({SUBSPACES} bytes each), builds the target's look-up table, sums all scores by look-up, gathers the vectors of the",
             f"best {FIRST} and keeps the best {KEPT} by exact scores. All ways gather from the same table, unless vectors are `there",
-            f"already`. Attention has {HEADS} heads; exact attention reads all {LENGTH:,} events, ours the {KEPT} that are found.",
+            f"already`. Attention has {HEADS} heads; exact attention reads all {LENGTH:,} events, ours the {KEPT} found by the search.",
             "",
-            f"An item is a vector of {DIM} dimensions (width 4 a code):",
+            f"An item is a vector of {DIM} dimensions (4 dimensions per code):",
             "",
-            *table.markdown(("way", "CPU ms a user", "times ours"), narrow),
+            *table.markdown(("way", "CPU ms per user", "times ours"), narrow),
             "",
-            f"An item is {MODALITIES} vectors of {DIM} dimensions side by side, as SEMINAR fuses them (4 codes per modality):",
+            f"An item is {MODALITIES} vectors of {DIM} dimensions concatenated, as SEMINAR fuses them (4 codes per modality):",
             "",
-            *table.markdown(("way", "CPU ms a user", "times ours"), wide),
+            *table.markdown(("way", "CPU ms per user", "times ours"), wide),
             "",
             f"Overlap@{KEPT} with exact scores of all {LENGTH:,} events, {DIM} dimensions. Error of codes: squared, share of the variance.",
             "",
             *table.markdown(OVERLAPS, judged),
             "",
-            f"A user of {LENGTH:,} events is {numbers:.0f} kB of numbers and no more, as codes are those of items; codes kept by user",
-            f"would be {kept:.0f} kB, vectors {vectors:.2f} MB.",
+            f"A user with {LENGTH:,} events takes {numbers:.0f} kB of item numbers: codes belong to items. Codes stored per user",
+            f"would take {kept:.0f} kB, vectors {vectors:.2f} MB.",
             "",
             table.stamp(loads),
         ]

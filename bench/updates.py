@@ -131,7 +131,7 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
         share_python()
         tell("searching while nothing changes")
         rest = [_search(index, truth, asked, threading.Event(), SimpleQueue(), min(10.0, seconds / 6))]
-        tell(f"searching while {RATE:,} items a second change")
+        tell(f"searching while {RATE:,} items per second change")
         stop, compactions, sent = threading.Event(), [], SimpleQueue[Applied]()
         with ThreadPoolExecutor(3) as pool:
             busy = pool.submit(_search, index, truth, asked, stop, sent, seconds + 60)
@@ -287,26 +287,26 @@ def _text(options: argparse.Namespace, rest: list[Searched], busy: Searched, upd
     return [
         "## Updates: an index that changes while it is searched",
         "",
-        f"{options.items:,} items of 64 dimensions. One thread applies {RATE:,} changes a second, some every {EVERY_S * 1e3:.0f} ms,",
-        f"one searches for a user at a time (8 categories and the whole pool, {HITS} hits each), one compacts when it is due. Between two",
-        "searches the searching thread looks for each change of each batch that was applied: by number, by category, and by a search of",
-        "its category with its own vector, one of a batch in the whole pool too. Each hit of each search is checked: it is there, it is",
-        "in the category asked for, none comes twice, and its score is that of the vector it had at that moment.",
+        f"{options.items:,} items of 64 dimensions. One thread applies {RATE:,} changes per second, batched every {EVERY_S * 1e3:.0f} ms;",
+        f"one searches for one user at a time (8 categories and the whole pool, {HITS} hits each); one compacts when needed. Between two",
+        "searches the searching thread looks for each applied change: by number, by category, and by a search of its category",
+        "with its own vector, for one change per batch also in the whole pool. Each hit of each search is checked: the item exists, it is",
+        "in the requested category, no item appears twice, and its score is that of the vector it had at that moment.",
         "",
         *table.markdown(
             HEADS,
             [
-                _row("nothing changes, before", rest[0]),
-                _row(f"{changes / updated.seconds:,.0f} changes a second", busy),
-                _row("nothing changes, after", rest[1]),
+                _row("idle, before", rest[0]),
+                _row(f"{changes / updated.seconds:,.0f} changes per second", busy),
+                _row("idle, after", rest[1]),
             ],
         ),
         "",
-        f"p99 while items change: {ratio:.2f} times that of both rests together. Changes not seen: {busy.unseen} of {changes:,}.",
+        f"p99 while items change: {ratio:.2f} times that of the idle index. Changes not visible: {busy.unseen} of {changes:,}.",
         f"`apply` of a batch: {np.median(updated.applied) * 1e3:.1f} ms, at worst {max(updated.applied) * 1e3:.1f} ms; at worst",
-        f"{updated.late * 1e3:.0f} ms behind the clock. {len(compactions)} compactions, {np.mean(compactions or [0]):.1f} s each.",
+        f"{updated.late * 1e3:.0f} ms behind schedule. {len(compactions)} compactions, {np.mean(compactions or [0]):.1f} s each.",
         "",
-        *table.markdown(("change", "how many", "ms until seen: median", "p99", "worst"), kinds),
+        *table.markdown(("change", "how many", "ms until visible: median", "p99", "worst"), kinds),
     ]
 
 

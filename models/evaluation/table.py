@@ -27,11 +27,16 @@ def markdown(report: Report) -> str:
     for name in (ALL, NEW):
         section = report.section(name)
         if section is not None:
-            told += ["", f"**{name.capitalize()}** ({section.moments:,} moments of {section.users:,} users)", ""]
+            told += ["", f"**{name.capitalize()}** ({section.moments:,} prediction points of {section.users:,} users)", ""]
             told += _main(section, report, name)
     groups = [section for section in report.sections if section.name not in (ALL, NEW)]
     if groups:
-        told += ["", f"**{GROUPED} by group** (moments in brackets; warm: seen by anybody before the cut, cold: not)", "", *_groups(groups)]
+        told += [
+            "",
+            f"**{GROUPED} by group** (prediction points in brackets; warm: items with events before the cut, cold: without)",
+            "",
+            *_groups(groups),
+        ]
     if report.categories:
         named = [(name, *_cells(row, HIT_METRICS)) for name, row in report.categories.items()]
         told += ["", "**Next category**", "", *table(("", *HIT_METRICS), named)]
@@ -65,7 +70,7 @@ def _main(section: Section, report: Report, name: str) -> list[str]:
         rows.append((contender, *_cells(row, SHOWN), *covered))
     told = table(heads, rows)
     if section.minus:
-        told += ["", "Cascade minus each, paired by moment:", ""]
+        told += ["", "Cascade minus each, paired by prediction point:", ""]
         told += table(("", *CLAIMED), [(contender, *_signed(row)) for contender, row in section.minus.items()])
     return told
 
@@ -92,7 +97,7 @@ def _reach(report: Report) -> list[str]:
     total = max(1, report.targets["all"])
     shares = ", ".join(f"{name} {count / total:.3f}" for name, count in report.targets.items() if name != "all")
     return [
-        f"{report.moments:,} moments of {report.users:,} held-out users, {report.targets['all']:,} wanted items; "
-        f"learnt from {report.train_events:,} events of {report.train_users:,} users; catalogue {report.catalogue:,} items.",
-        f"Ceilings, shares of the wanted items: {shares}.",
+        f"{report.moments:,} prediction points of {report.users:,} held-out users, {report.targets['all']:,} target items; "
+        f"trained on {report.train_events:,} events of {report.train_users:,} users; catalogue {report.catalogue:,} items.",
+        f"Ceilings, shares of the target items: {shares}.",
     ]

@@ -11,7 +11,7 @@ HEAD = "# Ablations\n\nEach table is written by `everlong ablate --data PATH --o
 
 
 def heading(facts: Facts, title: str | None = None) -> str:
-    """What a table is called: by file and split, and by a title where one page has several of these."""
+    """The title of a section: file, split, and a further title if a page has several sections of these."""
     return ", ".join(part for part in (facts.data, facts.split, title) if part)
 
 
@@ -21,9 +21,9 @@ def section(result: Result, name: str, command: str) -> str:
     how = [f"Seeds {', '.join(map(str, facts.seeds))}"]
     if facts.max_users is not None:
         how.append(f"a sample of {facts.max_users:,} users of the file")
-    how.append(f"d {config.network.dim}, {config.training.epochs} epochs, at most {config.training.per_user} baskets of a user learnt from")
-    how.append(f"{config.training.test_per_user} at most asked for: {facts.moments:,} moments of {facts.users:,} users")
-    how.append(f"learnt from {facts.train_events:,} events; catalogue {facts.catalogue:,} items")
+    how.append(f"d {config.network.dim}, {config.training.epochs} epochs, trained on at most {config.training.per_user} baskets per user")
+    how.append(f"tested on at most {config.training.test_per_user}: {facts.moments:,} prediction points of {facts.users:,} users")
+    how.append(f"trained on {facts.train_events:,} events; catalogue {facts.catalogue:,} items")
     told = [
         f"## {name}",
         "",
@@ -37,8 +37,8 @@ def section(result: Result, name: str, command: str) -> str:
 
 
 def text(result: Result) -> str:
-    """What the terminal shows."""
-    told = [f"{result.facts.data}, {result.facts.split}, seeds {result.facts.seeds}, {result.facts.moments:,} moments"]
+    """The terminal's output."""
+    told = [f"{result.facts.data}, {result.facts.split}, seeds {result.facts.seeds}, {result.facts.moments:,} prediction points"]
     for found in result.effects:
         name, *cells = _cells(found)
         told.append(f"{name:40} " + "  ".join(cells))
@@ -46,7 +46,7 @@ def text(result: Result) -> str:
 
 
 def _cells(found: Effect) -> tuple[str, ...]:
-    beside = "" if found.beside in (DEFAULT, found.name) else f" (beside {found.beside})"
+    beside = "" if found.beside in (DEFAULT, found.name) else f" (compared with {found.beside})"
     cells = [_cell(found, column) for column in COLUMNS]
     return (found.name + beside, *cells, f"{found.seconds:.0f}")
 

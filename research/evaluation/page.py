@@ -33,29 +33,29 @@ def section(outcome: Outcome, command: str) -> str:
             (str(c.histories), f"{c.events:.0f}", f"{c.alone:.3f}", f"{c.reranked:.3f}", f"{c.weight:.3f}", f"{c.most:.3f}")
             for c in outcome.codes
         ]
-        told += ["", f"**Codes beside vectors**: the best {outcome.codes[0].kept} of a lifelong history, a row a seed", ""]
+        told += ["", f"**Codes compared with vectors**: the best {outcome.codes[0].kept} of a lifelong history, one row per seed", ""]
         told += table(heads, cells)
     if outcome.costs:
         rows = [(name, f"{cost.seconds / cost.seeds:.0f}") for name, cost in outcome.costs.items()]
-        told += ["", "**Training**", "", *table(("", "seconds of processor time a seed"), rows)]
+        told += ["", "**Training**", "", *table(("", "CPU seconds per seed"), rows)]
     return "\n".join(told)
 
 
 def _facts(outcome: Outcome) -> list[str]:
-    """How it was asked, in words."""
+    """The settings of the evaluation, in words."""
     facts = [f"Seeds {', '.join(map(str, outcome.seeds))}"]
     if len(outcome.seeds) == 1:
         facts[0] = f"One seed ({outcome.seeds[0]}): no claim"
     if outcome.bundle is not None:
         facts.append(
-            "a given bundle" + (f", without the {outcome.left_out:,} users by whom its shares were chosen" if outcome.left_out else "")
+            "a given bundle" + (f", without the {outcome.left_out:,} users on whom its shares were chosen" if outcome.left_out else "")
         )
     config = outcome.config
     if outcome.bundle is None:
         training = config.training
         facts.append(f"d {config.network.dim}, {training.epochs} epochs, trained on at most {training.per_user} baskets per user")
     if outcome.report.split == "temporal":
-        facts.append(f"at most {config.training.test_per_user} baskets of a user tested")
+        facts.append(f"at most {config.training.test_per_user} baskets per user tested")
     if outcome.max_users is not None:
         facts.append(f"a sample of {outcome.max_users:,} users of the file")
     if outcome.test_users is not None and outcome.report.users >= outcome.test_users:
@@ -70,17 +70,17 @@ def _facts(outcome: Outcome) -> list[str]:
 def _shares(choice: Choice) -> str:
     """What was chosen, and by what."""
     if not enough(choice.users):
-        return f"the usual shares of lists, as {choice.users} users are too few to choose by"
+        return f"default shares of lists, since {choice.users} users are too few to choose on"
     given = msgspec.structs.asdict(choice.shares)
     changed = ", ".join(f"{name} {share:g}" for name, share in given.items() if share != getattr(USUAL, name))
     gain = f"recall@50 {choice.before:.3f} -> {choice.after:.3f}" if changed else f"recall@50 {choice.after:.3f}"
-    return f"shares of lists chosen by {choice.moments:,} moments before the cut: {changed or 'the usual ones'} ({gain} there)"
+    return f"shares of lists chosen on {choice.moments:,} prediction points before the cut: {changed or 'the default ones'} ({gain} there)"
 
 
 def text(outcome: Outcome) -> str:
-    """What the terminal shows: the main table, what is ahead of what, and the ceilings."""
+    """The terminal's output: the main table, paired verdicts and the ceilings."""
     report = outcome.report
-    told = [f"{outcome.data}, {report.split} split, seeds {outcome.seeds}, {report.moments:,} moments of {report.users:,} users"]
+    told = [f"{outcome.data}, {report.split} split, seeds {outcome.seeds}, {report.moments:,} prediction points of {report.users:,} users"]
     for name in (ALL, NEW):
         found = report.section(name)
         if found is not None:
@@ -89,14 +89,14 @@ def text(outcome: Outcome) -> str:
     told += ["", *(f"{method:22} {cells}" for method, cells in named.items())]
     total = max(1, report.targets["all"])
     reach = ", ".join(f"{name} {count / total:.3f}" for name, count in report.targets.items() if name != "all")
-    told += ["", f"of the wanted items: {reach}"]
+    told += ["", f"of the target items: {reach}"]
     if outcome.choice is not None:
         told.append(_shares(outcome.choice))
     return "\n".join(told)
 
 
 def _lines(found: Section) -> list[str]:
-    told = [f"{found.name} ({found.moments:,} moments of {found.users:,} users); the cascade beside each, paired"]
+    told = [f"{found.name} ({found.moments:,} prediction points of {found.users:,} users); paired differences of the cascade"]
     for contender, row in found.rows.items():
         cells = "  ".join(f"{metric} {number(row[metric])}" for metric in CLAIMED if metric in row)
         minus = found.minus.get(contender, {})

@@ -102,8 +102,8 @@ def next_click_report(
     cold = len({case.target for case in todo.cases} - {at for _, _, at in todo.clicks})
     notes = [
         f"{len(todo.clicks):,} clicks are before the cut; of the newest {holdout:.0%}, {len(todo.cases):,} by {users.max() + 1:,} users "
-        f"are the first after a query. {len(todo.catalogue):,} items are ranked; {cold} asked for were not clicked before.",
-        "Brackets: 95 % of a bootstrap over users.",
+        f"are the first after a query. {len(todo.catalogue):,} items are ranked; {cold} of the targets were not clicked before.",
+        "Brackets: 95 % bootstrap intervals over users.",
     ]
     without = [method for method in measured if method.startswith(f"{SEMINAR} without")]
     return report(data, notes, METRICS, seeds, measured, (SEMINAR, (POPULAR, SAME_QUERY, TITLES, TITLES_AND_QUERIES, *without)))

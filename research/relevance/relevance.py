@@ -63,7 +63,7 @@ def relevance_report(
     notes = [
         f"{len(judgements.grade):,} pairs of {len(judgements.queries):,} queries and {len(judgements.titles):,} titles; "
         f"{holdout:.0%} of the queries are held out, drawn by the seed ({sizes[0]:,} pairs at the first).",
-        f"AUC asks for pairs of grade {grade:g} or more ({relevant:.0%} of those held out). Brackets: 95 % of a bootstrap over queries.",
+        f"AUC: pairs of grade {grade:g} or more are positive ({relevant:.0%} of the test pairs). Brackets: 95 % bootstrap over queries.",
     ]
     return report(data, notes, METRICS, seeds, measured, (PSU, (BM25, ENCODER)))
 

@@ -73,7 +73,7 @@ def test_the_command_prints_json_and_writes_its_section_again(tmp_path):
     first = page.read_text()
     assert first.startswith("# Mine\n\nstays\n")
     assert all(
-        word in first for word in ("`log.jsonl`, temporal split", "Commit", "Seeds 0, 1", "seconds of processor time a seed", "ahead")
+        word in first for word in ("`log.jsonl`, temporal split", "Commit", "Seeds 0, 1", "CPU seconds per seed", "ahead")
     )
     again = everlong(*arguments, "--baselines", "none")
     assert again.exit_code == 0, again.output
