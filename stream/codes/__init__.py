@@ -1,1 +1,1 @@
-"""Generations of item codes: what topic `codebooks` says, who follows it, and the manager that refreshes them."""
+"""Codebooks of item codes: the topics that carry them, their readers, and the manager that refreshes them."""

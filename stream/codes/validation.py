@@ -1,4 +1,4 @@
-"""What can be wrong with an item code that decoded well: it would end whoever puts it into an index or a catalogue."""
+"""Checks of a decoded item code: an invalid one would crash an index or the code manager."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -13,7 +13,7 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Fault(StrEnum):
-    """Why an item code is skipped. Also the label of the metric."""
+    """Why an item code is skipped; also the label of the metric."""
 
     WRONG_WIDTH = "wrong_width"
     NOT_FINITE = "not_finite"
@@ -21,9 +21,9 @@ class Fault(StrEnum):
 
 
 class Shapes(NamedTuple):
-    """What item codes of one bundle must fit: d of vectors, D of parts (None: codes stand for the vectors), and the codebooks held.
+    """The shapes of a bundle's item codes: d of vectors, D of parts (None: codes quantise the vectors), and the codebooks held.
 
-    `own` is the generation of the bundle's own codebook: that of a code which names none.
+    `own` is the bundle's own codebook: that of a code without a name.
     """
 
     dim: int
@@ -33,7 +33,7 @@ class Shapes(NamedTuple):
 
 
 def fault_of(code: ItemCode, shapes: Shapes) -> Fault | None:
-    """What is wrong with a code, None where it can be taken."""
+    """What is wrong with an item code; None if it is valid."""
     vector, parts = _floats(code.vector), _floats(code.parts)
     if vector is None or parts is None or len(vector) != shapes.dim:
         return Fault.WRONG_WIDTH
@@ -48,7 +48,7 @@ def fault_of(code: ItemCode, shapes: Shapes) -> Fault | None:
 
 
 def code_fault(code: bytes, codebook: Codebook | None, shapes: Shapes) -> Fault | None:
-    """What is wrong with the bytes of a code; of a codebook that is not held only their number is known."""
+    """What is wrong with the bytes of a code; for a codebook that is not held only their number is checked."""
     subspaces = next(iter(shapes.codebooks.values())).subspaces
     if len(code) != subspaces:
         return Fault.WRONG_WIDTH
@@ -56,5 +56,5 @@ def code_fault(code: bytes, codebook: Codebook | None, shapes: Shapes) -> Fault 
 
 
 def _floats(packed: bytes) -> np.ndarray | None:
-    """The numbers (n,) of little-endian float32 bytes, None where they are cut."""
+    """The numbers (n,) of little-endian float32 bytes; None if they are truncated."""
     return None if len(packed) % 4 else np.frombuffer(packed, "<f4")

@@ -1,4 +1,4 @@
-"""Whether a broker lets us in, and if not, why: foreign errors become one sentence that names what is wrong and its remedy."""
+"""Whether a broker accepts us, and if not, why: errors of the clients become one sentence with the remedy."""
 
 import asyncio
 import socket
@@ -61,7 +61,7 @@ def greet(connection: Connection, timeout_s: float = GREETING_S) -> None:
 
 @contextmanager
 def authorized(connection: Connection, what: str) -> Iterator[None]:
-    """Turns what a client raises where an ACL is missing into one sentence; `what` is what was tried.
+    """Translates a client's error about a missing ACL into one sentence; `what` was tried.
 
     Raises:
         NotAuthorizedError: instead of the client's error.
@@ -73,7 +73,7 @@ def authorized(connection: Connection, what: str) -> Iterator[None]:
 
 
 def described(connection: Connection, admin: KafkaAdminClient, topics: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Those of the topics that exist, as `KafkaAdminClient.describe_topics` gives them, by name. Asking makes none.
+    """The existing topics by name, as `KafkaAdminClient.describe_topics` returns them. Creates none.
 
     Raises:
         NotAuthorizedError: we may not know of one of them. (In a list of all topics it would be left out.)
@@ -85,7 +85,7 @@ def described(connection: Connection, admin: KafkaAdminClient, topics: Sequence[
 
 
 def partitions_of(connection: Connection, consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
-    """The partitions of a topic, none where it does not exist.
+    """The partitions of a topic; empty if it does not exist.
 
     Raises:
         NotAuthorizedError: we may not know whether it exists.
@@ -156,7 +156,7 @@ def _distrust(error: ssl.SSLCertVerificationError, host: str) -> str:
 
 
 async def _guess(connection: Connection, host: str, port: int, error: Exception) -> str | None:
-    """Why a port that accepts connections does not go on with us, found by trying what it does go on with; None where it is just down."""
+    """Why a port that accepts connections refuses us, found by trying other protocols; None if it is just down."""
     tls, closed = connection.ssl_context() is not None, isinstance(error, _Closed)
     if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
         return _CERTIFICATE
@@ -172,7 +172,7 @@ async def _guess(connection: Connection, host: str, port: int, error: Exception)
 
 
 async def _speaks(host: str, port: int, context: ssl.SSLContext | None) -> bool:
-    """Whether a port takes a connection with TLS as in `context`, or answers Kafka's first request without."""
+    """Whether a port accepts TLS as in `context`, or, without a context, answers Kafka's first request in plain text."""
     with suppress(OSError, aio.KafkaError, asyncio.IncompleteReadError):
         if context is None:
             (await asyncio.wait_for(create_conn(host, port, request_timeout_ms=2000), 2)).close()

@@ -1,4 +1,4 @@
-"""Making the topics, and waiting for a broker. Blocking calls, for commands and tests, not for workers."""
+"""Creating the topics, and waiting for a broker. The calls block."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -39,7 +39,7 @@ def wait_for_broker(connection: Connection, timeout_s: float) -> None:
 
 
 def create_topics(connection: Connection, prefix: str, partitions: int, replication: int, topics: Sequence[TopicSpec] = ALL) -> list[str]:
-    """Make those of our topics that are not there, and return their names. Doing it again changes nothing.
+    """Create our missing topics, and return their names. Idempotent.
 
     Topics that exist stay as they are. Works against Apache Kafka and noida-db alike.
 
@@ -63,7 +63,7 @@ def create_topics(connection: Connection, prefix: str, partitions: int, replicat
 
 
 def standings(connection: Connection, names: Sequence[str]) -> list[Standing]:
-    """How the broker has those of the topics that exist.
+    """The existing topics as they are on the broker.
 
     Raises:
         BrokerUnavailableError, BrokerRefusedError: as of `create_topics`.
@@ -86,7 +86,7 @@ def standings(connection: Connection, names: Sequence[str]) -> list[Standing]:
 
 
 def alter_topic(connection: Connection, name: str, wanted: dict[str, str]) -> None:
-    """Set these settings of a topic, and leave the others.
+    """Change these settings of a topic, and keep the others.
 
     Raises:
         NotAuthorizedError: we may not.
@@ -103,7 +103,7 @@ def alter_topic(connection: Connection, name: str, wanted: dict[str, str]) -> No
 
 
 def count_partitions(connection: Connection, name: str) -> int:
-    """How many partitions a topic has; `name` is the broker's.
+    """The number of partitions of a topic; `name` is the broker's.
 
     Raises:
         KeyError: there is no such topic.
@@ -115,7 +115,7 @@ def count_partitions(connection: Connection, name: str) -> int:
 
 
 def remove_members(connection: Connection, group: str, timeout_s: float = 10.0) -> int:
-    """Remove all members of a consumer group, whose processes must have ended; returns how many there were.
+    """Remove all members of a consumer group, whose processes must have ended. Returns their number.
 
     For a broker that does not expire a member that went silent, as the embedded one: those who join later would wait for it for ever.
 

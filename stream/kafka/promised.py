@@ -1,4 +1,4 @@
-"""What a topic must be for the promise to hold, compared with what it is on the broker. Pure."""
+"""The settings that a topic needs for our guarantees, compared with those on the broker. Pure."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -12,7 +12,7 @@ SHOWN = ("cleanup.policy", "retention.ms", "retention.bytes", "min.insync.replic
 
 
 class Standing(NamedTuple):
-    """A topic as the broker has it; `settings` by Kafka's names, empty where we may not see them."""
+    """A topic on the broker; `settings` by Kafka's names, empty if we may not read them."""
 
     name: str
     partitions: int
@@ -21,7 +21,7 @@ class Standing(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A setting that is not what the promise needs; `alterable` by `everlong topics --repair`."""
+    """A setting that breaks a guarantee; `alterable` by `everlong topics --repair`."""
 
     setting: str
     found: str
@@ -30,11 +30,11 @@ class Difference(NamedTuple):
 
 
 def settings(topic: TopicSpec, replication: int) -> dict[str, str]:
-    """The settings that a topic of ours is made with, by Kafka's names."""
+    """The settings that our topics are created with, by Kafka's names."""
     made = {"retention.bytes": "-1", "max.message.bytes": str(RECORD_BYTES)}
-    if replication >= 3:  # with fewer copies it would stop writes as soon as one broker is away
+    if replication >= 3:  # with fewer replicas, one missing broker would stop writes
         made |= {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
-    if topic.compacted:  # a deletion must be read by whoever starts later, with a bundle that still holds the item
+    if topic.compacted:  # a worker that starts later, with a bundle that holds the item, must still read its deletion
         return made | {"cleanup.policy": "compact", "delete.retention.ms": str(TOMBSTONES_MS)}
     return made | {"cleanup.policy": "delete", "retention.ms": str(topic.retention_ms)}
 
@@ -42,7 +42,7 @@ def settings(topic: TopicSpec, replication: int) -> dict[str, str]:
 def differences(
     topic: TopicSpec, found: Standing, partitions: int, replication: int, bounded: Mapping[str, str] = MappingProxyType({})
 ) -> list[Difference]:
-    """Where a topic falls short of what `settings` would make. More of it (longer retention, larger messages) is no difference.
+    """Where a topic falls short of `settings`. More than needed (longer retention, larger messages) is no difference.
 
     `bounded` are the settings with which the embedded broker keeps the topic small; they replace those of `settings`.
     """

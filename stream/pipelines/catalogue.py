@@ -43,10 +43,10 @@ log = logging.getLogger(__name__)
 
 
 class CatalogueOutcome(NamedTuple):
-    """What a batch came to: codes by item (None: the item is gone), dead letters, states to publish to `items` again, and counts.
+    """The result of a batch: codes by item (None: deleted), dead letters, states to publish to `items` again, and counts.
 
-    The counts add up to the records: applied, dead, and `again` for those with AGAIN_HEADER. `outdated`: records that say what no
-    longer counts. `ignored`: given embeddings that the bundle cannot use.
+    The counts add up to the records: applied, dead, and `again` for those with AGAIN_HEADER. `outdated`: records of an older state.
+    `ignored`: given embeddings that the bundle cannot use.
     """
 
     codes: list[tuple[str, ItemCode | None]]
@@ -58,7 +58,7 @@ class CatalogueOutcome(NamedTuple):
 
 
 class Arrived(NamedTuple):
-    """A good record: its offset, when it was sent (0: not said), and the state it describes."""
+    """A valid record: its offset, when it was sent (0: unknown), and its state."""
 
     offset: int
     sent_ms: int
@@ -73,7 +73,7 @@ class Known(NamedTuple):
 
 
 class Chosen(NamedTuple):
-    """The state of an item that counts, the log position of its row, when it was sent, and whether it has to be published again."""
+    """The current state of an item, the log position of its row, when it was sent, and whether it must be published again."""
 
     state: ItemRow
     log_position: LogPosition
@@ -125,7 +125,7 @@ class Catalogue:
     def _decode(
         self, records: Sequence[Record], recommender: Recommender
     ) -> tuple[dict[str, list[Arrived]], list[DeadLetter], Counter[Modality]]:
-        """The good records of each item, ascending by offset; dead letters; given embeddings that are of no use."""
+        """The valid records of each item, ascending by offset; dead letters; given embeddings that cannot be used."""
         now = self._clock_ms()
         tombstones = {n for n, record in enumerate(records) if record.value is None and record.key}
         valued = [n for n in range(len(records)) if n not in tombstones]
@@ -170,7 +170,7 @@ class Catalogue:
         return [modality for modality, _ in wrong]
 
     def _read(self, items: Collection[str]) -> list[Known | None]:
-        """What the store holds of items. A damaged row is kept apart and counts as none: the records make it again.
+        """The rows of items. A damaged row is quarantined and counts as missing: it is rebuilt from the records.
 
         Raises:
             features.codec.OtherLayoutError: another version of Everlong wrote a row.
@@ -181,7 +181,7 @@ class Catalogue:
                 known.append(None if found is None else Known(unpack(ItemRow, found.packed), found.log_position))
             except UnreadableRowError as error:
                 assert found is not None
-                log.error("the row of item %r is kept apart and made again from the topic: %s", item, error)
+                log.error("the row of item %r is quarantined and rebuilt from the topic: %s", item, error)
                 position, why = (*found.log_position,), str(error)
                 kept = Quarantined(ITEM.name, (item,), why, self._clock_ms(), "partial", position, found.ts_ms, found.packed)
                 self._store.quarantine([kept])
@@ -189,7 +189,7 @@ class Catalogue:
         return known
 
     def _choose(self, arrived: Mapping[str, list[Arrived]], rows: Sequence[Known | None], generation: str) -> tuple[dict[str, Chosen], int]:
-        """What to write of each item, nothing where its row is ahead and of this generation; how many records are outdated."""
+        """What to write per item: nothing if its row is ahead and of this bundle. Also the number of outdated records."""
         chosen: dict[str, Chosen] = {}
         outdated = 0
         for (item, mine), known in zip(arrived.items(), rows, strict=True):
@@ -263,7 +263,7 @@ def _stored(item_id: str, row: ItemRow, position: LogPosition) -> tuple[Key, Sto
 
 
 def _item_id(key: bytes | None) -> str:
-    """The item that a key names; empty where it can be none's."""
+    """The item id in a key; empty if it is invalid."""
     try:
         return msgspec.convert((key or b"").decode(), Id)
     except (UnicodeDecodeError, msgspec.ValidationError):

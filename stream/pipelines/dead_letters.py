@@ -1,6 +1,6 @@
-"""Dead letters written, and read back: listed, shown, and sent again to the topic they came from.
+"""Dead letters: their records, and reading, finding and replaying them.
 
-Sending one again is harmless: its event, if it is taken this time, is known by its id.
+Replaying one is harmless: if its event is accepted this time, it is identified by its id.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,12 @@ SILENCE_MS = 1000
 
 
 def outgoing(letter: DeadLetter, prefix: str) -> Outgoing:
-    """The record of a dead letter; its key names where the event came from."""
+    """The record of a dead letter; its key names the topic and partition of the event."""
     return Outgoing(prefixed(prefix, DEAD_LETTERS), f"{letter.topic}/{letter.partition}".encode(), msgspec.json.encode(letter))
 
 
 class Place(NamedTuple):
-    """Where a dead letter lies in the topic of dead letters; written `partition:offset`."""
+    """The position of a dead letter in the topic of dead letters, written `partition:offset`."""
 
     partition: int
     offset: int
@@ -36,11 +36,11 @@ class Place(NamedTuple):
         """The place that `partition:offset` names.
 
         Raises:
-            ValueError: `text` is of another form.
+            ValueError: `text` has another form.
         """
         partition, colon, offset = text.partition(":")
         if not (colon and partition.isdecimal() and offset.isdecimal()):
-            raise ValueError(f"{text!r} is no partition:offset, as 0:17; `everlong dlq list` shows them")
+            raise ValueError(f"{text!r} is not a partition:offset such as 0:17; `everlong dlq list` shows them")
         return cls(int(partition), int(offset))
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Place(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A dead letter, where it lies, and when it was written (wall clock, ms)."""
+    """A dead letter, its position, and when it was written (wall clock, ms)."""
 
     place: Place
     written_ms: int
@@ -56,19 +56,19 @@ class Found(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """Which dead letters: of a source topic (the broker's name for it), a reason, and written since (wall clock, ms)."""
+    """A filter of dead letters: by source topic (the broker's name), by reason, and by time of writing (wall clock, ms)."""
 
     topic: str | None = None
     reason: str | None = None
     since_ms: int = 0
 
     def accepts(self, found: Found) -> bool:
-        """Whether this dead letter is one of them."""
+        """Whether this dead letter passes the filter."""
         return self.topic in (None, found.letter.topic) and self.reason in (None, found.letter.reason) and found.written_ms >= self.since_ms
 
 
 def read(connection: Connection, topic: str, wanted: Wanted | None = None) -> Iterator[Found]:
-    """The dead letters that `topic` holds now, partition by partition, oldest first. Records that are none are left out.
+    """The dead letters in `topic`, partition by partition, oldest first. Invalid records are left out.
 
     Raises:
         NotAuthorizedError: we may not read the topic.
@@ -89,7 +89,7 @@ def read(connection: Connection, topic: str, wanted: Wanted | None = None) -> It
 
 
 def find(connection: Connection, topic: str, place: Place) -> Found:
-    """The dead letter at a place.
+    """The dead letter at a position.
 
     Raises:
         NoSuchDeadLetterError: there is none.
@@ -105,14 +105,14 @@ def find(connection: Connection, topic: str, place: Place) -> Found:
                     found = _found(record)
                     if record.offset == place.offset and found is not None:
                         return found
-    raise NoSuchDeadLetterError(f"no dead letter at {place}; `everlong dlq list` shows those there are")
+    raise NoSuchDeadLetterError(f"no dead letter at {place}; `everlong dlq list` shows them")
 
 
 def replay(connection: Connection, letters: Sequence[DeadLetter], sent_ms: int) -> int:
-    """Send the original bytes, key and time stamp again to the original topics; how many. Returns once the broker has them.
+    """Publish the original bytes, key and timestamp to the original topics again; returns how many.
 
     Raises:
-        TruncatedDeadLetterError: one of them is not whole; none was sent.
+        TruncatedDeadLetterError: one of them is truncated; none was sent.
     """
     for letter in letters:
         if letter.cut_bytes:
@@ -121,7 +121,7 @@ def replay(connection: Connection, letters: Sequence[DeadLetter], sent_ms: int) 
     with closing(KafkaProducer(**connection.for_kafka_python(), acks="all")) as producer:
         sent = []
         for letter in letters:
-            value = b"" if letter.key is None and letter.value is None else letter.value  # the client sends no wholly empty record
+            value = b"" if letter.key is None and letter.value is None else letter.value  # the client sends no record without both
             ts = letter.ts if letter.ts >= 0 else None
             sent.append(producer.send(letter.topic, value, key=letter.key, headers=headers, timestamp_ms=ts))
         for future in sent:

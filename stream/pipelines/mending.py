@@ -1,7 +1,7 @@
 """Unreadable rows made readable: rebuilt from the log where it reaches back, their bytes kept apart.
 
 A damaged row is taken as empty, and all that the log holds of its user is merged once more: what the user's other rows hold already
-changes nothing, so the result is the row of the events. Everything below the batch in hand is read, and all of the other two topics of
+changes nothing, so the result is the row of the events. Everything below the batch in flight is read, and all of the other two topics of
 the partition, so the log positions of the new rows say exactly which events they hold.
 """
 

@@ -1,4 +1,4 @@
-"""Replay: the events of a file go to their topics in order of time, as fast as can be or N times as fast as they happened."""
+"""Replay: publish the events of a file in the order of time, as fast as possible or at N times their original speed."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ BATCH_EVENTS = 1_000
 
 Record = Outgoing
 Publish = Callable[[list[Record]], Awaitable[object]]
-Progress = Callable[[int, int], None]  # events published so far, events in all
+Progress = Callable[[int, int], None]  # events published, events in total
 
 
 async def replay(
@@ -27,11 +27,10 @@ async def replay(
     prefix: str = "",
     progress: Progress | None = None,
 ) -> Counter[Topic]:
-    """Publish a file's items, then its events ascending by time, each once; returns how many went to each topic.
+    """Publish a file's items, then its events ascending by time, each once. Returns the number published to each topic.
 
-    `publish` takes records as stream.kafka.producer does and returns when the broker has them. `speed` 2.0 is twice as fast as
-    it happened; items do not wait. A record's time stamp is that of its event, its header `sent_ms` the wall clock. Raises
-    what `publish` raises.
+    `publish` is as stream.kafka.producer's. `speed` 2.0 is twice the original speed; items do not wait. A record's timestamp is that of its
+    event, its header `sent_ms` the wall clock. Raises what `publish` raises.
     """
     if speed != "max" and not speed > 0:
         raise ValueError(f"speed must be 'max' or above 0, not {speed}")
@@ -55,7 +54,7 @@ async def replay(
 
 
 def record(event: Event, sent_ms: int, prefix: str = "") -> Record:
-    """The event as stream.kafka.producer publishes it."""
+    """The record of an event."""
     return Outgoing(prefix + topic_of(event), key_of(event), encode(event), event.ts, [sent_header(sent_ms)])
 
 
@@ -71,7 +70,7 @@ async def _send_all(events: Iterable[Event], send: Callable[[list[Event]], Await
 
 
 async def _send_timed(events: Iterable[Event], send: Callable[[list[Event]], Awaitable[None]], speed: float) -> None:
-    """Send each event when its time since the first one, divided by `speed`, has passed; what is due goes together."""
+    """Send each event when its time since the first one, divided by `speed`, has passed; due events are sent together."""
     batch: list[Event] = []
     first_ms: int | None = None
     started_s = time.monotonic()

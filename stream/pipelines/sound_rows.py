@@ -1,4 +1,4 @@
-"""Rows of a batch of the refresh pipeline, the unreadable ones taken as empty."""
+"""Rows of a batch of the refresh pipeline, with the unreadable ones as empty rows."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from features.table import USER_INTERESTS
 
 
 class SoundRows:
-    """Unpacks rows. What ingest wrote is left to it to rebuild; rows of interests, which refresh computes again, are kept apart.
+    """Unpacks rows. Unreadable rows of ingest are left for ingest to rebuild; those of interests, computed again, are quarantined.
 
-    `unreadable` counts the rows by view that could not be read.
+    `unreadable` counts the unreadable rows by view.
     """
 
     def __init__(self, store: OnlineStore, clock_ms: Callable[[], int]) -> None:
@@ -24,7 +24,7 @@ class SoundRows:
         """The row, or the empty one and True where it cannot be read.
 
         Raises:
-            StoreUnavailableError: it could not be kept apart.
+            StoreUnavailableError: it could not be quarantined.
             features.codec.OtherLayoutError: another version of Everlong wrote it.
         """
         try:

@@ -1,4 +1,4 @@
-"""The snapshot of an index on disk, with the offsets of the reader at which it was made: a start from it reads what came since."""
+"""Snapshots of an index on disk, each with the offsets of its reader: a start from one reads only the records after them."""
 
 import logging
 import re
@@ -20,7 +20,7 @@ GENERATION = re.compile("[0-9a-f]{12}")
 
 
 class Saved(NamedTuple):
-    """An index, the offsets up to which it holds what the topic says, and the generations of codes that it holds."""
+    """An index, the offsets up to which it holds the records of the topic, and the codebooks of which it holds codes."""
 
     items: ItemIndex
     offsets: Offsets
@@ -28,7 +28,7 @@ class Saved(NamedTuple):
 
 
 class _Mark(msgspec.Struct, frozen=True):
-    """Beside the index: of which bundle, topic and epoch it is, and the offsets."""
+    """Stored with the index: its bundle, topic and epoch, and the offsets."""
 
     bundle: str
     topic: str
@@ -37,16 +37,16 @@ class _Mark(msgspec.Struct, frozen=True):
 
 
 class Snapshots:
-    """Snapshots in `folder`, one a bundle, made every `every_s` seconds. `epoch` and `topic` tell topics that were made anew apart."""
+    """Snapshots in `folder`, one per bundle, saved every `every_s` seconds. `topic` and `epoch` identify the topic."""
 
     def __init__(self, folder: Path, topic: str, epoch: int, every_s: float) -> None:
         self._folder, self._topic, self._epoch = folder, topic, epoch
         self.every_s = every_s
 
     def load(self, bundle: str, connection: Connection, topic: str) -> Saved | None:
-        """The snapshot of a bundle, None where there is none that can be used: whatever is wrong with it is logged.
+        """The snapshot of a bundle; None if there is none, or none that can be used, which is logged.
 
-        Its offsets must be those of the topic's partitions, and lie where the topic has records or ends.
+        Its offsets must be of the topic's partitions, each between the first offset and the end.
         """
         try:
             place = self._place(bundle)
@@ -54,7 +54,7 @@ class Snapshots:
                 return None
             index, extra = ItemIndex.load(place)
             mark = msgspec.json.decode(extra, type=_Mark)
-        except Exception as error:  # of a damaged file anything may come; the topic has all of it
+        except Exception as error:  # a damaged file may raise anything; the topic has all of it
             log.warning("the snapshot of the index in %s is not used, the topic is read from its start: %s", self._folder, error)
             return None
         found = ranges(connection, topic)
@@ -66,7 +66,7 @@ class Snapshots:
         return Saved(index, mark.offsets, index.held)
 
     def save(self, bundle: str, now: Saved) -> bool:
-        """Write a snapshot in the place of the one before, and remove those of other bundles; a failure is logged, False then."""
+        """Write a snapshot over the previous one, and remove those of other bundles. False on a failure, which is logged."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             mark = _Mark(bundle, self._topic, self._epoch, now.offsets)
@@ -84,7 +84,7 @@ class Snapshots:
         """The folder of a bundle's snapshot.
 
         Raises:
-            ValueError: the name is no generation of a bundle, and might lead elsewhere.
+            ValueError: the name is not the generation of a bundle, and might lead elsewhere.
         """
         if not GENERATION.fullmatch(bundle):
             raise ValueError(f"{bundle!r} is not the generation of a bundle")

@@ -1,1 +1,1 @@
-"""The workers: what connects a pipeline to its topics."""
+"""The workers: each processes batches of its topics in six steps, in one method. infra constructs and observes them."""
