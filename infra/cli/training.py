@@ -77,7 +77,7 @@ def train(
     from models.codes.modalities import choose
     from models.errors import CheckpointError, UnknownModalityError, WarmStartError
     from models.evaluation.table import lines
-    from models.training.loop import joined, own_card
+    from models.training.devices import joined, own_card
 
     settings = load_settings()
     asked: dict[str, Any] = {"epochs": epochs, "dim": dim, "warm_start_rate" if parent else "learning_rate": learning_rate}

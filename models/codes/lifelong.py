@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from models.codes.codebook import MAX_CENTROIDS, Codebook, Codes, Floats
-from models.codes.rows import taken
+from models.codes.codebook import MAX_CENTROIDS, Codebook, Codes, Floats, taken
 
 FIRST = 192  # positions that codes choose; of the exact best 32 of 10,000 these hold .98, 128 hold .94 (bench/lifelong.py)
 KEPT = 32  # of these, positions that vectors choose

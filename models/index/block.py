@@ -9,13 +9,10 @@ from numpy.typing import NDArray
 from models.codes.codebook import Codes
 from models.index import cells as cutting
 from models.index.autotune import tried
-from models.index.cells import Cells, Counts
+from models.index.cells import Cells, Counts, Sizes
 from models.index.changes import Where
-from models.index.ids import Numbers
-from models.index.rows import Order, Rows, gather, picked
-from models.index.scalar_quantizer import Levels, sample
-from models.index.scan import Scan
-from models.index.thresholds import Sizes
+from models.index.rows import Numbers, Order, Rows, gather, picked
+from models.index.scan import Levels, Scan, sample
 
 _CHUNK = 65_536
 _FILTERS = 4  # filters whose rows a block remembers

@@ -1,4 +1,7 @@
-"""Cells: a large category is cut into pieces of about a thousand items that lie near each other, a small one is one cell."""
+"""Cells: a large category is cut into pieces of about a thousand similar items, a small one is one cell.
+
+With the thresholds of an index, the memory an item takes, and the order in which the cells of a category are searched for a query.
+"""
 
 from typing import NamedTuple
 
@@ -7,7 +10,42 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codes.codebook import Floats
-from models.index.ids import Numbers
+from models.index.rows import Numbers
+
+
+class Sizes(NamedTuple):
+    """Thresholds. The defaults are those measured for a million items of 64 dimensions (docs/adr/0009-cells-and-fastscan.md)."""
+
+    exact: int = 25_000  # up to so many items everything is compared exactly
+    cell: int = 1_024  # items a cell of a category aims at; a category of one cell is compared exactly
+    recall: float = 0.975  # share of the true hits that a trial of the scan must find; above 1: all cells are scanned
+    segment: int = 4_096  # changed items from which on a compaction is due
+    overdue: int = 4  # at so many times that, `apply` compacts itself
+
+
+def bytes_per_item(
+    dim: int, subspaces: int, generations: int = 1, parts: int = 0, exact: bool = False, cell: int = 1_024
+) -> dict[str, float]:
+    """Bytes that an item takes in the arrays of an index, by array, for vectors of `dim` dimensions, codes of `subspaces` bytes.
+
+    A name costs a Python string (49 bytes and its characters; here 12), a place in the array of names with an eighth to spare, and an
+    entry with its integer in the dictionary (at worst two thirds empty). While a compaction runs, all arrays but names are there twice.
+    """
+    nibbles = (dim + 1) // 2
+    arrays = {
+        "vectors": 4.0 * dim,
+        "parts": 4.0 * parts,
+        "codes": float(subspaces * generations),
+        "numbers, categories, places": 12.0,
+        "prices, available, alive": 6.125,
+        "names": 49 + 12 + 9 + 32 + 80.0,
+    }
+    if not exact:
+        arrays["scan codes, ordered and packed"] = 2.0 * nibbles
+        arrays["scan rows"] = 8.0
+        arrays["centroids"] = 2 * 4.0 * dim / cell
+    return arrays
+
 
 Counts = NDArray[np.int64]
 
@@ -86,3 +124,50 @@ def joining(cells: Cells, categories: Numbers, vectors: Floats) -> NDArray[np.in
         first, last = cells.first[category], cells.first[category + 1]
         found[rows] = first + nearest(vectors[rows], cells.centroids[first:last])
     return found
+
+
+_HOPE = 0.7  # of the deviations that the best of a cell's items would lie above its mean if these were normal; tried from 0.3 to 1.4
+
+
+class Ranking:
+    """The order in which cells are scanned."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+        self._hope = (_HOPE * cells.spread * np.sqrt(2 * np.log(np.maximum(np.diff(cells.starts), 1)))).astype(np.float32)  # (Z,)
+
+    def first(self, queries: Floats, count: int, begin: int = 0, end: int | None = None) -> tuple[NDArray[np.int64], Floats]:
+        """The first cells (R, count), of those from `begin` to `end`, for queries (R, d), and q.centroid of each; in no order."""
+        scores = queries @ self._cells.centroids[begin:end].T
+        if count >= scores.shape[1]:
+            return np.broadcast_to(np.arange(begin, begin + scores.shape[1]), scores.shape), scores
+        top = np.argpartition(-self._expected(queries, scores, begin, end), count - 1, axis=1)[:, :count]
+        return begin + top, np.take_along_axis(scores, top, axis=1)
+
+    def of_categories(self, queries: Floats, categories: Numbers, limits: NDArray[np.int64]) -> tuple[NDArray[np.int64], Floats]:
+        """The first cells of categories (R,) with cells, at most limits (R,): lists (R, most), -1 where there are fewer, and q.centroid.
+
+        A category has one limit in all its rows.
+        """
+        first, have = self._cells.first[categories], np.diff(self._cells.first)[categories]
+        lists = np.full((len(queries), int(np.minimum(have, limits).max())), -1, dtype=np.int64)
+        coarse = np.zeros(lists.shape, dtype=np.float32)
+        order = np.argsort(categories, kind="stable")
+        edges = np.flatnonzero(np.diff(categories[order], prepend=-1, append=-1))
+        for start, end in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
+            rows = order[start:end]
+            begin, count, limit = int(first[rows[0]]), int(have[rows[0]]), int(limits[rows[0]])
+            width = min(count, limit)
+            lists[rows, :width], coarse[rows, :width] = self.first(queries[rows], limit, begin, begin + count)
+        return lists, coarse
+
+    def places(self, query: Floats, begin: int = 0, end: int | None = None) -> NDArray[np.int64]:
+        """For each of the cells from `begin` to `end` how many come before it for a query (d,)."""
+        scores = query[None] @ self._cells.centroids[begin:end].T
+        order = np.argsort(-self._expected(query[None], scores, begin, end)[0])
+        places = np.empty(len(order), dtype=np.int64)
+        places[order] = np.arange(len(order))
+        return places
+
+    def _expected(self, queries: Floats, scores: Floats, begin: int, end: int | None) -> Floats:
+        return scores + np.sqrt(np.einsum("rd,rd->r", queries, queries))[:, None] * self._hope[begin:end]

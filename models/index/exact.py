@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from models.codes.codebook import Floats
 from models.index.changes import Found
 from models.index.filters import Sieve, Struck
-from models.index.ids import Ids
-from models.index.rows import Order, Rows, gather
+from models.index.rows import Ids, Order, Rows, gather
 from models.index.topk import FAR, best, narrowed
 
 _SCORES = 1 << 23  # scores held at once, 32 MiB

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.codes.codebook import Codes
-from models.index.ids import Ids, Numbers
+from models.index.rows import Ids, Numbers
 
 Exclude = Sequence[Collection[str] | Numbers]
 

@@ -6,8 +6,7 @@ import numpy as np
 
 from models.codes.codebook import Codebook, Codes
 from models.errors import GenerationError
-from models.index.ids import Ids, Numbers
-from models.index.rows import Rows
+from models.index.rows import Ids, Numbers, Rows
 from models.index.snapshots import Snapshot
 
 

@@ -14,11 +14,10 @@ from models.codes.codebook import Codebook, Codes, Floats
 from models.index import generations, snapshots
 from models.index import persistence as stored
 from models.index import validation as incoming
+from models.index.cells import Sizes
 from models.index.changes import Change, Delete, Upsert
-from models.index.ids import Ids
-from models.index.rows import Rows
+from models.index.rows import Ids, Rows
 from models.index.snapshots import Snapshot
-from models.index.thresholds import Sizes
 from models.index.view import View, checked
 
 

@@ -17,10 +17,8 @@ from models.directories import replaced
 from models.errors import SnapshotError
 from models.index.block import Block
 from models.index.cells import Cells
-from models.index.ids import Ids, Numbers
-from models.index.rows import Rows
-from models.index.scalar_quantizer import Levels
-from models.index.scan import Effort, Efforts, Scan
+from models.index.rows import Ids, Numbers, Rows
+from models.index.scan import Effort, Efforts, Levels, Scan
 
 FORMAT = 1
 MANIFEST, VECTORS, ARRAYS, NAMES, EXTRA = "manifest.json", "vectors.safetensors", "arrays.safetensors", "names.safetensors", "extra.bin"

@@ -10,7 +10,7 @@ from models.index import exact
 from models.index.block import Block
 from models.index.changes import Found
 from models.index.filters import Sieve, Struck
-from models.index.ids import Ids, Numbers
+from models.index.rows import Ids, Numbers
 from models.index.scan import Scan
 from models.index.topk import FAR, best, products
 

@@ -7,8 +7,7 @@ from models.codes.codebook import Floats
 from models.index import exact
 from models.index.changes import Found, Where
 from models.index.filters import Excluded, Sieve, Struck
-from models.index.ids import Ids, Numbers
-from models.index.rows import Order, Rows, gather
+from models.index.rows import Ids, Numbers, Order, Rows, gather
 from models.index.topk import FAR, along, best, packed, products
 
 _NARROW = 512  # categories with more rows in the segment are searched by multiplication

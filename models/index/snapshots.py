@@ -8,12 +8,11 @@ from numpy.typing import NDArray
 
 from models.codes.codebook import Codebook, Codes
 from models.index.block import Block, build
+from models.index.cells import Sizes
 from models.index.changes import Where
 from models.index.filters import Sieve
-from models.index.ids import Numbers
-from models.index.rows import Rows, empty, gather
+from models.index.rows import Numbers, Rows, empty, gather
 from models.index.segment import Segment
-from models.index.thresholds import Sizes
 
 _SIEVES = 8  # filters that a snapshot remembers
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from models.codes.codebook import Floats
 from models.index.changes import Found
-from models.index.ids import Ids, Numbers
+from models.index.rows import Ids, Numbers
 
 FAR = np.float32(-np.inf)
 

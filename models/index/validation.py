@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 from models.codes.codebook import Codebook, Codes, Floats
 from models.errors import GenerationError
 from models.index.changes import Upsert
-from models.index.ids import Ids
-from models.index.rows import Rows, empty
+from models.index.rows import Ids, Rows, empty
 from models.index.snapshots import Snapshot
 
 

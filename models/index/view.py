@@ -5,12 +5,11 @@ from collections.abc import Collection, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models.codes.codebook import Codebook, Codes, Floats
-from models.codes.rows import taken
+from models.codes.codebook import Codebook, Codes, Floats, taken
 from models.index import search
 from models.index.changes import Found, Where
 from models.index.filters import Exclude, Excluded
-from models.index.ids import Ids, Numbers
+from models.index.rows import Ids, Numbers
 from models.index.snapshots import Snapshot
 
 

@@ -19,7 +19,7 @@ from models.encoding.contents import Contents, contents
 from models.evaluation.baselines import popularity
 from models.network.ulim import Network
 from models.serving.recommender import CHUNK
-from models.training.prepared import Prepared
+from models.training.dataset import Prepared
 
 
 @torch.no_grad()

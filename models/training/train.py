@@ -29,13 +29,12 @@ from models.evaluation.evaluate_bundle import judged
 from models.network.search import Seminar
 from models.network.ulim import Builder, Network
 from models.training.bundling import bundle_of, with_items
-from models.training.examples import Examples, build
-from models.training.joint_loss import joint_loss
-from models.training.loop import Phase, Run, fit
-from models.training.loop import Progress as Progress
-from models.training.loss import Pool
-from models.training.prepared import Prepared, prepare
-from models.training.pretrain import learn as teach
+from models.training.dataset import Examples, Prepared, build, prepare
+from models.training.loop import Run, fit
+from models.training.losses import Pool, joint_loss
+from models.training.phase import Phase
+from models.training.phase import Progress as Progress
+from models.training.pretraining import learn as teach
 from models.training.warm_start import begin_new, new_since, take_over
 
 

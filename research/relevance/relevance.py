@@ -14,7 +14,7 @@ from models.config import Config, NetworkConfig, PretrainingConfig
 from models.encoding.contents import Contents, Widths, padded, pieces, query_words, trim
 from models.encoding.vocabulary import FIRST, UNKNOWN
 from models.network.psu import Psu
-from models.training.objectives import apart, relevance
+from models.training.pretraining import apart, relevance
 from research.relevance.judgements import Judgements, split
 from research.relevance.lexical import Bm25
 from research.relevance.measures import DRAWS, Measured, Statistic, auc, bootstrap, measure, spearman

@@ -20,8 +20,9 @@ from models.encoding.vocabulary import Vocabulary
 from models.errors import NoHistoryError
 from models.network.psu import Psu
 from models.network.search import Seminar
-from models.training.loop import Progress, Run
-from models.training.pretrain import learn
+from models.training.loop import Run
+from models.training.phase import Progress
+from models.training.pretraining import learn
 
 TUNING = 2  # passes of fine-tuning
 Tell = Callable[[str, int, int, float], None]  # phase, steps done, total steps, mean loss of the most recent steps

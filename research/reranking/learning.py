@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from models.encoding.arrays import tensors
 from models.network.layers import NEVER
-from models.training.loop import Phase, Run, Tell, fit
+from models.training.loop import Run, fit
+from models.training.phase import Phase, Tell
 from research.reranking.config import RerankConfig
 from research.reranking.examples import Examples
 from research.reranking.histories import Candidates, Histories

@@ -20,8 +20,8 @@ from models.evaluation import temporal
 from models.evaluation.catalogue_at_cutoff import offered
 from models.evaluation.evaluate_bundle import judged
 from models.network.ulim import Network
+from models.training.checkpoints import Checkpoints
 from models.training.loop import Run
-from models.training.loop.checkpoints import Checkpoints
 from models.training.train import learn
 from research import mechanisms
 from research.codes.codebook_torch import TorchCodebook

@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.codes.codebook import Codebook
-from models.codes.rows import taken
+from models.codes.codebook import Codebook, taken
 from tests.references import search as reference_search
 
 

@@ -16,8 +16,8 @@ from models.encoding.contents import pieces
 from models.encoding.inputs import FOLDED, QUERY, Positions, Texts, long_tokens, newest_ts, short_tokens, touched_tokens
 from models.encoding.sequences import read
 from models.encoding.vocabulary import UNKNOWN, Vocabulary
-from models.training.examples import build
-from models.training.loss import Pool
+from models.training.dataset import build
+from models.training.losses import Pool
 
 VOCABULARY = Vocabulary.of(["shoes", "lamps"], ["s1", "l1"])
 POSITIONS = Positions({"s1": 0, "l1": 1, "s2": 2}, VOCABULARY)

@@ -11,7 +11,7 @@ from models.encoding.vocabulary import Vocabulary
 from models.network.layers import attend, masked_mean, or_empty
 from models.network.towers import LongTower, ShortTower
 from models.network.ulim import Network, Pgin, scatter
-from models.training.loss import allow, sampled_softmax
+from models.training.losses import allow, sampled_softmax
 from tests.drawn import drawn, masks
 from tests.references import towers as reference
 

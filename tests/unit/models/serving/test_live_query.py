@@ -16,7 +16,7 @@ from models.encoding.vocabulary import Vocabulary
 from models.index import ItemIndex, Where
 from models.serving.live_query import searched_for
 from models.serving.recommender import Recommender
-from models.training.loss import sampled_softmax
+from models.training.losses import sampled_softmax
 from tests.drawn import drawn
 from tests.tiny_bundle import quickly_trained
 

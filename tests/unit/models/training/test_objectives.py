@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from models.network.psu import Items
-from models.training.objectives import SAME, alignment, apart, next_pair, relevance
+from models.training.pretraining import SAME, alignment, apart, next_pair, relevance
 from tests.drawn import drawn, masks
 from tests.references import seminar as reference
 

@@ -13,7 +13,7 @@ from features.rows import UserRow
 from models.config import Config, PretrainingConfig
 from models.encoding.histories import NONE, build, distinct, lifelong
 from models.errors import NoHistoryError
-from models.training.pretrain import draw
+from models.training.pretraining import draw
 from research.relevance.next_click import baselines, model_scores, next_click_report, ranks, task
 from research.relevance.seminar import train_seminar
 from tests.tiny_bundle import MINUTE, shop

@@ -26,7 +26,7 @@ from models.encoding.inputs import Positions
 from models.encoding.vocabulary import FIRST, UNKNOWN, Vocabulary
 from models.errors import WarmStartError
 from models.network.ulim import Network
-from models.training.examples import build
+from models.training.dataset import build
 from models.training.train import learn, train
 from models.training.warm_start import begin_new, config_for, take_over
 from tests.tiny_bundle import CONFIG, MINUTE, START_MS, shop

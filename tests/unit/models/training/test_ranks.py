@@ -13,8 +13,7 @@ from infra.settings import load_settings
 from infra.training.log import read_log
 from infra.wiring import choose_device
 from models.bundle import load
-from models.training.loop import own_card
-from models.training.loop.ranks import Ranks
+from models.training.devices import Ranks, own_card
 from tests.beside import ROOT
 
 TWO = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
@@ -50,9 +49,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from models.errors import RanksDifferError
-from models.training.loop import Run, fit, joined
-from models.training.loop.checkpoints import digest
-from tests.unit.models.training.loop.test_loop import network, phase
+from models.training.devices import joined
+from models.training.loop import Run, fit
+from models.training.checkpoints import digest
+from tests.unit.models.training.test_loop import network, phase
 
 with joined("cpu") as ranks:
     other = ranks.rank == 1
@@ -99,8 +99,9 @@ KINDS = """
 import os
 from pathlib import Path
 
+import torch.distributed as dist
 from models.errors import RanksDifferError
-from models.training.loop import joined
+from models.training.devices import joined
 
 rank = os.environ["RANK"]
 try:
@@ -127,7 +128,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from models.training.loop import joined
+from models.training.devices import joined
 
 
 def destroy():

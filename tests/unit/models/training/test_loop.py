@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.training.loop import Phase, fit
+from models.training.loop import fit
+from models.training.phase import Phase
 
 ROWS, DIM = 40, 8
 

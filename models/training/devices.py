@@ -1,9 +1,9 @@
-"""Processes that train one network together (torchrun): each computes a slice of every batch, gradients are averaged.
+"""The devices a training runs on: the precision of its products, and processes that train one network together (torchrun).
 
-A step equals that of one process over the joined batch where the loss is a mean of what each example alone contributes.
-What examples share inside a batch they share inside a slice only: negatives of a sampled softmax are the slice's own
-targets and what its rank draws. So R ranks with batch B see B / R in-batch negatives and R independent draws of the
-others; logQ corrects for the slice's size, the gradient stays an estimate of the same loss, not the same number.
+Each rank computes a slice of every batch, gradients are averaged. A step equals that of one process over the joined batch if the
+loss is a mean of what each example contributes by itself. What examples share inside a batch they share inside a slice only: negatives
+of a sampled softmax are the targets of the slice and the draws of its rank. So R ranks with batch B see B / R in-batch negatives and R
+independent draws of the others; logQ corrects for the size of the slice, so the gradient stays an estimate of the same loss.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,8 +13,43 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 
 from models.errors import RanksDifferError
+
+
+class Precision:
+    """Weights and their updates are float32 always; `half` is what products of matrices are computed in, None: float32 too.
+
+    With float16 the loss is scaled, so that small gradients are not lost; a step whose gradient overflows is left out.
+    """
+
+    def __init__(self, device: torch.device, half: torch.dtype | None) -> None:
+        self.half = half
+        self._device = device.type
+        self.scaler = GradScaler(device.type, enabled=half == torch.float16)
+
+    @classmethod
+    def of(cls, device: torch.device) -> "Precision":
+        """What suits a device: bfloat16 on CUDA that computes in it, float16 on older CUDA, float32 elsewhere."""
+        if device.type != "cuda":
+            return cls(device, None)
+        return cls(device, torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16)
+
+    @property
+    def name(self) -> str:
+        """What products of matrices are computed in: float32, bfloat16 or float16."""
+        return str(self.half or torch.float32).removeprefix("torch.")
+
+    def computing(self) -> torch.autocast:
+        """The context that a loss is computed in."""
+        return torch.autocast(self._device, self.half, enabled=self.half is not None)
+
+    def backward(self, loss: Tensor) -> None:
+        """Gradients of the scaled loss; none of a loss that nothing was learnt in, as that of an empty slice."""
+        scaled = self.scaler.scale(loss)
+        if scaled.requires_grad:
+            scaled.backward()
 
 
 class Ranks:

@@ -1,25 +1,84 @@
-"""Pretraining from replayed histories, then fine-tuning on the next pair alone (SEMINAR).
+"""Pretraining of the search unit: the three objectives of SEMINAR as losses of vectors, and passes over lifelong histories.
 
-Only baskets before the cut are targets, and the rows before each are all that is read: what is held out is never seen.
-The same events, seed, machine and thread count give the same weights.
+Only baskets before the cut are targets, and only the rows before each are read. The same events, seed, machine and thread count give
+the same weights. Each objective is a mean over its participants, and zero without any, so that its weight means the same for any batch.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from models.config import PretrainingConfig
 from models.encoding.contents import Contents, trim
 from models.encoding.histories import Batch, Histories, distinct
 from models.encoding.vocabulary import UNKNOWN
+from models.network.layers import NEVER
 from models.network.psu import Items, Queries
 from models.network.search import Asked, Seminar, Steps
-from models.training.loop import Phase, Progress, Run, fit
-from models.training.objectives import alignment, apart, next_pair, relevance
+from models.training.loop import Run, fit
+from models.training.phase import Phase, Progress
+
+SAME = 1 - 1e-5  # cosine from which on two items cannot be told apart
+
+
+def next_pair(logits: Tensor, allowed: Tensor, log_q: Tensor) -> Tensor:
+    """Mean cross entropy of the first of C candidates: logits (B, C), allowed (B, C), ln of how often each is expected (B, C).
+
+    The first is there for sure, ln 1 = 0; dividing the others by how often they are expected makes their sum an unbiased
+    estimate of that over all items.
+    """
+    if not len(logits):
+        return logits.sum()
+    corrected = (logits - log_q).masked_fill(~allowed, NEVER)  # (B, C)
+    return F.cross_entropy(corrected, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def alignment(items: Items, temperature: float) -> Tensor:
+    """InfoNCE, both ways, between each two modalities of distinct items; the mean over the pairs of modalities.
+
+    Only items with both modalities take part. Items that are the same in one of the two are no negatives of each other.
+    """
+    losses = []
+    for one, other in combinations(range(items.present.shape[1]), 2):
+        both = items.present[:, one] & items.present[:, other]  # (n,)
+        a, b = items.modalities[both, one], items.modalities[both, other]  # (k, d), (k, d)
+        if len(a) > 1:
+            own = torch.eye(len(a), dtype=torch.bool, device=a.device)
+            allowed = ~(same(a) | same(b)) | own  # (k, k)
+            logits = ((a @ b.T) / temperature).masked_fill(~allowed, NEVER)  # (k, k)
+            label = torch.arange(len(a), device=a.device)
+            losses.append((F.cross_entropy(logits, label) + F.cross_entropy(logits.T, label)) / 2)
+    return torch.stack(losses).mean() if losses else items.modalities.sum() * 0
+
+
+def apart(text: Tensor, item: Tensor) -> Tensor:
+    """Which items (n,) are negatives of which queries (n,), pair i being (text i, item i): (n, n), where no pair is (text i, item j)."""
+    same_text, same_item = text[:, None] == text[None, :], item[:, None] == item[None, :]  # (n, n) each
+    return same_text.float() @ same_item.float() == 0
+
+
+def same(vectors: Tensor) -> Tensor:
+    """Which of unit vectors (k, d) cannot be told apart, (k, k) bool; in float32, whatever else is computed in half the bytes."""
+    with torch.autocast(vectors.device.type, enabled=False):
+        return (vectors.float() @ vectors.float().T) >= SAME  # (k, k)
+
+
+def relevance(queries: Tensor, items: Tensor, negatives: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """-log(exp(cos(q, e) / t) / (exp(cos(q, e) / t) + sum over negatives)), the mean over n pairs by their `weight` (n,).
+
+    Queries and items (n, d) of the same row belong together; `negatives` (n, n) says which items stand against which query.
+    """
+    cosines = F.normalize(queries, dim=-1) @ F.normalize(items, dim=-1).T  # (n, n)
+    own = torch.eye(len(queries), dtype=torch.bool, device=queries.device)
+    logits = (cosines / temperature).masked_fill(~(negatives | own), NEVER)  # (n, n)
+    each = -logits.log_softmax(1).diagonal()  # (n,)
+    return (each * weight).sum() / weight.sum().clamp(min=1e-9)
 
 
 class Drawn(NamedTuple):

@@ -1,15 +1,45 @@
-"""Training examples: a target, and what stood in its user's rows just before it, encoded once and kept as small arrays."""
+"""The data of a training: the history until the cut, the catalogue of that moment as arrays, and the examples of both."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from features.events import Item
 from features.history import Deeds, Moment, moments
 from features.rows import Behaviour, CategoryRow
-from models.config import Config, TrainingConfig
+from models.bundle import Bundle
+from models.config import Config, NetworkConfig, TrainingConfig
+from models.encoding.catalogue import alive
+from models.encoding.contents import Contents, Widths, contents
 from models.encoding.inputs import Positions, Texts, Tokens, TouchedTokens, long_tokens, newest_ts, short_tokens, touched_tokens
 from models.encoding.sequences import read
+from models.encoding.vocabulary import Vocabulary
+
+
+class Prepared(NamedTuple):
+    """What is read once from events and catalogue: who did what, the cut (ms), items and their arrays."""
+
+    done: Mapping[str, Deeds]
+    cut_ms: int
+    catalogue: list[Item]
+    vocabulary: Vocabulary
+    widths: Widths
+    contents: Contents  # of the V items
+    category: np.ndarray  # (V,) rows of the vocabulary
+    parent: Bundle | None  # that is gone on from
+
+
+def prepare(done: Mapping[str, Deeds], items: Iterable[Item], config: NetworkConfig, cut_ms: int, parent: Bundle | None) -> Prepared:
+    """Of a history and the states of items. With a `parent` its vocabulary is grown, and its widths stay."""
+    catalogue = alive(items)
+    seen = {event.item for deed in done.values() for event in deed.events if event.ts < cut_ms} & {item.item_id for item in catalogue}
+    vocabulary = (parent.vocabulary if parent else Vocabulary.of((), ())).grown((item.category_id for item in catalogue), seen)
+    widths = parent.manifest.widths if parent else Widths.of(catalogue)
+    category = np.array([vocabulary.category(item.category_id) for item in catalogue], np.int64)
+    shown = contents(catalogue, vocabulary, config, widths)
+    return Prepared(done, cut_ms, catalogue, vocabulary, widths, shown, category, parent)
+
 
 CHUNK = 2048
 _TOKEN_TYPES = (np.int32, np.int32, np.int8, np.int8, np.int32, np.float32)

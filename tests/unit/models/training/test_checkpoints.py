@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import CheckpointError
-from models.training.loop import Checkpoints, Run, fit
-from models.training.loop.precision import Precision
-from models.training.loop.state import Saved
-from tests.unit.models.training.loop.test_loop import network, phase
+from models.training.checkpoints import Checkpoints, Saved
+from models.training.devices import Precision
+from models.training.loop import Run, fit
+from tests.unit.models.training.test_loop import network, phase
 
 ABOUT = {"seed": "1"}
 

@@ -7,16 +7,16 @@ from torch.nn import functional as F
 
 from features.history import deeds
 from models.network.ulim import Network, Pgin
-from models.training.loop import Ranks, Run, fit
-from models.training.loop.precision import Precision
-from models.training.objectives import same
+from models.training.devices import Precision, Ranks
+from models.training.loop import Run, fit
+from models.training.pretraining import same
 from models.training.train import learn
 from research import mechanisms
 from research.mechanisms import encoding, pooling
 from research.mechanisms.packing import PackedAttention
 from research.mechanisms.self_pooling import SelfPooling
 from tests.tiny_bundle import CONFIG, NO_PRETRAINING, shop
-from tests.unit.models.training.loop.test_loop import ROWS, network, phase
+from tests.unit.models.training.test_loop import ROWS, network, phase
 
 CPU = torch.device("cpu")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: run the tests on a machine with one")
