@@ -1,4 +1,4 @@
-"""The course of trainings as a picture: an SVG written by hand, as a few lines and words need no library, and any browser shows it."""
+"""Plots trainings as an SVG, written directly: a few lines and words need no library."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -9,15 +9,15 @@ from typing import NamedTuple
 from infra.errors import NothingToPlotError
 from infra.training.log import Row, read_log
 
-WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM = 760, 300, 70, 24, 46, 44  # pixels; of each panel but for the width
-POINTS = 1000  # of a curve at most
-TICKS = 6  # of an axis, about
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by colour-blind people too (Okabe, Ito)
+WIDTH, PANEL, LEFT, RIGHT, TOP, BOTTOM = 760, 300, 70, 24, 46, 44  # pixels; heights are per panel
+POINTS = 1000  # maximum per curve
+TICKS = 6  # per axis, approximately
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # distinguishable by colour-blind people too (Okabe, Ito)
 GREY = "#999999"
 
 
 class Curve(NamedTuple):
-    """A phase of one training: steps ascending, and of each the mean loss and the learning rate."""
+    """A phase of one training: ascending steps, with mean loss and learning rate of each."""
 
     steps: list[int]
     losses: list[float]
@@ -33,7 +33,7 @@ class Axis(NamedTuple):
     end: float
 
     def at(self, value: float) -> float:
-        """Where a value stands."""
+        """The position of a value (pixels)."""
         return self.start + (value - self.low) / (self.high - self.low or 1.0) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
@@ -43,10 +43,10 @@ class Axis(NamedTuple):
 
 
 def write_plot(logs: Sequence[Path], out: Path) -> Path:
-    """Draw the tables of one or more trainings into an SVG file; one that stands there is replaced.
+    """Draw the tables of one or more trainings into an SVG file, replacing an existing one.
 
     Raises:
-        NothingToPlotError: a file is no table of steps, or has none.
+        NothingToPlotError: a file is not a table of steps, or has none.
     """
     picture = svg({path.stem: curves(path) for path in logs})
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -55,10 +55,10 @@ def write_plot(logs: Sequence[Path], out: Path) -> Path:
 
 
 def curves(log: Path) -> dict[str, Curve]:
-    """The phases of a training by name, in the order in which they came.
+    """The phases of a training by name, in their order.
 
     Raises:
-        NothingToPlotError: the file is no table of steps, or has none.
+        NothingToPlotError: the file is not a table of steps, or has none.
     """
     found: dict[str, Curve] = {}
     try:
@@ -72,7 +72,7 @@ def curves(log: Path) -> dict[str, Curve]:
 
 
 def svg(trainings: Mapping[str, Mapping[str, Curve]]) -> str:
-    """One panel for each phase, in it the loss of each training; dashed the learning rate of the first that has the phase."""
+    """One panel per phase with the loss of each training; the dashed line is the learning rate of the first training with that phase."""
     phases = list(dict.fromkeys(phase for training in trainings.values() for phase in training))
     colours = {name: COLOURS[n % len(COLOURS)] for n, name in enumerate(trainings)}
     height = PANEL * len(phases)
@@ -123,7 +123,7 @@ def _axes(across: Axis, up: Axis) -> Iterable[str]:
 
 
 def _line(steps: Sequence[int], values: Sequence[float], across: Axis, up: Axis, colour: str, dashed: bool = False) -> str:
-    """A curve without its values that are no numbers; of more than `POINTS` the last of each stretch."""
+    """A curve, without values that are not numbers, reduced to `POINTS` points: the last of each segment."""
     stretch = ceil(len(steps) / POINTS)
     kept = [n for n in range((len(steps) - 1) % stretch, len(steps), stretch) if isfinite(values[n])]
     points = " ".join(f"{across.at(steps[n]):.2f},{up.at(values[n]):.2f}" for n in kept)
@@ -132,7 +132,7 @@ def _line(steps: Sequence[int], values: Sequence[float], across: Axis, up: Axis,
 
 
 def _round_step(least: float) -> float:
-    """The least of 1, 2, 5 times a power of ten that is not smaller."""
+    """The smallest of 1, 2, 5 times a power of ten that is at least this large."""
     if not least > 0:
         return 1.0
     power = 10.0 ** floor(log10(least))
