@@ -1,8 +1,8 @@
 """The refresh pipeline: requests become interests and candidate sets of their users, under one bundle's generation.
 
-It knows no Kafka. Steps: 1 coalesce requests by user (the caller's), 2 read `user` and `user_interests` in one round trip, 3 predict
-categories, 4 read the `user_category` rows of those whose interest is to be computed, 5 retrieve (models.serving.retriever),
-6 one versioned write; then the agent: 7 publish, 8 acknowledge. All steps may be repeated.
+It knows no Kafka. Steps: 1 coalesce requests by user (the worker's), 2 read `user` and `user_interests` in one round trip, 3 retrieve
+(models.serving.retriever): predict categories, read the `user_category` rows of those whose interest is to be computed, search and merge,
+4 one write, guarded by log positions; then the worker: 5 publish, 6 acknowledge. All steps may be repeated.
 
 The fallback level is in each answer and in a metric: `short` where the backlog exceeds the budget, the popular ones where the model fails
 or nothing is known of a user.
@@ -76,11 +76,11 @@ class Refresh:
         users = self._read(requests)  # 2
         retriever, failure = Retriever(serving, self._options), None
         try:
-            answers = self._retrieve(retriever, users, behind)  # 3, 4, 5
+            answers = self._retrieve(retriever, users, behind)  # 3
         except (RuntimeError, FloatingPointError) as error:  # torch's errors, a lost GPU among them
             failure = f"{type(error).__name__}: {error}"
             answers = retriever.retrieve_popular([user.rows for user in users], timed=self._steps)
-        sets = self._write(retriever.serving.recommender.generation, users, answers)  # 6
+        sets = self._write(retriever.serving.recommender.generation, users, answers)  # 4
         return RefreshOutcome(sets, Counter(found.level for found, _ in sets), failure, self._sound.unreadable)
 
     def _read(self, requests: Sequence[RefreshRequest]) -> list[User]:
