@@ -13,15 +13,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from features.codec import pack
+from features.codec import Row, pack, unpack
+from features.errors import UnreadableRowError
 from features.outcomes import CandidatesRow, InterestsRow
+from features.quarantine import Quarantined
 from features.rows import CategoryRow, UserRow
 from features.store import Key, LogPosition, OnlineStore, Stored
 from features.table import USER, USER_CANDIDATES, USER_CATEGORY, USER_INTERESTS
 from models.serving.retriever import Options, Retrieved, Retriever, Serving, UserRows
 from stream.kafka.messages import CandidateSet, PublishedCandidate, RefreshRequest, fitting
 from stream.pipelines.batch import Steps, untimed
-from stream.pipelines.sound_rows import SoundRows
 
 
 class User(NamedTuple):
@@ -148,3 +149,31 @@ def coalesce(requests: Iterable[RefreshRequest]) -> list[RefreshRequest]:
             sent_ms=max(old.sent_ms, request.sent_ms),
         )
     return list(users.values())
+
+
+class SoundRows:
+    """Unpacks rows. Unreadable rows of ingest are left for ingest to rebuild; those of interests, computed again, are quarantined.
+
+    `unreadable` counts the unreadable rows by view.
+    """
+
+    def __init__(self, store: OnlineStore, clock_ms: Callable[[], int]) -> None:
+        self._store, self._clock_ms = store, clock_ms
+        self.unreadable: Counter[str] = Counter()
+
+    def row(self, kind: type[Row], key: Key, stored: Stored | None) -> tuple[Row, bool]:
+        """The row, or the empty one and True where it cannot be read.
+
+        Raises:
+            StoreUnavailableError: it could not be quarantined.
+            features.codec.OtherLayoutError: another version of Everlong wrote it.
+        """
+        try:
+            return unpack(kind, stored and stored.packed), False
+        except UnreadableRowError as error:
+            self.unreadable[key.view] += 1
+            if stored is not None and key.view == USER_INTERESTS.name:
+                position, at_ms = (*stored.log_position,), self._clock_ms()
+                kept = Quarantined(key.view, key.entities, str(error), at_ms, "complete", position, stored.ts_ms, stored.packed)
+                self._store.quarantine([kept])
+            return kind(), True
