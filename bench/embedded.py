@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 
 from bench import table
 from infra.errors import ChildFailedError
@@ -76,14 +77,11 @@ def _sample(supervisor: Supervisor, parent: int, disk: Path, seconds: float, eve
 def _resident(parent: int) -> dict[str, int]:
     """Resident bytes of the children of a process, by what they are."""
     found = {}
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError, IndexError):
-            if int((process / "stat").read_text().rsplit(")", 1)[1].split()[1]) == parent:
-                words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
-                name = next((NAMES[word] for part in words if (word := Path(part.split(" ")[0]).name) in NAMES), None)
-                status = (process / "status").read_text()
-                if name is not None:
-                    found[name] = int(status.split("VmRSS:", 1)[1].split()[0]) * 1024
+    for process in psutil.Process(parent).children():
+        with suppress(psutil.Error):
+            name = next((NAMES[word] for part in process.cmdline() if (word := Path(part.split(" ")[0]).name) in NAMES), None)
+            if name is not None:
+                found[name] = process.memory_info().rss
     return found
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+import psutil
 from filelock import FileLock, Timeout
 from pydantic import SecretStr
 
@@ -19,14 +20,15 @@ from infra.settings import Settings
 
 FILE = "run.json"
 LOCK = "lock"
+SAME_START_S = 1.0  # two readings of one start time differ by less: systems report the boot time in whole seconds or by an adjusted clock
 OURS = (LOCK, FILE, "bundle", "registry.db")  # identifies a folder as a data directory
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A running system: its process and that process's start time (kernel ticks), its addresses, whether the broker is embedded."""
+    """A running system: its process and that process's start time (s since boot), its addresses, whether the broker is embedded."""
 
     pid: int
-    began: int
+    began: float
     bootstrap: str
     store_url: str
     epoch: int
@@ -38,7 +40,7 @@ class Running(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def alive(self) -> bool:
         """Whether the process still runs, and its id was not reused."""
-        return _began(self.pid) == self.began
+        return self.began > 0 and abs(_began(self.pid) - self.began) < SAME_START_S
 
 
 def note(data_dir: Path, running: Running) -> None:
@@ -90,8 +92,8 @@ def own_pid() -> int:
     return os.getpid()
 
 
-def began() -> int:
-    """The start time of this process, in kernel ticks."""
+def began() -> float:
+    """The start time of this process, in seconds since boot."""
     return _began(os.getpid())
 
 
@@ -122,9 +124,10 @@ def _close(data_dir: Path) -> None:
         private_folder(data_dir)
 
 
-def _began(pid: int) -> int:
-    """Start time of a process from /proc, in ticks since boot; 0 if unknown."""
-    with suppress(OSError, IndexError, ValueError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-        return 0 if fields[0] == "Z" else int(fields[19])
-    return 0
+def _began(pid: int) -> float:
+    """Start time of a process in seconds since boot, which no adjustment of the clock changes; 0 if it does not run."""
+    try:
+        process = psutil.Process(pid)
+        return 0.0 if process.status() == psutil.STATUS_ZOMBIE else process.create_time() - psutil.boot_time()
+    except psutil.Error:
+        return 0.0

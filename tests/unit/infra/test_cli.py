@@ -151,6 +151,21 @@ def test_a_running_up_is_found_until_it_is_gone(tmp_path: Path) -> None:
     assert running.find(tmp_path) is None
 
 
+def test_a_process_that_ended_is_not_running() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    began = running._began(child.pid)
+    assert began > 0
+    assert running_now(pid=child.pid, began=began).alive
+    assert not running_now(pid=child.pid, began=began - 60).alive
+    child.kill()
+    while running._began(child.pid):  # a zombie does not run
+        pass
+    assert not running_now(pid=child.pid, began=began).alive
+    child.wait()
+    assert not running_now(pid=child.pid, began=began).alive
+    assert not running_now(pid=child.pid, began=0).alive  # an unknown start time
+
+
 def test_a_data_directory_is_one_commands_alone_until_it_ends(tmp_path: Path) -> None:
     with running.owned(tmp_path), pytest.raises(AlreadyRunningError, match="EVERLONG_DATA_DIR"), running.owned(tmp_path):
         pass
