@@ -1,7 +1,7 @@
-"""The only door from rows to the numbers that the models read: masks, kinds, time gaps, query words, positions of items.
+"""The one path from rows to the numbers that the models read: masks, kinds, time gaps, query words, positions of items.
 
-Time gaps are log-bucketed and relative to the newest event or query of the USER row: no clock is asked, so training and
-serving see the same number. The newest events are kept where a row holds more than the model reads.
+Time gaps are log-bucketed and relative to the most recent event or query of the USER row: no clock is read, so training and
+serving see the same number. Where a row holds more than the model reads, the most recent events are kept.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,14 +11,29 @@ from operator import attrgetter
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from features.fold import Bucket
 from features.rows import KINDS, Behaviour, Search, UserRow
 from models.config import NetworkConfig
-from models.encoding.arrays import gaps
 from models.encoding.contents import query_words
 from models.encoding.sequences import Read
 from models.encoding.vocabulary import Vocabulary
+
+GAP_ROWS = 32
+
+
+def gaps(milliseconds: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Buckets (n,) of time gaps, one for each doubling of seconds: 1 below a second, 2 below 3 seconds, 13 about an hour."""
+    seconds = np.maximum(np.asarray(milliseconds, np.float64), 0) / 1000
+    return np.minimum(1 + np.log2(1 + seconds).astype(np.int64), GAP_ROWS - 1)
+
+
+def tensors(arrays: Sequence[np.ndarray], device: str | torch.device) -> list[Tensor]:
+    """The arrays of a named tuple on a device, in its order."""
+    return [torch.from_numpy(np.ascontiguousarray(array)).to(device) for array in arrays]
+
 
 QUERY = len(KINDS) + 1  # a search without an event of its own; behaviours are 1 to len(KINDS), padding 0
 FOLDED = len(KINDS) + 2  # a bucket of the fold: many events as one

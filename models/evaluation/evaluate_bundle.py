@@ -8,12 +8,10 @@ import msgspec
 from models.bundle import Bundle
 from models.evaluation.baselines import popularity
 from models.evaluation.cascade import Cascade
-from models.evaluation.catalogue_at_cutoff import Offered
-from models.evaluation.prediction_points import questions, users_asked
+from models.evaluation.prediction_points import Offered, questions, users_asked
 from models.evaluation.report import CASCADE, Asked, compact, evaluate
-from models.evaluation.score import Entry
+from models.evaluation.score import Entry, simple
 from models.evaluation.share_selection import choose_shares, enough, halves
-from models.evaluation.simple_baselines import simple
 from models.evaluation.split import Split
 from models.serving.recommender import Recommender
 from models.serving.retriever import Options

@@ -1,9 +1,10 @@
-"""What is asked on held-out baskets: the rows of a user just before a moment, and what they wanted then."""
+"""Prediction points: the rows of a user just before a held-out basket, the basket, and the catalogue to choose from."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import attrgetter
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -12,7 +13,23 @@ from features.event_time import DAY_MS
 from features.events import Item
 from features.history import Timeline, moments
 from features.rows import Behaviour, CategoryRow, UserRow
+from models.encoding.catalogue import catalogue_at
 from models.evaluation.split import Split
+
+
+class Offered(NamedTuple):
+    """What the cascade can find: the catalogue of the cut, and for a user who had them items that came after it."""
+
+    catalogue: list[Item]
+    own: list[Item]
+
+
+def offered(described: Iterable[Item], told: Sequence[Item], split: Split, users: Iterable[str]) -> Offered:
+    """What can be found when these users are asked. `described` and `told` as models.encoding.catalogue.catalogue_at takes them."""
+    catalogue = catalogue_at(split.cut_ms, described, told, split.known)
+    there = {item.item_id for item in catalogue}
+    return Offered(catalogue, own_items(split, users, [item for item in told if item.item_id not in there]))
+
 
 HORIZON_MS = DAY_MS
 

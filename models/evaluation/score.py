@@ -6,9 +6,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from models.evaluation.baselines import Answer, Contender
+from models.config import RetrievalConfig
+from models.evaluation.baselines import (
+    POPULAR_DEPTH,
+    SIMPLE,
+    Answer,
+    Contender,
+    ItemNeighbours,
+    MostPopular,
+    PopularInCategories,
+    SeenBefore,
+    popularity,
+)
 from models.evaluation.metrics import DEPTH, METRICS, VIEWS, category_metrics, item_metrics, length_group, views
 from models.evaluation.prediction_points import Question
+from models.evaluation.split import Split
+
+RECENT_DAYS = RetrievalConfig().popular_days  # half-life of an event
 
 BATCH = 64
 TARGETS = ("all", "known before the cut", "in the catalogue", "had before by the user", "in the catalogue or had before")
@@ -88,3 +102,17 @@ def _stacked(entries: Sequence[Entry], scores: Sequence[_Scores], empty: Tally, 
         for method in seeds[0].categories:
             empty.categories[method] = np.array([seed.categories[method] for seed in seeds])
     return empty
+
+
+def simple(split: Split, names: Sequence[str] = SIMPLE, seed: int = 0) -> list[Entry]:
+    """The named baselines of SIMPLE, in its order, fitted on the known history of a split."""
+    popular = popularity(split.known, split.cut_ms, POPULAR_DEPTH)
+    makers: dict[str, Callable[[], Contender]] = {
+        "most popular": lambda: MostPopular(popular),
+        "popular lately": lambda: MostPopular(popularity(split.known, split.cut_ms, POPULAR_DEPTH, RECENT_DAYS)),
+        "popular in categories": lambda: PopularInCategories(popular),
+        "seen before": lambda: SeenBefore(popular, often=False),
+        "seen often": lambda: SeenBefore(popular, often=True),
+        "item-kNN": lambda: ItemNeighbours(split.known, popular),
+    }
+    return [Entry(name, seed, makers[name]()) for name in SIMPLE if name in names]

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from models.codes.modalities import MODALITIES
 from models.config import NetworkConfig
-from models.encoding.arrays import tensors
 from models.encoding.contents import Contents, Widths
+from models.encoding.inputs import tensors
 from models.encoding.vocabulary import UNKNOWN
 from models.network.layers import NEVER, mean_words
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.config import NetworkConfig
-from models.encoding.arrays import GAP_ROWS
-from models.encoding.inputs import COUNT_ROWS, KIND_ROWS, QUERY
+from models.encoding.inputs import COUNT_ROWS, GAP_ROWS, KIND_ROWS, QUERY
 from models.network.layers import NEVER, SelfAttention, attend, dnn, masked_mean, or_empty
 from models.network.psu import Items, Queries
 from models.network.search import Spaces

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from models.codes.modalities import arrange
 from models.config import NetworkConfig
-from models.encoding.arrays import tensors
 from models.encoding.contents import Contents, Widths
-from models.encoding.inputs import Tokens, TouchedTokens
+from models.encoding.inputs import Tokens, TouchedTokens, tensors
 from models.encoding.vocabulary import FIRST
 from models.network.layers import NEVER, attend, dnn
 from models.network.psu import Psu

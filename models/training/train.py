@@ -24,8 +24,8 @@ from models.encoding.histories import build as histories_of
 from models.encoding.inputs import Positions
 from models.errors import NothingToLearnError
 from models.evaluation import temporal
-from models.evaluation.catalogue_at_cutoff import offered
 from models.evaluation.evaluate_bundle import judged
+from models.evaluation.prediction_points import offered
 from models.network.search import Seminar
 from models.network.ulim import Builder, Network
 from models.training.bundling import bundle_of, with_items

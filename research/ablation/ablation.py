@@ -16,8 +16,7 @@ from models.bundle import Bundle
 from models.config import Config
 from models.errors import NothingToLearnError
 from models.evaluation.cascade import Cascade
-from models.evaluation.catalogue_at_cutoff import offered
-from models.evaluation.prediction_points import Question, questions, users_asked
+from models.evaluation.prediction_points import Question, offered, questions, users_asked
 from models.evaluation.report import CASCADE
 from models.evaluation.score import Entry, tally
 from models.evaluation.split import Split, temporal, validation

@@ -15,12 +15,10 @@ from models.config import Config
 from models.errors import NothingToLearnError
 from models.evaluation.baselines import Contender, popularity
 from models.evaluation.cascade import Cascade
-from models.evaluation.catalogue_at_cutoff import Offered, offered
-from models.evaluation.prediction_points import Question, questions, users_asked
+from models.evaluation.prediction_points import Offered, Question, offered, questions, users_asked
 from models.evaluation.report import CASCADE, Asked, Report, evaluate
-from models.evaluation.score import Entry
+from models.evaluation.score import Entry, simple
 from models.evaluation.share_selection import Choice, choose_shares, chooses, enough
-from models.evaluation.simple_baselines import simple
 from models.evaluation.split import Split, validation
 from models.serving.recommender import Recommender
 from models.serving.retriever import Options

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from models.config import NetworkConfig
-from models.encoding.arrays import tensors
 from models.encoding.contents import Widths
-from models.encoding.inputs import Tokens, TouchedTokens
+from models.encoding.inputs import Tokens, TouchedTokens, tensors
 from models.network.layers import attend, or_empty
 from models.network.ulim import Network, UserState
 

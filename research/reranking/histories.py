@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from features.rows import Behaviour, CategoryRow, UserRow
-from models.encoding.arrays import gaps
-from models.encoding.inputs import Positions, newest_ts
+from models.encoding.inputs import Positions, gaps, newest_ts
 from models.serving.repeat import events_of
 
 

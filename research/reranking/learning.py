@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.encoding.arrays import tensors
+from models.encoding.inputs import tensors
 from models.network.layers import NEVER
 from models.training.loop import Run, fit
 from models.training.phase import Phase, Tell

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from features.rows import KINDS
-from models.encoding.arrays import GAP_ROWS
+from models.encoding.inputs import GAP_ROWS
 from models.network.search import Search
 from research.reranking.config import RerankConfig
 from research.reranking.repeats import FEATURES, Asked, repeats

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
-from models.encoding.arrays import tensors
-from models.encoding.inputs import Positions
+from models.encoding.inputs import Positions, tensors
 from research.reranking.config import RerankConfig
 from research.reranking.histories import Numbers, candidates, encode, newest
 from research.reranking.model import Reranker

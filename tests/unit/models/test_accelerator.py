@@ -17,8 +17,8 @@ from models.bundle import load, save
 from models.codes.codebook import Codebook
 from models.codes.lifelong import Histories, LifelongSearch, Table
 from models.evaluation import temporal
-from models.evaluation.catalogue_at_cutoff import offered
 from models.evaluation.evaluate_bundle import judged
+from models.evaluation.prediction_points import offered
 from models.network.ulim import Network
 from models.training.checkpoints import Checkpoints
 from models.training.loop import Run

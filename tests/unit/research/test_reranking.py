@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from features.history import deeds, moments
 from features.outcomes import Candidate
 from features.rows import CategoryRow, UserRow
-from models.encoding.arrays import gaps, tensors
-from models.encoding.inputs import Positions, newest_ts
+from models.encoding.inputs import Positions, gaps, newest_ts, tensors
 from models.encoding.vocabulary import FIRST, Vocabulary
 from models.evaluation import temporal
 from models.evaluation.cascade import Cascade

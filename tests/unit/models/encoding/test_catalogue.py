@@ -14,7 +14,7 @@ from models.encoding.catalogue import alive, catalogue_of, known_at
 from models.errors import NothingToLearnError
 from models.evaluation import evaluate_bundle as judged
 from models.evaluation import temporal
-from models.evaluation.catalogue_at_cutoff import offered
+from models.evaluation.prediction_points import offered
 from models.serving.recommender import Recommender
 from models.training.train import learn, train
 from research.evaluation.inputs import Plan, load_data

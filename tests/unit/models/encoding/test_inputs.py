@@ -11,9 +11,8 @@ from features.fold import Bucket
 from features.history import deeds
 from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
 from models.config import Config, NetworkConfig
-from models.encoding.arrays import gaps
 from models.encoding.contents import pieces
-from models.encoding.inputs import FOLDED, QUERY, Positions, Texts, long_tokens, newest_ts, short_tokens, touched_tokens
+from models.encoding.inputs import FOLDED, QUERY, Positions, Texts, gaps, long_tokens, newest_ts, short_tokens, touched_tokens
 from models.encoding.sequences import read
 from models.encoding.vocabulary import UNKNOWN, Vocabulary
 from models.training.dataset import build

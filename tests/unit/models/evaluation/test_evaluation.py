@@ -9,13 +9,11 @@ from hypothesis import strategies as st
 
 from features.events import Click
 from features.history import deeds
-from models.evaluation.baselines import Answer
+from models.evaluation.baselines import SHRINK, SIMPLE, Answer
 from models.evaluation.intervals import Bootstrap, bounds, mean
-from models.evaluation.item_knn import SHRINK
 from models.evaluation.metrics import CUTS, METRICS, category_metrics, item_metrics, length_group, length_name
 from models.evaluation.report import CASCADE, Asked, compact, evaluate
-from models.evaluation.score import Entry
-from models.evaluation.simple_baselines import SIMPLE, simple
+from models.evaluation.score import Entry, simple
 from models.evaluation.split import temporal
 from models.evaluation.table import lines, markdown, verdict
 

@@ -14,10 +14,9 @@ from models.config.retrieval import USUAL, Shares
 from models.encoding.catalogue import catalogue_of
 from models.evaluation import temporal
 from models.evaluation.cascade import Cascade
-from models.evaluation.catalogue_at_cutoff import Offered
 from models.evaluation.evaluate_bundle import judged
 from models.evaluation.metrics import METRICS, item_metrics
-from models.evaluation.prediction_points import questions
+from models.evaluation.prediction_points import Offered, questions
 from models.evaluation.share_selection import CUT, LEAST_USERS, choose_shares, halves
 from models.serving.recommender import Recommender
 from models.serving.retriever import Options, Retriever, Serving

@@ -18,8 +18,7 @@ from models.evaluation.baselines import popularity
 from models.evaluation.cascade import Cascade
 from models.evaluation.prediction_points import own_items, questions, users_asked
 from models.evaluation.report import Asked, evaluate
-from models.evaluation.score import Entry
-from models.evaluation.simple_baselines import simple
+from models.evaluation.score import Entry, simple
 from models.serving.recommender import Recommender
 from models.serving.retriever import Options
 from models.training.train import learn, train

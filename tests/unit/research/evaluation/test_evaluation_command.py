@@ -16,7 +16,7 @@ from infra.cli import make_app
 from models.bundle import save
 from models.config import Config
 from models.evaluation import by_users, temporal
-from models.evaluation.catalogue_at_cutoff import offered
+from models.evaluation.prediction_points import offered
 from models.training.train import train
 from research.errors import SeenInTrainingError
 from research.evaluation.evaluation import Cost, budget_s, refuse_seen
