@@ -1,6 +1,6 @@
 # Everlong's commands. `make` alone lists them. They need Python 3.11 or newer and make, nothing else.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fuzz bench chaos up train docs secrets clean
+.PHONY: help setup demo test test-unit check fuzz bench chaos up train docs secrets clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do $$p -c 'import sys; sys
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --progress-bar off -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(VENV)/.installed  ## make .venv and install Everlong into it, with the embedded broker and store
 
@@ -17,6 +17,9 @@ demo: $(VENV)/.installed  ## a shop's clicks, queries and orders become candidat
 
 test: $(VENV)/.dev  ## run all tests; one that lacks something says what (ARGS="-m 'not containers'" and the like)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-unit: $(VENV)/.dev  ## run the unit tests that need only the installation, without those marked slow
+	@$(BIN)/python -m pytest tests/unit -m "not (slow or broker or chaos or containers or browser or data)" $(ARGS)
 
 check: $(VENV)/.dev  ## style, types, and which way imports point
 	@$(BIN)/ruff check .
