@@ -113,5 +113,13 @@ VIEWS = (USER, USER_CATEGORY, USER_INTERESTS, USER_CANDIDATES, ITEM)
 
 
 def schema_hash() -> str:
-    """16 hex digits that change with any view or field; a bundle carries the one that it was trained with."""
-    return blake2b(repr(VIEWS).encode(), digest_size=8).hexdigest()
+    """16 hex digits that change with what a model reads: names, types, lengths and units of the views that ingest and catalogue write.
+
+    Descriptions do not count. A bundle carries the hash that it was trained with.
+    """
+    read = [
+        (view.name, view.entities, [(field.name, field.type, field.length, field.unit) for field in view.fields])
+        for view in VIEWS
+        if view.written_by != "refresh"
+    ]
+    return blake2b(repr(read).encode(), digest_size=8).hexdigest()

@@ -103,3 +103,18 @@ def test_a_feature_is_named_in_the_table_only() -> None:
         if isinstance(node, ast.Constant) and node.value in names
     ]
     assert elsewhere == []
+
+
+def test_the_schema_hash_covers_what_a_model_reads_and_no_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = table.schema_hash()
+    described = [
+        view._replace(description="x", fields=tuple(field._replace(description="x") for field in view.fields)) for view in table.VIEWS
+    ]
+    monkeypatch.setattr(table, "VIEWS", tuple(described))
+    assert table.schema_hash() == before
+    for changed in ({"name": "x"}, {"type": "x"}, {"length": 7}, {"unit": "x"}):
+        for view in table.VIEWS:
+            other = view._replace(fields=(view.fields[0]._replace(**changed), *view.fields[1:]))
+            monkeypatch.setattr(table, "VIEWS", tuple(other if one.name == view.name else one for one in described))
+            assert (table.schema_hash() == before) == (view.written_by == "refresh")
+        monkeypatch.setattr(table, "VIEWS", tuple(described))
