@@ -46,17 +46,21 @@ def test_a_refresh_worker_serves_what_is_evaluated(moments, level, exclude_bough
     assert sum(len(mine) for mine in evaluated) > 10 * K / 2
 
 
+@pytest.mark.parametrize("exclude_bought", [True, False])
 @pytest.mark.parametrize("level", ["full", "short", "category_popular"])
-def test_a_user_of_whom_nothing_is_known_is_evaluated_as_served(moments, level):
+def test_a_user_of_whom_nothing_is_known_is_evaluated_as_served(moments, level, exclude_bought):
     unknown = msgspec.structs.replace(moments[0][0], row=type(moments[0][0].row)(), rows={}, past=[])
-    system = System(candidates=K)
+    system = System(candidates=K, exclude_bought=exclude_bought)
     sold_out(system)
     if level == "category_popular":
         lose_model(system)
     found = system.answer([request("nobody")], level == "short")
-    [mine] = cascade(True).candidates([unknown], K, level=level)
+    [mine] = cascade(exclude_bought).candidates([unknown], K, level=level)
     assert found.level == "popular"
     assert [(c.item, c.category, c.path) for c in found.candidates] == [(c.item, c.category, c.path) for c in mine]
+    assert [c.score for c in found.candidates] == pytest.approx([c.score for c in mine], abs=1e-5)
+    assert found.candidates
+    assert not {c.item for c in found.candidates} & SOLD_OUT
 
 
 def refreshed(user, events, level, exclude_bought):
