@@ -3,6 +3,7 @@
 import resource
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from time import perf_counter, process_time
 from typing import Any
@@ -211,7 +212,11 @@ class _Asking:
                 name, device = self._loaded.name, self._plan.device
                 return learn(split.known, there.catalogue, self.config, seed, progress, cut_ms=split.cut_ms, data=name, device=device)
 
-            return self.work.bundle([*self._about(split), self.config, seed], self._plan.device, learnt)
+            facts = [*self._about(split), self.config.network, self.config.training, seed]  # training reads nothing of the retrieval
+            part = self.work.bundle(facts, self._plan.device, learnt)
+        bundle = part.made
+        config = msgspec.structs.replace(bundle.manifest.config, retrieval=self.config.retrieval)
+        return part._replace(made=replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config)))
 
     def _about(self, split: Split) -> list[Any]:
         """Of which data and split, and on what device."""
