@@ -16,7 +16,7 @@ from infra.local.accounts import Accounts, unanswered
 from infra.local.feed import Feed, users_of
 from infra.local.processes import Supervisor
 from infra.settings import Settings
-from infra.training.from_files import History, ShopPlan, shop_history, train_bundle
+from infra.training.from_files import FileHistory, ShopPlan, shop_history, train_bundle
 from infra.wiring import choose_device, connection, open_online_store
 from models.config import Config
 
@@ -44,7 +44,7 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
 
 
 async def _measure(
-    supervisor: Supervisor, settings: Settings, ports: Sequence[int], plan: ShopPlan, history: History, seconds: float
+    supervisor: Supervisor, settings: Settings, ports: Sequence[int], plan: ShopPlan, history: FileHistory, seconds: float
 ) -> list[tuple[str, ...]]:
     broker, store, accounts = connection(settings), open_online_store(settings), Accounts(ports)
     try:
@@ -92,7 +92,7 @@ async def _at(
         return (*figures, f"{latency.unanswered}", shown, load)
 
 
-def _head(history: History, options: argparse.Namespace) -> list[str]:
+def _head(history: FileHistory, options: argparse.Namespace) -> list[str]:
     return [
         "## Latency: from an event to its candidates",
         "",

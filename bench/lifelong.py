@@ -14,7 +14,7 @@ from bench import table, trained
 from bench.index import one_core, tell
 from bench.items import CATEGORIES, draw, unit
 from models.codes.codebook import Codebook
-from models.codes.lifelong import FIRST, KEPT, Found, Histories, LifelongSearch, Table, best
+from models.codes.lifelong import FIRST, KEPT, CodedHistories, CodeTable, LifelongHits, LifelongSearch, best
 from models.index import ItemIndex
 from research.codes.lifelong_torch import DeviceSearch
 
@@ -137,17 +137,17 @@ def _overlap(case: Case) -> tuple[str, ...]:
     vectors = np.ascontiguousarray(case.vectors[used])
     codes = codebook.encode(vectors)
     error = float(np.square(vectors - codebook.decode(codes)).sum() / np.square(vectors - vectors.mean(0)).sum())
-    histories = Histories(numbers.ravel(), np.arange(JUDGED + 1) * LENGTH)
+    histories = CodedHistories(numbers.ravel(), np.arange(JUDGED + 1) * LENGTH)
     shares = []
     for first in (FIRST, NARROW, KEPT):
-        found = LifelongSearch(codebook, first, KEPT).search(case.targets, Table(codes, vectors), histories)
+        found = LifelongSearch(codebook, first, KEPT).search(case.targets, CodeTable(codes, vectors), histories)
         shares.append(f"{np.mean([_shared(case, user, found) for user in range(JUDGED)]):.3f}")
     row = (case.name, f"{error:.3f}", *shares)
     tell(" | ".join(row))
     return row
 
 
-def _shared(case: Case, user: int, found: Found) -> float:
+def _shared(case: Case, user: int, found: LifelongHits) -> float:
     wanted = best(case.vectors[case.numbers[user]] @ case.targets[user], KEPT)
     return len(np.intersect1d(wanted, found.positions[user, 0])) / KEPT
 
@@ -156,8 +156,8 @@ def _times(case: Case) -> list[tuple[str, ...]]:
     case = case._replace(numbers=case.numbers[:USERS], targets=case.targets[:USERS])
     codebook = Codebook.train(case.vectors, SUBSPACES, 0)
     codes = codebook.encode(case.vectors)
-    items, search = Table(codes, case.vectors), LifelongSearch(codebook)
-    histories = Histories(case.numbers.ravel(), np.arange(USERS + 1) * LENGTH)
+    items, search = CodeTable(codes, case.vectors), LifelongSearch(codebook)
+    histories = CodedHistories(case.numbers.ravel(), np.arange(USERS + 1) * LENGTH)
     attention = Attention(case.vectors.shape[1], DIM)
     targets = torch.from_numpy(case.targets)
     rng = np.random.default_rng(3)
@@ -209,11 +209,11 @@ def _times(case: Case) -> list[tuple[str, ...]]:
 def _from_view(codebook: Codebook, codes: np.ndarray, case: Case, search: LifelongSearch) -> tuple[str, Callable[[], object]]:
     ids = [f"i{number}" for number in range(len(codes))]
     view = ItemIndex(codebook, case.vectors, ids, [f"c{number % CATEGORIES}" for number in range(len(codes))], codes=codes).look()
-    histories = Histories(view.numbers(ids)[case.numbers.ravel()], np.arange(USERS + 1) * LENGTH)
+    histories = CodedHistories(view.numbers(ids)[case.numbers.ravel()], np.arange(USERS + 1) * LENGTH)
     return "Everlong: search by codes, items from a view of the index", lambda: search.search(case.targets, view, histories)
 
 
-def _on_cuda(codebook: Codebook, codes: np.ndarray, case: Case, histories: Histories) -> tuple[str, Callable[[], object]]:
+def _on_cuda(codebook: Codebook, codes: np.ndarray, case: Case, histories: CodedHistories) -> tuple[str, Callable[[], object]]:
     def to(array: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(array).cuda()
 

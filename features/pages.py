@@ -1,7 +1,7 @@
 """Generates docs/features.md from the table of features."""
 
 from features.codec import LAYOUT
-from features.table import APPLIED, PACKED, VIEWS, Field, View, schema_hash
+from features.table import APPLIED, PACKED, VIEWS, Field, RowView, schema_hash
 
 
 def features_page() -> str:
@@ -21,7 +21,7 @@ def features_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _section(view: View) -> list[str]:
+def _section(view: RowView) -> list[str]:
     return [
         "",
         f"## `{view.name}` ({', '.join(view.entities)})",

@@ -17,7 +17,7 @@ class Field(NamedTuple):
     description: str
 
 
-class View(NamedTuple):
+class RowView(NamedTuple):
     """A view of the online store: one packed row per entity, unpacked into `fields`, oldest first."""
 
     name: str
@@ -30,7 +30,7 @@ class View(NamedTuple):
 PACKED = "row"  # the packed bytes of a row, and the log position that guards it: the two stored fields of every view
 APPLIED = "applied"
 
-USER = View(
+USER = RowView(
     "user",
     ("user_id",),
     "ingest",
@@ -50,7 +50,7 @@ USER = View(
         Field("bought_item", "string", 256, "id", "item of each purchase"),
     ),
 )
-USER_CATEGORY = View(
+USER_CATEGORY = RowView(
     "user_category",
     ("user_id", "category"),
     "ingest",
@@ -66,7 +66,7 @@ USER_CATEGORY = View(
         Field("count", "int64", 0, "events", "number of all events, kept and folded"),
     ),
 )
-USER_INTERESTS = View(
+USER_INTERESTS = RowView(
     "user_interests",
     ("user_id",),
     "refresh",
@@ -78,7 +78,7 @@ USER_INTERESTS = View(
         Field("interest_generation", "string", 0, "", "generation of the bundle that computed the vectors"),
     ),
 )
-USER_CANDIDATES = View(
+USER_CANDIDATES = RowView(
     "user_candidates",
     ("user_id",),
     "refresh",
@@ -94,7 +94,7 @@ USER_CANDIDATES = View(
         Field("candidate_published_ts", "int64", 0, "ms", "wall clock at publication"),
     ),
 )
-ITEM = View(
+ITEM = RowView(
     "item",
     ("item_id",),
     "catalogue",

@@ -11,7 +11,7 @@ HOST = "127.0.0.1"
 TIMEOUT_S = 2.0
 
 
-class Sample(NamedTuple):
+class MetricSample(NamedTuple):
     """One value of a metric, by name and labels."""
 
     name: str
@@ -22,7 +22,7 @@ class Sample(NamedTuple):
 class Samples:
     """Metric values of several processes at one moment."""
 
-    def __init__(self, samples: Iterable[Sample]) -> None:
+    def __init__(self, samples: Iterable[MetricSample]) -> None:
         self._samples = list(samples)
 
     def total(self, name: str, **labels: str) -> float:
@@ -49,11 +49,11 @@ class Samples:
 
 def scrape(ports: Iterable[int]) -> Samples:
     """The metrics of the processes on these ports; those that do not answer are skipped."""
-    samples: list[Sample] = []
+    samples: list[MetricSample] = []
     for port in ports:
         status, body = _get(port, "/metrics")
         if status == 200:
-            samples += [Sample(s.name, s.labels, s.value) for family in text_string_to_metric_families(body) for s in family.samples]
+            samples += [MetricSample(s.name, s.labels, s.value) for family in text_string_to_metric_families(body) for s in family.samples]
     return Samples(samples)
 
 

@@ -45,6 +45,10 @@ def test_no_package_imports_upward(tree: Tree) -> None:
     assert not tree.upward()
 
 
+def test_a_class_name_means_one_thing(tree: Tree) -> None:
+    assert tree.repeated_classes() == {}
+
+
 def test_a_cycle_of_packages_is_found(tmp_path: Path) -> None:
     tree = checkout(
         tmp_path,

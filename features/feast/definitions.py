@@ -25,7 +25,7 @@ from redis.connection import SSLConnection, parse_url
 from features.feast.unpacking import columns
 from features.store.address import SCHEMES
 from features.store.layout import stored_name
-from features.table import APPLIED, PACKED, VIEWS, Field, View
+from features.table import APPLIED, PACKED, VIEWS, Field, RowView
 
 PROJECT = "everlong"
 ARRAYS = "arrays"
@@ -103,7 +103,7 @@ def apply(store_url: str, registry_path: Path | str, project: str = PROJECT) -> 
     return store
 
 
-def _stored_view(view: View, entities: Sequence[Entity]) -> FeatureView:
+def _stored_view(view: RowView, entities: Sequence[Entity]) -> FeatureView:
     """The stored view. Its source is only a name: workers write the rows, nothing is materialised."""
     return FeatureView(
         name=view.name,
@@ -121,7 +121,7 @@ def _stored_view(view: View, entities: Sequence[Entity]) -> FeatureView:
     )
 
 
-def _arrays_view(view: View, source: FeatureView) -> OnDemandFeatureView:
+def _arrays_view(view: RowView, source: FeatureView) -> OnDemandFeatureView:
     udf, text = _udf(view)
     return DeclaredView(
         name=arrays_name(view.name),
@@ -134,7 +134,7 @@ def _arrays_view(view: View, source: FeatureView) -> OnDemandFeatureView:
     )
 
 
-def _udf(view: View) -> tuple[FunctionType, str]:
+def _udf(view: RowView) -> tuple[FunctionType, str]:
     """The function that unpacks a view's rows, and its source code: Feast keeps both in the registry, and clients execute the source."""
     row = f"{view.name}__{stored_name(view.name, PACKED)}"
     name = f"unpack_{view.name}"

@@ -102,7 +102,7 @@ def _text(pair: Pair | None) -> str:
     return pair.text if pair is not None else ""
 
 
-def _names(view: table.View) -> tuple[str, ...]:
+def _names(view: table.RowView) -> tuple[str, ...]:
     return tuple(field.name for field in view.fields)
 
 

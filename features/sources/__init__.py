@@ -13,11 +13,11 @@ from features.events import Event, Item, Order, Query, Topic, encode
 from features.sources.catalogue import items_of
 from features.sources.products import Products
 from features.sources.reading import USUAL, Reading
-from features.sources.refusals import Reason, Refusals, Refused
+from features.sources.refusals import RefusalReason, Refusals, Refused
 from features.sources.tables import How
 from features.sources.times import Unit
 
-__all__ = ["How", "Products", "Reading", "Reason", "Refusals", "Refused", "Unit", "items_of", "read", "topic_of", "write"]
+__all__ = ["How", "Products", "Reading", "RefusalReason", "Refusals", "Refused", "Unit", "items_of", "read", "topic_of", "write"]
 
 
 def read(path: Path | str, how: How = USUAL) -> Iterator[Event]:

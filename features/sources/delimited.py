@@ -17,7 +17,7 @@ import pyarrow.csv
 from features.errors import SourceError
 from features.sources.formats import BOM, Detected, Format, open_bytes
 from features.sources.raw import Pick, Raw
-from features.sources.refusals import Reason, Refusals
+from features.sources.refusals import RefusalReason, Refusals
 
 BLOCK_BYTES = 4 << 20
 MOST_RECORD_BYTES = 1 << 20
@@ -58,7 +58,7 @@ class _Record(NamedTuple):
 
     fields: list[str] | None
     lines: int
-    wrong: tuple[Reason, str] | None
+    wrong: tuple[RefusalReason, str] | None
 
 
 class _Blocks:
@@ -141,11 +141,11 @@ class _Blocks:
         try:
             text = record.decode().removesuffix("\r")
         except UnicodeDecodeError as error:
-            return _Record(None, 1, (Reason.NOT_UTF8, f"{error}: save the file as UTF-8"))
+            return _Record(None, 1, (RefusalReason.NOT_UTF8, f"{error}: save the file as UTF-8"))
         try:
             [fields] = csv.reader(io.StringIO(text, newline=""), delimiter=self._delimiter, strict=True)
         except (csv.Error, ValueError) as error:
-            return _Record(None, 1, (Reason.WRONG_SHAPE, f"its quotes do not match ({error})"))
+            return _Record(None, 1, (RefusalReason.WRONG_SHAPE, f"its quotes do not match ({error})"))
         if len(fields) != len(self._names):
-            return _Record(None, 1, (Reason.WRONG_SHAPE, f"{len(fields)} fields instead of {len(self._names)}"))
+            return _Record(None, 1, (RefusalReason.WRONG_SHAPE, f"{len(fields)} fields instead of {len(self._names)}"))
         return _Record(fields, 1, None)

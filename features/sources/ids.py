@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from features.errors import SourceError
-from features.sources.refusals import Reason
+from features.sources.refusals import RefusalReason
 
 MISSING = (
     "", "nan", "nat", "none", "null", "nil", "undefined", "n/a", "#n/a", "<na>", "\\n", "(not set)", "(not provided)", "(none)", "(null)",
@@ -20,14 +20,14 @@ _CONTROL = r"[\x00-\x1f\x7f\x{80}-\x{9f}]"
 _ROUNDED = re.compile(r"(-?)(\d)\.(\d+)[eE]\+(\d+)")
 
 
-class Words(NamedTuple):
+class TextColumn(NamedTuple):
     """A column as text (null: missing), and a mask of rows that are not UTF-8."""
 
     text: pa.Array
     broken: np.ndarray  # (rows,) bool
 
 
-def words(name: str, column: pa.Array) -> Words:
+def words(name: str, column: pa.Array) -> TextColumn:
     """A column of any scalar type as text, stripped of white space; an empty text is null.
 
     Raises:
@@ -38,11 +38,11 @@ def words(name: str, column: pa.Array) -> Words:
     type_ = column.type
     nothing = np.zeros(len(column), bool)
     if pa.types.is_null(type_):
-        return Words(pa.nulls(len(column), pa.string()), nothing)
+        return TextColumn(pa.nulls(len(column), pa.string()), nothing)
     if pa.types.is_nested(type_):
         raise SourceError(f"column {name} holds lists or objects ({type_}), not one value per row", "write one row for each of them")
     if pa.types.is_floating(type_):
-        return Words(_whole(name, column), nothing)
+        return TextColumn(_whole(name, column), nothing)
     if pa.types.is_decimal(type_):
         column = pc.replace_substring_regex(pc.cast(column, pa.string()), r"\.0*$", "")
     if pa.types.is_binary(type_) or pa.types.is_large_binary(type_) or pa.types.is_string(type_) or pa.types.is_large_string(type_):
@@ -50,21 +50,21 @@ def words(name: str, column: pa.Array) -> Words:
     else:
         column, broken = pc.cast(column, pa.string()), nothing
     column = pc.utf8_trim_whitespace(column)
-    return Words(pc.if_else(pc.equal(column, ""), None, column), broken)
+    return TextColumn(pc.if_else(pc.equal(column, ""), None, column), broken)
 
 
-def ids(name: str, column: pa.Array) -> Words:
+def ids(name: str, column: pa.Array) -> TextColumn:
     """A column of ids: as `words`, placeholders such as `nan`, `null`, `(not set)` are null, and `101.0` is `101`."""
     text, broken = words(name, column)
     if pa.types.is_integer(column.type):
-        return Words(text, broken)
+        return TextColumn(text, broken)
     text = without_placeholders(text)
     if pc.any(pc.ends_with(text, ".0")).as_py():
         text = pc.replace_substring_regex(text, r"^(-?\d+)\.0$", r"\1")
     rounded = pc.match_substring_regex(text, r"^-?\d\.\d+[eE]\+\d+$")
     if pc.any(rounded).as_py():
         text = pa.array([_unrounded(name, value) for value in text.to_pylist()], pa.string())
-    return Words(text, broken)
+    return TextColumn(text, broken)
 
 
 def without_placeholders(text: pa.Array) -> pa.Array:
@@ -72,13 +72,13 @@ def without_placeholders(text: pa.Array) -> pa.Array:
     return pc.if_else(pc.is_in(pc.utf8_lower(text), _MISSING), None, text)
 
 
-def unfit(name: str, text: pa.Array) -> list[tuple[np.ndarray, Reason, str]]:
+def unfit(name: str, text: pa.Array) -> list[tuple[np.ndarray, RefusalReason, str]]:
     """A mask of ids (rows,) that events cannot contain, the reason, and a sentence."""
     checks = (
-        (pc.greater(pc.utf8_length(text), LONGEST_ID), Reason.LONG_ID, f"column {name} is longer than {LONGEST_ID} characters"),
+        (pc.greater(pc.utf8_length(text), LONGEST_ID), RefusalReason.LONG_ID, f"column {name} is longer than {LONGEST_ID} characters"),
         (
             pc.match_substring_regex(text, _CONTROL),
-            Reason.CONTROL_CHARACTER,
+            RefusalReason.CONTROL_CHARACTER,
             f"column {name} holds a control character, invalid in ids",
         ),
     )

@@ -11,7 +11,7 @@ from features.event_time import TimeRules
 from features.events import Event, Topic, decode, parse
 from features.sources.formats import Detected
 from features.sources.objects import Numbered, values
-from features.sources.refusals import Reason, Refusals
+from features.sources.refusals import RefusalReason, Refusals
 
 BATCH_VALUES = 65_536
 _ORDER = (Topic.ITEMS, Topic.QUERIES, Topic.CLICKS, Topic.ORDERS)  # order of events at the same time: causes first
@@ -55,12 +55,12 @@ def _parse(numbered: Numbered, refusals: Refusals, now_ms: int, rules: TimeRules
     row, line = numbered
     topic = _topic(line)
     if topic is None:
-        refusals.add([row], Reason.WRONG_SHAPE, f"its topic is none of {', '.join(_ORDER)}")
+        refusals.add([row], RefusalReason.WRONG_SHAPE, f"its topic is none of {', '.join(_ORDER)}")
         return None
     good, bad = decode(topic, [line], now_ms, rules)
     if bad:
-        reason = Reason(bad[0].reason) if bad[0].reason in set(Reason) else Reason.WRONG_SHAPE
-        hint = _unit(line) if reason in (Reason.FUTURE, Reason.BEYOND_RETENTION, Reason.WRONG_SHAPE) else ""
+        reason = RefusalReason(bad[0].reason) if bad[0].reason in set(RefusalReason) else RefusalReason.WRONG_SHAPE
+        hint = _unit(line) if reason in (RefusalReason.FUTURE, RefusalReason.BEYOND_RETENTION, RefusalReason.WRONG_SHAPE) else ""
         refusals.add([row], reason, bad[0].detail + hint)
         return None
     return row, good[0][1].ts, _ORDER.index(topic), line

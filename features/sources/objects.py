@@ -15,7 +15,7 @@ import pyarrow as pa
 from features.errors import SourceError
 from features.sources.formats import BOM, Detected, Format, open_bytes
 from features.sources.raw import BATCH_ROWS, Pick, Raw
-from features.sources.refusals import Reason, Refusals
+from features.sources.refusals import RefusalReason, Refusals
 
 HEAD_VALUES = 10_000
 BLOCK_BYTES = 1 << 20
@@ -86,12 +86,12 @@ def _without_lists(name: str, rows: list[int], objects: list[dict[str, Any]], re
         return rows, objects
     for number, wrong in zip(rows, several, strict=True):
         if wrong:
-            refusals.add([number], Reason.WRONG_SHAPE, f"{name} is a list or an object: write one value")
+            refusals.add([number], RefusalReason.WRONG_SHAPE, f"{name} is a list or an object: write one value")
     kept = [at for at, wrong in enumerate(several) if not wrong]
     return [rows[at] for at in kept], [objects[at] for at in kept]
 
 
-def _parse(value: bytes) -> dict[str, Any] | tuple[Reason, str]:
+def _parse(value: bytes) -> dict[str, Any] | tuple[RefusalReason, str]:
     """A flattened object; or the reason why the value is not an object."""
     try:
         found = msgspec.json.decode(value)
@@ -101,11 +101,11 @@ def _parse(value: bytes) -> dict[str, Any] | tuple[Reason, str]:
         except (ValueError, RecursionError):
             found = None
         if found is None:
-            return Reason.BAD_JSON, str(error)
+            return RefusalReason.BAD_JSON, str(error)
     except UnicodeDecodeError as error:
-        return Reason.NOT_UTF8, f"{error}: save the file as UTF-8"
+        return RefusalReason.NOT_UTF8, f"{error}: save the file as UTF-8"
     if not isinstance(found, dict):
-        return Reason.WRONG_SHAPE, f"it is {type(found).__name__}, not an object: write objects with a field for each column"
+        return RefusalReason.WRONG_SHAPE, f"it is {type(found).__name__}, not an object: write objects with a field for each column"
     flat: dict[str, Any] = {}
     _flatten(found, "", flat, DEEPEST)
     return flat

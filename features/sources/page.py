@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from features.sources.columns import EVENTS, PRODUCTS, Synonyms
 from features.sources.ids import MISSING
 from features.sources.kinds import NAMES, SYNONYMS
-from features.sources.refusals import Reason
+from features.sources.refusals import RefusalReason
 
 
 def columns_page() -> str:
@@ -40,7 +40,7 @@ def columns_page() -> str:
             "",
             "## Reasons for refused rows",
             "",
-            f"{_list(list(Reason))}.",
+            f"{_list(list(RefusalReason))}.",
             "",
         ]
     )

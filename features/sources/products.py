@@ -19,7 +19,7 @@ from features.sources.columns import PRODUCTS, Assigned, Product, assign, missin
 from features.sources.formats import Format, detect
 from features.sources.ids import ids, unfit, without_placeholders, words
 from features.sources.raw import Raw
-from features.sources.refusals import Reason, Refusals
+from features.sources.refusals import RefusalReason, Refusals
 from features.sources.tables import LONGEST_TEXT, UNKNOWN_CATEGORY, Categories
 
 MOST_ATTRIBUTES = 32
@@ -118,8 +118,8 @@ class Products:
         name = used[Product.ITEM]
         good = np.ones(len(raw.rows), bool)
         for bad, reason, sentence in (
-            (item.broken, Reason.NOT_UTF8, f"column {name} is not UTF-8"),
-            (~there, Reason.MISSING_ITEM, f"column {name} has no item"),
+            (item.broken, RefusalReason.NOT_UTF8, f"column {name} is not UTF-8"),
+            (~there, RefusalReason.MISSING_ITEM, f"column {name} has no item"),
             *unfit(name, item.text),
             *unfit(used.get(Product.CATEGORY, "category"), category),
         ):

@@ -9,7 +9,7 @@ SHOWN = 5
 MOST_VALUES = 50
 
 
-class Reason(StrEnum):
+class RefusalReason(StrEnum):
     """Why a row is refused."""
 
     MISSING_USER = "missing_user"
@@ -34,7 +34,7 @@ class Refused(NamedTuple):
     """A row that cannot be used: its number in the file (from 1), the reason, and a sentence for people."""
 
     row: int
-    reason: Reason
+    reason: RefusalReason
     detail: str
 
 
@@ -45,11 +45,11 @@ class Refusals:
     """
 
     def __init__(self) -> None:
-        self.counts: Counter[Reason] = Counter()
+        self.counts: Counter[RefusalReason] = Counter()
         self.kinds: Counter[str] = Counter()
-        self._first: dict[Reason, list[Refused]] = {}
+        self._first: dict[RefusalReason, list[Refused]] = {}
 
-    def add(self, rows: Iterable[int], reason: Reason, detail: str) -> None:
+    def add(self, rows: Iterable[int], reason: RefusalReason, detail: str) -> None:
         """Count rows refused for one reason."""
         if not (rows := list(rows)):
             return
@@ -78,7 +78,7 @@ class Refusals:
         parts = []
         for reason, count in self.counts.most_common():
             values = ""
-            if reason is Reason.UNKNOWN_KIND and self.kinds:
+            if reason is RefusalReason.UNKNOWN_KIND and self.kinds:
                 values = " (" + ", ".join(f"{value} {times:,}" for value, times in self.kinds.most_common(5)) + ")"
             parts.append(f"{reason} {count:,}{values}")
         return ", ".join(parts)

@@ -16,10 +16,10 @@ from features.errors import SourceError
 from features.event_time import DAY_MS, MINUTE_MS, TimeRules
 from features.sources import amounts, kinds
 from features.sources.columns import EVENTS, Assigned, Role, assign, missing
-from features.sources.ids import Words, ids, unfit, words
+from features.sources.ids import TextColumn, ids, unfit, words
 from features.sources.kinds import ORDER, SEARCH
 from features.sources.raw import Raw
-from features.sources.refusals import Reason, Refusals
+from features.sources.refusals import RefusalReason, Refusals
 from features.sources.times import Times, Unit
 
 UNKNOWN_CATEGORY = "unknown"
@@ -43,7 +43,7 @@ PLAIN = pa.schema(_BASE)
 FULL = pa.schema([*_BASE, *_MORE])
 
 
-Check = tuple[np.ndarray, Reason, str]  # a mask of refused rows, the reason, and a sentence
+Check = tuple[np.ndarray, RefusalReason, str]  # a mask of refused rows, the reason, and a sentence
 
 
 class How(NamedTuple):
@@ -126,12 +126,12 @@ class Table:
         searched = kind == SEARCH
         read = self.times.read(raw.columns[self._columns.used[Role.TIME]], raw.rows)
         checks = [
-            *((words_.broken, Reason.NOT_UTF8, f"column {batch.name(role)} is not UTF-8") for role, words_ in batch.read.items()),
-            (~_there(user), Reason.MISSING_USER, f"column {batch.name(Role.USER)} has no user"),
-            (kind == kinds.UNKNOWN, Reason.UNKNOWN_KIND, f"column {batch.name(Role.KIND)} is not one of {', '.join(kinds.NAMES)}"),
-            (~searched & ~_there(item), Reason.MISSING_ITEM, f"column {batch.name(Role.ITEM)} has no item"),
-            (searched & ~_there(text), Reason.MISSING_TEXT, "a search without text"),
-            (searched & _long(text), Reason.WRONG_SHAPE, f"a search of more than {LONGEST_TEXT} characters"),
+            *((words_.broken, RefusalReason.NOT_UTF8, f"column {batch.name(role)} is not UTF-8") for role, words_ in batch.read.items()),
+            (~_there(user), RefusalReason.MISSING_USER, f"column {batch.name(Role.USER)} has no user"),
+            (kind == kinds.UNKNOWN, RefusalReason.UNKNOWN_KIND, f"column {batch.name(Role.KIND)} is not one of {', '.join(kinds.NAMES)}"),
+            (~searched & ~_there(item), RefusalReason.MISSING_ITEM, f"column {batch.name(Role.ITEM)} has no item"),
+            (searched & ~_there(text), RefusalReason.MISSING_TEXT, "a search without text"),
+            (searched & _long(text), RefusalReason.WRONG_SHAPE, f"a search of more than {LONGEST_TEXT} characters"),
             *(check for role, words_ in batch.read.items() if role is not Role.TEXT for check in unfit(batch.name(role), words_.text)),
             *((read.problem == problem, problem, "") for problem in sorted(set(read.problem) - {""})),
             *self._by_rules(read.ts),
@@ -189,8 +189,8 @@ class Table:
         name, minutes, days = self.times.column, rules.max_future_ms / MINUTE_MS, rules.retention_ms // DAY_MS
         ahead, old = ts > now_ms + rules.max_future_ms, (ts < now_ms - rules.retention_ms) & (ts > 0)
         return [
-            (ahead, Reason.FUTURE, f"column {name} is more than {minutes:g} minutes ahead of the clock"),
-            (old, Reason.BEYOND_RETENTION, f"column {name} is older than the retention of {days:,} days"),
+            (ahead, RefusalReason.FUTURE, f"column {name} is more than {minutes:g} minutes ahead of the clock"),
+            (old, RefusalReason.BEYOND_RETENTION, f"column {name} is older than the retention of {days:,} days"),
         ]
 
     def _amounts(self, batch: "_Batch", ordered: np.ndarray, checks: list[Check]) -> dict[str, np.ndarray]:
@@ -207,7 +207,7 @@ class Table:
             checks.append(
                 (
                     wrong,
-                    Reason.BAD_QUANTITY,
+                    RefusalReason.BAD_QUANTITY,
                     f"column {batch.name(Role.QUANTITY)} is not between 1 and {MOST_PIECES:,}: remove returns",
                 )
             )
@@ -225,7 +225,7 @@ class _Batch:
 
     def __init__(self, raw: Raw, used: Mapping[StrEnum, str]) -> None:
         self.rows, self.used = raw.rows, used
-        self.read: dict[Role, Words] = {}
+        self.read: dict[Role, TextColumn] = {}
         self._columns = raw.columns
 
     def name(self, role: Role) -> str:
@@ -240,7 +240,7 @@ class _Batch:
     def words(self, role: Role) -> pa.Array:
         return self._kept(role, words)
 
-    def _kept(self, role: Role, reader: Callable[[str, pa.Array], Words]) -> pa.Array:
+    def _kept(self, role: Role, reader: Callable[[str, pa.Array], TextColumn]) -> pa.Array:
         column = self.column(role)
         if column is None:
             return pa.nulls(len(self.rows), pa.string())

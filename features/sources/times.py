@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from features.errors import SourceError
 from features.sources.ids import without_placeholders, words
-from features.sources.refusals import Reason
+from features.sources.refusals import RefusalReason
 
 EARLIEST_S, LATEST_S = 631_152_000, 4_102_444_800  # 1990-01-01, 2100-01-01
 _ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d([.,]\d+)?)?)?\s*(Z|z|UTC|GMT|[+-]\d\d(:?\d\d)?)?$"
@@ -102,11 +102,11 @@ class Times:
                 f"column {self.column} mixes units of time: {' and '.join(parts)}: write one unit, or choose one, as in --time-unit ms"
             )
 
-    def sentence(self, reason: Reason) -> str:
+    def sentence(self, reason: RefusalReason) -> str:
         """The sentence for rows refused for `reason`, with the column and an example."""
-        if reason is Reason.MISSING_TIME:
+        if reason is RefusalReason.MISSING_TIME:
             return f"column {self.column} has no time"
-        if reason is Reason.BAD_TIME:
+        if reason is RefusalReason.BAD_TIME:
             return f"column {self.column}: {self._odd} is not a time: write ISO 8601 (2026-09-21T14:20:00Z) or a number since the epoch"
         if self._typed:
             return f"column {self.column} ({self._typed}): {self._odd} is not between 1990 and 2100: were its numbers in another unit?"
@@ -194,10 +194,10 @@ class Times:
     def _finish(self, found: tuple[np.ndarray, np.ndarray], there: np.ndarray, shown: pa.Array, unread: np.ndarray | None = None) -> Read:
         ts, good = found
         problem = np.full(len(ts), "", object)
-        problem[~there] = Reason.MISSING_TIME
-        problem[there & ~good] = Reason.IMPLAUSIBLE_TIME
+        problem[~there] = RefusalReason.MISSING_TIME
+        problem[there & ~good] = RefusalReason.IMPLAUSIBLE_TIME
         if unread is not None:
-            problem[unread] = Reason.BAD_TIME
+            problem[unread] = RefusalReason.BAD_TIME
         if not self._odd and (odd := np.flatnonzero(there & ~good)).size:
             self._odd = _plain(shown, int(odd[0]))
         return Read(np.where(good, ts, 0), problem)

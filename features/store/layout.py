@@ -13,7 +13,7 @@ import mmh3
 
 from features.errors import LayoutError
 from features.store import LogPosition, Stored
-from features.table import APPLIED, PACKED, VIEWS, View
+from features.table import APPLIED, PACKED, VIEWS, RowView
 
 _STRING = 2  # feast ValueType.STRING
 _BYTES_TAG, _STRING_TAG = b"\x0a", b"\x12"  # fields bytes_val and string_val of feast's Value
@@ -36,7 +36,7 @@ class _Shape(NamedTuple):
     order: tuple[int, ...]
 
 
-def _shape(view: View) -> _Shape:
+def _shape(view: RowView) -> _Shape:
     order = tuple(sorted(range(len(view.entities)), key=lambda at: view.entities[at]))
     names = [view.entities[at].encode() for at in order]
     prefix = pack("<I", len(names)) + b"".join(pack("<II", _STRING, len(name)) + name for name in names)
@@ -51,7 +51,7 @@ def stored_name(view: str, part: str) -> str:
     return f"{view}_{part}"
 
 
-def _fields(view: View) -> Fields:
+def _fields(view: RowView) -> Fields:
     hashed = [mmh3.hash(f"{view.name}:{stored_name(view.name, part)}", signed=False) for part in (APPLIED, PACKED)]
     return Fields(pack("<I", hashed[0]), pack("<I", hashed[1]), b"_ts:" + view.name.encode())
 

@@ -25,7 +25,7 @@ class Event(msgspec.Struct, frozen=True):
     query: str | None
 
 
-class Searched(msgspec.Struct, frozen=True):
+class PastQuery(msgspec.Struct, frozen=True):
     """A query of a user, normalised, at `ts` (ms)."""
 
     ts: int
@@ -58,7 +58,7 @@ class UserFeatures(msgspec.Struct, frozen=True):
 
     user: str
     recent: list[Event]
-    queries: list[Searched]
+    queries: list[PastQuery]
     categories: list[CategoryCount]
     category: str | msgspec.UnsetType = msgspec.UNSET
     sequence: list[Event] | msgspec.UnsetType = msgspec.UNSET
@@ -93,7 +93,7 @@ class FeatureReader:
         features = UserFeatures(
             user=user_id,
             recent=_events(row.recent),
-            queries=[Searched(query.ts, query.text) for query in reversed(row.queries[-SHOWN_QUERIES:])],
+            queries=[PastQuery(query.ts, query.text) for query in reversed(row.queries[-SHOWN_QUERIES:])],
             categories=[CategoryCount(seen.category, seen.count, seen.last_ts) for seen in reversed(row.categories)],
         )
         if category is None:

@@ -17,7 +17,7 @@ EXIT = {"done": 0, "refused": 3, "failed": 4}
 NO_ANSWER = 5
 
 
-class How(StrEnum):
+class RefreshMode(StrEnum):
     """What a refresh does."""
 
     AUTO = "auto"
@@ -54,7 +54,9 @@ def status(as_json: AsJson = False) -> None:
 
 
 def refresh(
-    how: Annotated[How, typer.Option(help="`auto`: what the drift calls for; otherwise this action, whatever the drift.")] = How.AUTO,
+    how: Annotated[
+        RefreshMode, typer.Option(help="`auto`: what the drift calls for; otherwise this action, whatever the drift.")
+    ] = RefreshMode.AUTO,
     wait: Wait = 60.0,
     as_json: AsJson = False,
 ) -> None:

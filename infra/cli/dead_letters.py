@@ -9,7 +9,7 @@ from infra.terminal import AsJson, print_json, print_table, say, when
 
 if TYPE_CHECKING:
     from stream.kafka.connection import Connection
-    from stream.pipelines.dead_letters import Found, Wanted
+    from stream.pipelines.dead_letters import FoundLetter, LetterFilter
 
 Topic = Annotated[str | None, typer.Option("--topic", help="Only those of this topic.")]
 Reason = Annotated[str | None, typer.Option("--reason", help="Only those refused for this reason.")]
@@ -49,10 +49,10 @@ def list_letters(
 
 def show(place: AtPlace, as_json: AsJson = False) -> None:
     """Show one dead letter with its original bytes."""
-    from stream.pipelines.dead_letters import Place, find
+    from stream.pipelines.dead_letters import LetterPlace, find
 
     connection, name, _ = _topic()
-    found = find(connection, name, Place.parse(place))
+    found = find(connection, name, LetterPlace.parse(place))
     if as_json:
         print_json(_described(found) | {"key": found.letter.key, "value": found.letter.value})
         return
@@ -80,7 +80,7 @@ def replay(
         raise typer.BadParameter("name a PARTITION:OFFSET, select with --topic, --reason or --since, or give --all")
     connection, name, prefix = _topic()
     if place is not None:
-        chosen, cut = [dead_letters.find(connection, name, dead_letters.Place.parse(place))], []
+        chosen, cut = [dead_letters.find(connection, name, dead_letters.LetterPlace.parse(place))], []
     else:
         found = list(dead_letters.read(connection, name, _wanted(prefix, topic, reason, since)))
         chosen, cut = [one for one in found if not one.letter.cut_bytes], [str(one.place) for one in found if one.letter.cut_bytes]
@@ -105,14 +105,14 @@ def _topic() -> "tuple[Connection, str, str]":
     return reached(settings), prefixed(settings.topic_prefix, DEAD_LETTERS), settings.topic_prefix
 
 
-def _wanted(prefix: str, topic: str | None, reason: str | None, since: float | None) -> "Wanted":
-    from stream.pipelines.dead_letters import Wanted
+def _wanted(prefix: str, topic: str | None, reason: str | None, since: float | None) -> "LetterFilter":
+    from stream.pipelines.dead_letters import LetterFilter
 
     since_ms = int(time.time() * 1000 - since * 60_000) if since is not None else 0
-    return Wanted(None if topic is None else prefix + topic, reason, since_ms)
+    return LetterFilter(None if topic is None else prefix + topic, reason, since_ms)
 
 
-def _described(found: "Found") -> dict[str, object]:
+def _described(found: "FoundLetter") -> dict[str, object]:
     letter = found.letter
     return {
         "place": str(found.place),
@@ -128,9 +128,9 @@ def _described(found: "Found") -> dict[str, object]:
     }
 
 
-def _source(found: "Found") -> str:
+def _source(found: "FoundLetter") -> str:
     return f"{found.letter.topic} {found.letter.partition}:{found.letter.offset}"
 
 
-def _age(found: "Found") -> tuple[int, str]:
+def _age(found: "FoundLetter") -> tuple[int, str]:
     return found.written_ms, str(found.place)

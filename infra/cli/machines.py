@@ -10,7 +10,7 @@ import typer
 from infra.terminal import show_logs
 
 
-class Role(StrEnum):
+class WorkerRole(StrEnum):
     """The roles of workers."""
 
     INGEST = "ingest"
@@ -35,10 +35,10 @@ def demo(
     Starts an embedded broker and store, trains a small bundle, starts the workers, streams clicks, queries and orders
     through them, and checks that every event was counted. Stops everything at the end. Exit code 0 only if nothing failed.
     """
-    from infra.demo.show import SHOP, Plan, run_demo
+    from infra.demo.show import SHOP, DemoPlan, run_demo
     from infra.settings import load_settings
 
-    raise typer.Exit(run_demo(load_settings(), Plan(seconds, rate, SHOP._replace(users=users)), keep))
+    raise typer.Exit(run_demo(load_settings(), DemoPlan(seconds, rate, SHOP._replace(users=users)), keep))
 
 
 def up(
@@ -53,7 +53,7 @@ def up(
     raise typer.Exit(run_up(load_settings(), rate if shop else None, users))
 
 
-def worker(role: Annotated[Role, typer.Argument(help="Which worker to run.")]) -> None:
+def worker(role: Annotated[WorkerRole, typer.Argument(help="Which worker to run.")]) -> None:
     """Run one worker. Workers of a role share the partitions; more workers than partitions are idle."""
     from infra.local.running import connected
     from infra.settings import describe, load_settings

@@ -27,7 +27,7 @@ from infra.local.feed import Feed, users_of
 from infra.local.processes import Supervisor, stop_on_signals
 from infra.settings import Settings
 from infra.terminal import console, plain, progress, safe, styled
-from infra.training.from_files import DAY_MS, History, ShopPlan, shop_history, train_bundle
+from infra.training.from_files import DAY_MS, FileHistory, ShopPlan, shop_history, train_bundle
 from infra.wiring import choose_device, connection, open_online_store
 from models.config import Config
 
@@ -37,7 +37,7 @@ CONFIG = Config().replace(epochs=2, per_user=20)
 SHOP = ShopPlan(items=1500, days=30.0, seed=7)
 
 
-class Plan(NamedTuple):
+class DemoPlan(NamedTuple):
     """The size of the demo: live seconds, live events per second, and the simulated shop."""
 
     seconds: float = 45.0
@@ -45,7 +45,7 @@ class Plan(NamedTuple):
     shop: ShopPlan = SHOP
 
 
-class Result(NamedTuple):
+class DemoResult(NamedTuple):
     """The result of a demo: the account of each topic, the last figures, users without candidates, the followed click."""
 
     lines: list[Line]
@@ -70,7 +70,7 @@ class Result(NamedTuple):
         return found
 
 
-def run_demo(settings: Settings, plan: Plan, keep: Path | None = None) -> int:
+def run_demo(settings: Settings, plan: DemoPlan, keep: Path | None = None) -> int:
     """Run the demo; 0 if nothing failed. Data and logs go to `keep`, or to a folder that is removed at the end.
 
     Raises:
@@ -87,7 +87,7 @@ def run_demo(settings: Settings, plan: Plan, keep: Path | None = None) -> int:
     return 1 if result.failures else 0
 
 
-async def _run(supervisor: Supervisor, settings: Settings, plan: Plan, shown: Console) -> Result:
+async def _run(supervisor: Supervisor, settings: Settings, plan: DemoPlan, shown: Console) -> DemoResult:
     with _step(shown, "broker, store, topics and feature registry"):
         settings, _ = system.start_parts(supervisor, settings, persist=False)
         system.make_topics(settings)
@@ -116,13 +116,13 @@ async def _run(supervisor: Supervisor, settings: Settings, plan: Plan, shown: Co
 async def _stream(
     supervisor: Supervisor,
     settings: Settings,
-    plan: Plan,
-    history: History,
+    plan: DemoPlan,
+    history: FileHistory,
     accounts: Accounts,
     feed: Feed,
     store: OnlineStore,
     shown: Console,
-) -> Result:
+) -> DemoResult:
     broker = connection(settings)
     user = _busiest(history)
     async with Latency(broker, settings.topic_prefix) as latency:
@@ -138,7 +138,7 @@ async def _stream(
             view.show(figures._replace(elapsed_s=picture.elapsed_s, events_per_s=picture.events_per_s))
         lines = await asyncio.to_thread(close, accounts.look(), broker, settings.topic_prefix, plan.shop.end_ms - DAY_MS)
         final = figures._replace(elapsed_s=picture.elapsed_s, events_per_s=picture.events_per_s)
-        return Result(lines, final, len(unanswered(store, users)), latency.unanswered, live.followed)
+        return DemoResult(lines, final, len(unanswered(store, users)), latency.unanswered, live.followed)
 
 
 async def _drain(supervisor: Supervisor, accounts: Accounts, store: OnlineStore, users: Sequence[str]) -> None:
@@ -147,7 +147,7 @@ async def _drain(supervisor: Supervisor, accounts: Accounts, store: OnlineStore,
     await system.wait_until(lambda: not unanswered(store, users), supervisor, DRAIN_S, "candidates of every user", strict=False)
 
 
-def _busiest(history: History) -> str:
+def _busiest(history: FileHistory) -> str:
     """The user with the most events."""
     return Counter(event.user_id for event in history.events if not isinstance(event, Item)).most_common(1)[0][0]
 
@@ -175,7 +175,7 @@ def _step(shown: Console, what: str) -> Iterator[None]:
     shown.print(safe(f"{time.monotonic() - began:6.1f} s  {what}"), soft_wrap=True)
 
 
-def _summarise(result: Result, seconds: float, shown: Console) -> None:
+def _summarise(result: DemoResult, seconds: float, shown: Console) -> None:
     shown.print()
     shown.print(styled(("What became of every record", "bold")))
     for account in result.lines:

@@ -7,7 +7,7 @@ import msgspec
 
 from features.outcomes import Candidate, CandidatesRow, ItemRow
 from features.store import OnlineStore
-from features.store.reader import Event, FeatureReader, Searched, UserFeatures
+from features.store.reader import Event, FeatureReader, PastQuery, UserFeatures
 
 EVIDENCE = 10  # newest events shown as a candidate's reason
 MOST = 1000  # items requested from a fallback
@@ -113,7 +113,7 @@ def _evidence(candidate: Candidate, recent: Sequence[Event], lifelong: Sequence[
     return (recent if candidate.path == "short" else lifelong)[:EVIDENCE]
 
 
-def _queries(candidate: Candidate, searched: Sequence[Searched], evidence: Sequence[Event]) -> list[str]:
+def _queries(candidate: Candidate, searched: Sequence[PastQuery], evidence: Sequence[Event]) -> list[str]:
     """The newest query if its search found the item, else the queries that the events followed."""
     if candidate.path == "query":
         return [query.text for query in searched[:1]]

@@ -26,7 +26,7 @@ SLOW = _closing("408 Request Timeout", "slow_request", "the headers of a request
 LONG = _closing("431 Request Header Fields Too Large", "headers_too_large", f"the headers are longer than {HEAD_BYTES} bytes")
 
 
-class Limits(NamedTuple):
+class ConnectionLimits(NamedTuple):
     """Limits of connections: their number, seconds for a request's headers, and seconds that a response may make no progress."""
 
     connections: int
@@ -37,7 +37,7 @@ class Limits(NamedTuple):
 class Limited(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
     """uvicorn's HTTP protocol with limits. `infra.http.intake` limits bodies, uvicorn limits idle connections."""
 
-    limits: Limits
+    limits: ConnectionLimits
     said_s = -SAY_EVERY_S
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
@@ -106,7 +106,7 @@ class Limited(AutoHTTPProtocol):  # type: ignore[misc, valid-type]
             log.warning("all %d connections of EVERLONG_API_CONNECTIONS are in use: further ones are refused", self.limits.connections)
 
 
-def limited_protocol(limits: Limits) -> type[asyncio.Protocol]:
+def limited_protocol(limits: ConnectionLimits) -> type[asyncio.Protocol]:
     """The protocol with these limits."""
     return type("Limited", (Limited,), {"limits": limits})
 

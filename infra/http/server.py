@@ -15,7 +15,7 @@ from features.errors import StoreUnavailableError
 from features.store import OnlineStore
 from infra.health import Health, away
 from infra.http.api import make_api
-from infra.http.connections import Limits, limited_protocol
+from infra.http.connections import ConnectionLimits, limited_protocol
 from infra.http.popularity import Popularity
 from infra.metrics import ApiMetrics
 from infra.settings import Settings
@@ -75,7 +75,7 @@ def run(settings: Settings) -> int:
 def make_server(app: FastAPI, settings: Settings) -> uvicorn.Server:
     """The server of an application, with the limits in the settings."""
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are caused by clients, so they could fill the disk
-    limits = Limits(settings.api_connections, settings.api_head_timeout_s, settings.api_body_timeout_s)
+    limits = ConnectionLimits(settings.api_connections, settings.api_head_timeout_s, settings.api_body_timeout_s)
     config = uvicorn.Config(
         app,
         host=settings.http_host,

@@ -14,10 +14,10 @@ from infra.scraping import Samples, scrape
 from stream.kafka.connection import Connection
 from stream.kafka.messages import DeadLetter
 from stream.kafka.topics import DEAD_LETTERS, prefixed
-from stream.pipelines.dead_letters import Wanted, read
+from stream.pipelines.dead_letters import LetterFilter, read
 
 
-class Standing(NamedTuple):
+class Balance(NamedTuple):
     """The accounts at one moment. `outcomes` counts records by topic and outcome; `dead` are dead letters of all topics."""
 
     sent: Mapping[str, int]
@@ -43,11 +43,11 @@ class Accounts:
         self.sent: Counter[str] = Counter()
         self._ports = list(ports)
 
-    def look(self) -> Standing:
+    def look(self) -> Balance:
         """The current accounts."""
         samples = scrape(self._ports)
         outcomes = {topic: samples.by("outcome", "everlong_events_total", topic=topic) for topic in self.sent}
-        return Standing(dict(self.sent), outcomes, int(samples.total("everlong_dead_letters_total")), samples)
+        return Balance(dict(self.sent), outcomes, int(samples.total("everlong_dead_letters_total")), samples)
 
 
 class Line(NamedTuple):
@@ -66,7 +66,7 @@ class Line(NamedTuple):
         return self.sent == self.applied + self.duplicate + self.dead
 
 
-def close(standing: Standing, connection: Connection, prefix: str, since_ms: int) -> list[Line]:
+def close(standing: Balance, connection: Connection, prefix: str, since_ms: int) -> list[Line]:
     """The final account of each topic. Dead letters since `since_ms` (wall clock) are counted once each, under their source topic."""
     dead: Counter[str] = Counter(letter.topic.removeprefix(prefix) for letter in _letters(connection, prefix, since_ms))
     return [
@@ -76,7 +76,7 @@ def close(standing: Standing, connection: Connection, prefix: str, since_ms: int
     ]
 
 
-def dead_of(standing: Standing, connection: Connection, prefix: str, since_ms: int) -> Counter[bytes]:
+def dead_of(standing: Balance, connection: Connection, prefix: str, since_ms: int) -> Counter[bytes]:
     """The number of dead letters per user (key) since `since_ms` (wall clock). The topic is read only if there are any."""
     if not standing.dead:
         return Counter()
@@ -112,5 +112,5 @@ def _candidates(packed: bytes) -> int:
 
 def _letters(connection: Connection, prefix: str, since_ms: int) -> list[DeadLetter]:
     """The dead letters since `since_ms` (wall clock), one per source record."""
-    found = (found.letter for found in read(connection, prefixed(prefix, DEAD_LETTERS), Wanted(since_ms=since_ms)))
+    found = (found.letter for found in read(connection, prefixed(prefix, DEAD_LETTERS), LetterFilter(since_ms=since_ms)))
     return list({(letter.topic, letter.partition, letter.offset): letter for letter in found}.values())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from features.sources import Reading
 from infra.clock import wall_ms
 from infra.local import embedded, system
-from infra.local.accounts import Accounts, Line, Standing, answerable, close, dead_of, unanswered
+from infra.local.accounts import Accounts, Balance, Line, answerable, close, dead_of, unanswered
 from infra.local.feed import Feed
 from infra.local.processes import Supervisor
 from infra.local.trimming import Room
@@ -74,7 +74,7 @@ def _ensure_bundle(settings: Settings, reading: Reading) -> None:
 
 async def _apply(
     supervisor: Supervisor, settings: Settings, ports: Sequence[int], reading: Reading, pace: float | None, since_ms: int
-) -> tuple[Standing, list[str]]:
+) -> tuple[Balance, list[str]]:
     """Publish and wait until everything is applied; returns the accounts, and the users without candidates."""
     accounts = Accounts(ports)
     room = system.room(settings, embedded.BROKER in supervisor.children)

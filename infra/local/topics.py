@@ -8,7 +8,7 @@ from infra.settings import Settings
 from stream.kafka.admin import alter_topic, standings
 from stream.kafka.bounded_log import BOUNDS, bounded
 from stream.kafka.connection import Connection
-from stream.kafka.promised import SHOWN, Difference, Standing, differences
+from stream.kafka.promised import SHOWN, Difference, TopicState, differences
 from stream.kafka.topics import ALL, TopicSpec, prefixed
 
 COLUMNS = ("name", "key", "partitions", "copies", *SHOWN)
@@ -24,7 +24,7 @@ class Kept(NamedTuple):
 
     topic: TopicSpec
     name: str
-    standing: Standing | None
+    standing: TopicState | None
     differences: list[Difference]
 
     @property
@@ -74,7 +74,7 @@ def kept(connection: Connection, settings: Settings) -> list[Kept]:
     if on_embedded_broker(settings):
         small = bounded(BOUNDS, {topic: found[name].partitions if name in found else 1 for name, topic in names.items()})
 
-    def differing(topic: TopicSpec, standing: Standing) -> list[Difference]:
+    def differing(topic: TopicSpec, standing: TopicState) -> list[Difference]:
         return differences(topic, standing, settings.partitions, settings.replication, small.get(topic, {}))
 
     return [

@@ -16,7 +16,7 @@ from infra.local.processes import Supervisor, everlong
 from infra.local.trimming import Trimmer
 from infra.settings import Settings, child_environment
 from infra.terminal import progress, say
-from infra.training.from_files import History, ShopPlan, config_of, shop_history, train_bundle
+from infra.training.from_files import FileHistory, ShopPlan, config_of, shop_history, train_bundle
 from infra.wiring import choose_device, connection
 from models.bundle import MANIFEST
 
@@ -56,7 +56,7 @@ def _start(supervisor: Supervisor, settings: Settings, port: int, rate: float | 
     trimmer = system.keep_small(supervisor, settings)
     system.apply_features(settings)
     plan, first = _shop_plan(settings.data_dir, users)
-    history: History | None = None
+    history: FileHistory | None = None
     if rate is not None and (first or fresh or not (settings.bundle_path / MANIFEST).exists()):
         history = shop_history(plan)
     if not (settings.bundle_path / MANIFEST).exists():
@@ -78,7 +78,7 @@ def _start(supervisor: Supervisor, settings: Settings, port: int, rate: float | 
     return trimmer
 
 
-async def _send(settings: Settings, history: History, whole: bool, own_broker: bool) -> None:
+async def _send(settings: Settings, history: FileHistory, whole: bool, own_broker: bool) -> None:
     """Send the catalogue and, the first time, the history; the broker's log may be new although the store has rows."""
     async with Feed(connection(settings), settings.topic_prefix, room=system.room(settings, own_broker)) as feed:
         with progress("catalogue and history" if whole else "catalogue") as tell:

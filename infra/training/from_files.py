@@ -17,7 +17,7 @@ from models.config import Config
 from models.training.checkpoints import Checkpoints
 from models.training.devices import Ranks
 from models.training.loop import Run
-from models.training.train import Progress, train
+from models.training.train import TrainingProgress, train
 
 DAY_MS = 86_400_000
 
@@ -39,7 +39,7 @@ class ShopPlan(NamedTuple):
         return Shop(self.seed, self.users, self.items, self.categories)
 
 
-class History(NamedTuple):
+class FileHistory(NamedTuple):
     """Training data: events ascending by time, states of described items, a name, and items known only from events."""
 
     events: Sequence[Event]
@@ -48,24 +48,24 @@ class History(NamedTuple):
     told: Sequence[Item] = ()
 
 
-def shop_history(plan: ShopPlan) -> History:
+def shop_history(plan: ShopPlan) -> FileHistory:
     """The history of a simulated shop."""
     shop = plan.open()
     end_ms = plan.end_ms or wall_ms()
     start_ms = end_ms - int(plan.days * DAY_MS)
     name = f"simulated shop: {plan.users} users, {plan.items} items, {plan.categories} categories, {plan.days:g} days, seed {plan.seed}"
-    return History(shop.history(start_ms, end_ms), shop.catalogue(start_ms), name)
+    return FileHistory(shop.history(start_ms, end_ms), shop.catalogue(start_ms), name)
 
 
-def file_history(reading: Reading) -> History:
+def file_history(reading: Reading) -> FileHistory:
     """The history in a file. Items are described by the file itself, or by a table of products."""
     events = list(reading.events())
     described = [event for event in events if isinstance(event, Item)]
-    return History(events, described + reading.described(), reading.path.name, reading.undescribed())
+    return FileHistory(events, described + reading.described(), reading.path.name, reading.undescribed())
 
 
 def train_bundle(
-    history: History,
+    history: FileHistory,
     out: Path,
     *,
     config: Config,
@@ -97,7 +97,7 @@ def train_bundle(
     created = datetime.now(UTC).isoformat(timespec="seconds")
     with TrainingLog(log) if log and ranks.leads else nullcontext() as written:
 
-        def progress(now: Progress) -> None:
+        def progress(now: TrainingProgress) -> None:
             if now.examples and ranks.leads:  # a training step
                 tell(now.step, now.steps)
             if written is not None:

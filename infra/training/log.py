@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from models.training.train import Progress
+from models.training.train import TrainingProgress
 
 HEAD = ("phase", "step", "steps", "loss", "learning_rate", "examples")
 Row = tuple[str, ...]
@@ -29,7 +29,7 @@ class TrainingLog:
         if self._file is not None:
             self._file.close()
 
-    def tell(self, now: Progress) -> None:
+    def tell(self, now: TrainingProgress) -> None:
         """Write a step that is done; progress without `examples` is not written."""
         if not now.examples:
             return
@@ -38,7 +38,7 @@ class TrainingLog:
         csv.writer(self._file).writerow((now.phase, now.step, now.steps, f"{now.loss:.6g}", f"{now.learning_rate:.6g}", now.examples))
         self._file.flush()
 
-    def _resumed(self, first: Progress) -> TextIO:
+    def _resumed(self, first: TrainingProgress) -> TextIO:
         kept = _before(read_log(self._path), first) if self._path.exists() else []
         self._path.parent.mkdir(parents=True, exist_ok=True)
         beside = self._path.with_suffix(".new")
@@ -54,7 +54,7 @@ def read_log(path: Path) -> list[Row]:
         return [tuple(row) for row in csv.reader(file) if len(row) == len(HEAD) and tuple(row) != HEAD]
 
 
-def _before(rows: list[Row], first: Progress) -> list[Row]:
+def _before(rows: list[Row], first: TrainingProgress) -> list[Row]:
     """The rows before a step: none of its phase from that step on, and none after those."""
     kept = []
     for row in rows:

@@ -24,8 +24,8 @@ Rows = NDArray[np.int64]
 _FAR = np.float32(-np.inf)
 
 
-class Items(Protocol):
-    """Codes (n, P) and vectors (n, d) of items by number: a `View` of the index, or a `Table`."""
+class CodedItems(Protocol):
+    """Codes (n, P) and vectors (n, d) of items by number: a `View` of the index, or a `CodeTable`."""
 
     def codes(self, numbers: NDArray[np.integer]) -> Codes:
         """Codes (n, P)."""
@@ -36,7 +36,7 @@ class Items(Protocol):
         ...
 
 
-class Table:
+class CodeTable:
     """Items as plain arrays: codes (n, P) uint8 and vectors (n, d) float32, kept and not copied if they are contiguous."""
 
     def __init__(self, codes: Codes, vectors: Floats) -> None:
@@ -54,7 +54,7 @@ class Table:
         return self._vectors.take(numbers, 0)
 
 
-class Histories(NamedTuple):
+class CodedHistories(NamedTuple):
     """Histories of B users, one after another: user b has the positions `offsets[b]` to `offsets[b + 1]`.
 
     A number below 0 (an item that is unknown or gone) and a False of the mask are positions that are not there.
@@ -67,7 +67,7 @@ class Histories(NamedTuple):
     codes: Codes | None = None  # (total, P) where the caller has them; else those of the items
 
 
-class Found(NamedTuple):
+class LifelongHits(NamedTuple):
     """For each target the best positions, best first, ties to the earlier one. Positions count from the start of their history."""
 
     positions: Rows  # (B, T, kept), -1 where there are no more
@@ -99,7 +99,7 @@ class LifelongSearch:
         faiss.copy_array_to_vector(centroids.ravel(), self._quantiser.centroids)
         self._starts = torch.arange(codebook.subspaces, dtype=torch.int32) * codebook.size  # (P,) of each table among all
 
-    def search(self, queries: Floats, items: Items, histories: Histories, exact: Floats | None = None) -> Found:
+    def search(self, queries: Floats, items: CodedItems, histories: CodedHistories, exact: Floats | None = None) -> LifelongHits:
         """The best positions of B histories for T targets each.
 
         Args:
@@ -119,7 +119,7 @@ class LifelongSearch:
             self._choose(queries[user], items, histories, first, last, chosen[user])
         return self._rerank(exact, items, histories, chosen)
 
-    def _choose(self, queries: Floats, items: Items, histories: Histories, first: int, last: int, chosen: Rows) -> None:
+    def _choose(self, queries: Floats, items: CodedItems, histories: CodedHistories, first: int, last: int, chosen: Rows) -> None:
         """The best `first` positions of one history for T queries (T, D) into `chosen` (T, first), ascending."""
         numbers = histories.numbers[first:last]
         here = numbers >= 0
@@ -168,12 +168,12 @@ class LifelongSearch:
         entries = torch.from_numpy(codes).to(torch.int32).add_(self._starts)  # (n, P)
         return F.embedding_bag(entries, tables, mode="sum").numpy().T  # (T, n)
 
-    def _rerank(self, exact: Floats, items: Items, histories: Histories, chosen: Rows) -> Found:
+    def _rerank(self, exact: Floats, items: CodedItems, histories: CodedHistories, chosen: Rows) -> LifelongHits:
         """The best `kept` of the chosen positions (B, T, first), ascending or -1, by vectors."""
         users, targets, width = chosen.shape
         kept = min(self.kept, width)
         absent = chosen < 0
-        found = Found(np.full((users, targets, kept), -1, np.int64), np.full((users, targets, kept), _FAR, np.float32))
+        found = LifelongHits(np.full((users, targets, kept), -1, np.int64), np.full((users, targets, kept), _FAR, np.float32))
         if absent.all():
             return found
         at = np.minimum(np.where(absent, 0, chosen) + histories.offsets[:-1, None, None], len(histories.numbers) - 1)  # (B, T, first)
@@ -202,7 +202,7 @@ def best(scores: Floats, count: int) -> Rows:
     return rows[above]
 
 
-def _checked(queries: Floats, exact: Floats | None, histories: Histories, dim: int) -> tuple[Floats, Floats]:
+def _checked(queries: Floats, exact: Floats | None, histories: CodedHistories, dim: int) -> tuple[Floats, Floats]:
     """Queries (B, T, D) and what vectors are compared with (B, T, d), contiguous."""
     queries = np.ascontiguousarray(queries, dtype=np.float32)
     exact = queries if exact is None else np.ascontiguousarray(exact, dtype=np.float32)
@@ -223,4 +223,4 @@ def _checked(queries: Floats, exact: Floats | None, histories: Histories, dim: i
     return queries, exact
 
 
-__all__ = ["FIRST", "KEPT", "Found", "Histories", "Items", "LifelongSearch", "Table", "best"]
+__all__ = ["FIRST", "KEPT", "CodeTable", "CodedHistories", "CodedItems", "LifelongHits", "LifelongSearch", "best"]

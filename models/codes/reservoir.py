@@ -10,7 +10,7 @@ import numpy as np
 from models.codes.nearest import Floats
 
 
-class Sample(NamedTuple):
+class ReservoirSample(NamedTuple):
     """Items in the order of their ids, and the vectors (m, D) float32 that their codes stand for."""
 
     items: list[str]
@@ -71,11 +71,11 @@ class Reservoir:
             if self._lots.pop(item, None) is not None:
                 del self._vectors[item]
 
-    def sample(self) -> Sample:
+    def sample(self) -> ReservoirSample:
         """What is in it now."""
         self._prune()
         items = sorted(self._lots)
-        return Sample(items, np.stack([self._vectors[item] for item in items]) if items else np.zeros((0, 0), np.float32))
+        return ReservoirSample(items, np.stack([self._vectors[item] for item in items]) if items else np.zeros((0, 0), np.float32))
 
     def _lot(self, item: str) -> float:
         """The logarithm of an exponential variate of the item, less what newer arrivals are preferred by."""

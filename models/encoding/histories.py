@@ -16,7 +16,7 @@ from models.encoding.contents import query_words
 NONE = -1
 
 
-class Step(NamedTuple):
+class HistoryStep(NamedTuple):
     """One step: time (ms) and identity, item id or none, query text or none."""
 
     ts: int
@@ -25,7 +25,7 @@ class Step(NamedTuple):
     text: str
 
 
-class Batch(NamedTuple):
+class HistoryBatch(NamedTuple):
     """E histories, padded on the right, and what came next. Positions in the catalogue, numbers of texts, -1 for none."""
 
     item: np.ndarray  # (E, L) int64
@@ -45,7 +45,7 @@ class Histories(NamedTuple):
     asked: np.ndarray  # (E,) int64
     words: np.ndarray  # (texts, W) int32
 
-    def batch(self, at: np.ndarray) -> Batch:
+    def batch(self, at: np.ndarray) -> HistoryBatch:
         """The examples at the given positions, their histories as wide as the longest of them and one at least."""
         sizes = self.size[at]  # (E,)
         width = max(1, int(sizes.max(initial=0)))
@@ -53,15 +53,15 @@ class Histories(NamedTuple):
         here = column < sizes[:, None]  # (E, L)
         flat = np.where(here, self.start[at][:, None] + column, 0)  # (E, L)
         item, text = (np.where(here, _at(array, flat), NONE).astype(np.int64) for array in (self.item, self.text))
-        return Batch(item, text, self.target[at], self.asked[at])
+        return HistoryBatch(item, text, self.target[at], self.asked[at])
 
 
-def lifelong(row: UserRow, categories: Mapping[str, CategoryRow], length: int) -> list[Step]:
+def lifelong(row: UserRow, categories: Mapping[str, CategoryRow], length: int) -> list[HistoryStep]:
     """The newest `length` steps of a user, oldest first."""
     events = [event for category in categories.values() for event in category.events[-length:]]
     told = {event.pair.id for event in events if event.pair is not None}
-    steps = [Step(event.ts, event.id, event.item, event.pair.text if event.pair else "") for event in events]
-    steps += [Step(query.ts, query.id, None, query.text) for query in row.queries if query.id not in told]
+    steps = [HistoryStep(event.ts, event.id, event.item, event.pair.text if event.pair else "") for event in events]
+    steps += [HistoryStep(query.ts, query.id, None, query.text) for query in row.queries if query.id not in told]
     return sorted(steps, key=lambda step: step[:2])[-length:]
 
 

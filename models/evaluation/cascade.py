@@ -16,7 +16,7 @@ from models.evaluation.baselines import Answer
 from models.evaluation.prediction_points import Question
 from models.index import ItemIndex, Sizes
 from models.serving.recommender import Recommender
-from models.serving.retriever import Level, Lists, Options, Plan, Retriever, Serving, UserRows
+from models.serving.retriever import CandidateLists, Level, Options, Plan, Retriever, Serving, UserRows
 
 
 class Cascade:
@@ -74,13 +74,13 @@ class Cascade:
         retrieve = retriever.retrieve_short if level == "short" else retriever.retrieve_popular
         return [found.candidates for found in retrieve(users, self._excluded(asked, new), k)]
 
-    def lists(self, asked: Sequence[Question], k: int) -> Lists:
+    def lists(self, asked: Sequence[Question], k: int) -> CandidateLists:
         """All lists, `k` hits each, to be merged by one choice of shares after the other."""
         plan = self._plan(asked)
         long = self._retriever.interests(plan, [question.rows for question in asked])
         return self._retriever.lists(plan, long, self._excluded(asked, False), k)
 
-    def merged(self, lists: Lists, shares: Shares) -> list[list[str]]:
+    def merged(self, lists: CandidateLists, shares: Shares) -> list[list[str]]:
         """The items of each user, best first, by these shares."""
         return [_items(candidates) for candidates in self._retriever.merge(lists, shares)]
 

@@ -9,7 +9,7 @@ from models.bundle import Bundle
 from models.evaluation.baselines import popularity
 from models.evaluation.cascade import Cascade
 from models.evaluation.prediction_points import Offered, questions, users_asked
-from models.evaluation.report import CASCADE, Asked, compact, evaluate
+from models.evaluation.report import CASCADE, EvaluationSample, compact, evaluate
 from models.evaluation.score import Entry, simple
 from models.evaluation.share_selection import choose_shares, enough, halves
 from models.evaluation.split import Split
@@ -31,7 +31,7 @@ def judged(bundle: Bundle, there: Offered, split: Split, seed: int, device: str,
         split = only(split, others)
     config = bundle.manifest.config
     cascade = Cascade(Recommender(bundle, device), Options(config.retrieval.top_k), *there, bundle.popular)
-    ids, asked = [item.item_id for item in there.catalogue], Asked(config.training.test_per_user, MOST_USERS, seed)
+    ids, asked = [item.item_id for item in there.catalogue], EvaluationSample(config.training.test_per_user, MOST_USERS, seed)
     report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, asked)
     newest = max(event.ts for deed in split.done.values() for event in deed.events)
     manifest = msgspec.structs.replace(bundle.manifest, metrics=compact(report))

@@ -26,7 +26,7 @@ _GAINS = 1 / np.log2(np.arange(DEPTH) + 2)
 _IDEAL = np.concatenate([[0.0], np.cumsum(_GAINS)])
 
 
-class Wanted(NamedTuple):
+class RankedAnswer(NamedTuple):
     """What is looked for in which list."""
 
     ranked: Sequence[str]
@@ -34,13 +34,13 @@ class Wanted(NamedTuple):
     wanted: AbstractSet[str]
 
 
-def views(question: Question, answer: Answer, known: AbstractSet[str]) -> Iterator[Wanted]:
+def views(question: Question, answer: Answer, known: AbstractSet[str]) -> Iterator[RankedAnswer]:
     """In the order of VIEWS: all; what the user never had, in the list without what they had; `known` before the cut, or not."""
     basket, wanted, had = question.basket, question.wanted, question.had
-    yield Wanted(answer.items, basket, wanted)
-    yield Wanted(answer.fresh, basket - had, wanted - had)
-    yield Wanted(answer.items, basket & known, wanted & known)
-    yield Wanted(answer.items, basket - known, wanted - known)
+    yield RankedAnswer(answer.items, basket, wanted)
+    yield RankedAnswer(answer.fresh, basket - had, wanted - had)
+    yield RankedAnswer(answer.items, basket & known, wanted & known)
+    yield RankedAnswer(answer.items, basket - known, wanted - known)
 
 
 def item_metrics(ranked: Sequence[str], basket: AbstractSet[str], wanted: AbstractSet[str]) -> list[float]:

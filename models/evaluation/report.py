@@ -66,7 +66,7 @@ class Report(msgspec.Struct, frozen=True):
         return next((section for section in self.sections if section.name == name), None)
 
 
-class Asked(NamedTuple):
+class EvaluationSample(NamedTuple):
     """How much is asked: baskets of a user at most, users at most (drawn by seed; None: all), seed of drawing and bootstrap."""
 
     per_user: int
@@ -78,7 +78,7 @@ def evaluate(
     split: Split,
     entries: Sequence[Entry],
     catalogue: Collection[str],
-    asked: Asked,
+    asked: EvaluationSample,
     tell: Callable[[int], None] = lambda _: None,
 ) -> Report:
     """Put what the split holds out to all entries. `catalogue` are the items that can be recommended; `tell` hears of moments done."""

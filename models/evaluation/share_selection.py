@@ -17,7 +17,7 @@ from models.evaluation.intervals import Bootstrap, bounds
 from models.evaluation.metrics import METRICS, item_metrics
 from models.evaluation.prediction_points import Question
 from models.evaluation.score import BATCH
-from models.serving.retriever import Lists
+from models.serving.retriever import CandidateLists
 
 TRIED = {
     "repeat": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
@@ -97,7 +97,7 @@ def halves(users: Iterable[str], seed: int) -> tuple[list[str], list[str]]:
     return [user for user in every if chooses(user, seed)], [user for user in every if not chooses(user, seed)]
 
 
-def _recall(cascade: Cascade, lists: Sequence[tuple[list[Question], Lists]], shares: Shares) -> np.ndarray:
+def _recall(cascade: Cascade, lists: Sequence[tuple[list[Question], CandidateLists]], shares: Shares) -> np.ndarray:
     """recall@50 (Q,) of every question."""
 
     def each() -> Iterator[float]:

@@ -218,7 +218,7 @@ class ItemIndex:
         """
         self.compact()
         now = self._snapshot
-        stored.save(stored.Stored(now.base, now.codebooks, now.generation, extra), directory, self._items, self._categories)
+        stored.save(stored.SavedBase(now.base, now.codebooks, now.generation, extra), directory, self._items, self._categories)
 
     @classmethod
     def load(cls, directory: Path, sizes: Sizes | None = None) -> tuple["ItemIndex", bytes]:

@@ -27,7 +27,7 @@ _NAMES = 16_384  # names brought into bytes at once: other threads may run betwe
 _TYPES = {"float64": "F64", "float32": "F32", "int32": "I32", "int64": "I64", "uint8": "U8", "bool": "BOOL"}
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class SnapshotManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What is saved. `files` holds the checksum of each file, `held` the generations of codes, `generation` the one that serves."""
 
     format: int = FORMAT
@@ -38,7 +38,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     files: dict[str, str]
 
 
-class Stored(NamedTuple):
+class SavedBase(NamedTuple):
     """A base with its codebooks by generation, the generation that serves, and what the caller keeps beside it."""
 
     base: Block
@@ -47,7 +47,7 @@ class Stored(NamedTuple):
     extra: bytes
 
 
-def save(stored: Stored, directory: Path, items: Ids, categories: Ids) -> None:
+def save(stored: SavedBase, directory: Path, items: Ids, categories: Ids) -> None:
     """Write into a new directory beside `directory` and rename it there; one that stood there is replaced."""
     with replaced(directory) as staging:
         rows = stored.base.rows
@@ -57,11 +57,13 @@ def save(stored: Stored, directory: Path, items: Ids, categories: Ids) -> None:
             NAMES: _write(staging / NAMES, _names(items, categories, rows.numbers)),
             EXTRA: _write(staging / EXTRA, stored.extra),
         }
-        manifest = Manifest(items=rows.n, dim=rows.vectors.shape[1], generation=stored.generation, held=list(stored.codebooks), files=files)
+        manifest = SnapshotManifest(
+            items=rows.n, dim=rows.vectors.shape[1], generation=stored.generation, held=list(stored.codebooks), files=files
+        )
         _write(staging / MANIFEST, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
 
 
-def load(directory: Path) -> tuple[Stored, Ids, Ids]:
+def load(directory: Path) -> tuple[SavedBase, Ids, Ids]:
     """What was saved, with the names of items (those of row i have the number i) and of categories.
 
     Raises:
@@ -91,10 +93,10 @@ def load(directory: Path) -> tuple[Stored, Ids, Ids]:
     ):
         if found != expected:
             raise SnapshotError(what, found, expected)
-    return Stored(base, codebooks, manifest.generation, (directory / EXTRA).read_bytes()), items, categories
+    return SavedBase(base, codebooks, manifest.generation, (directory / EXTRA).read_bytes()), items, categories
 
 
-def _arrays(stored: Stored) -> dict[str, NDArray]:
+def _arrays(stored: SavedBase) -> dict[str, NDArray]:
     base, rows = stored.base, stored.base.rows
     arrays = {"categories": rows.categories, "prices": rows.prices, "available": rows.available, "first_rows": base.starts}
     arrays.update({f"codes:{name}": codes for name, codes in rows.codes.items()})
@@ -108,7 +110,7 @@ def _arrays(stored: Stored) -> dict[str, NDArray]:
     return arrays
 
 
-def _base(arrays: Mapping[str, NDArray], manifest: Manifest) -> Block:
+def _base(arrays: Mapping[str, NDArray], manifest: SnapshotManifest) -> Block:
     rows = Rows(
         np.arange(manifest.items, dtype=np.int32),
         arrays["categories"],
@@ -145,12 +147,12 @@ def _unpacked(arrays: Mapping[str, NDArray], what: str) -> Iterator[str]:
     return (text[first:last].decode(errors="surrogatepass") for first, last in pairwise([0, *ends]))
 
 
-def _manifest(directory: Path) -> Manifest:
+def _manifest(directory: Path) -> SnapshotManifest:
     try:
         told = msgspec.json.decode((directory / MANIFEST).read_bytes(), type=dict)
         if told.get("format") != FORMAT:
             raise SnapshotError("format", told.get("format"), FORMAT)
-        return msgspec.convert(told, Manifest)
+        return msgspec.convert(told, SnapshotManifest)
     except OSError as error:
         raise SnapshotError(f"file {MANIFEST}", f"missing from {directory} ({error.strerror})", "a readable file") from error
     except msgspec.MsgspecError as error:

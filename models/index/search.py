@@ -17,7 +17,7 @@ from models.index.topk import FAR, best, products
 _FEW = 2_048  # up to so many rows that pass a filter are compared exactly
 
 
-class Query(NamedTuple):
+class IndexQuery(NamedTuple):
     """What is searched for in a block: vectors (R, d) in categories (R,), or in the whole pool where these are None."""
 
     vectors: Floats
@@ -28,7 +28,7 @@ class Query(NamedTuple):
     ids: Ids
 
 
-def search(block: Block, query: Query) -> Found:
+def search(block: Block, query: IndexQuery) -> Found:
     """The k best rows of a block for each vector. Where a scan finds fewer than there are, all are compared."""
     count = len(query.vectors)
     if query.categories is None:
@@ -66,7 +66,7 @@ def search(block: Block, query: Query) -> Found:
     return found
 
 
-def _candidates(scan: Scan, query: Query, chosen: NDArray[np.int64], rarity: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+def _candidates(scan: Scan, query: IndexQuery, chosen: NDArray[np.int64], rarity: NDArray[np.int64], width: int) -> NDArray[np.int64]:
     """Rows (R', width) worth comparing for the chosen queries, -1 where there are no more.
 
     Of `rarity` (R',) rows one may be returned: where that is few, more cells are scanned.

@@ -113,7 +113,7 @@ class View:
         excluded = Excluded.of(exclude, ids)
         sieve = now.sieve(where)
         struck = None if excluded is None else excluded.inside(now.base.find(excluded.numbers), len(now.base), sieve.mask)
-        found = search.search(now.base, search.Query(vectors, categories, k, sieve, struck, ids))
+        found = search.search(now.base, search.IndexQuery(vectors, categories, k, sieve, struck, ids))
         return now.segment.better(vectors, categories, found, where, excluded, ids) if len(now.segment) else found
 
     def _gathered(self, numbers: Numbers, name: str, missing: int) -> NDArray:

@@ -19,7 +19,7 @@ from models.encoding.vocabulary import UNKNOWN
 from models.network.layers import NEVER, mean_words
 
 
-class Items(NamedTuple):
+class ItemVectors(NamedTuple):
     """n items as vectors. `item` = sum over m of gates x modalities; it is zeros where every modality is missing."""
 
     modalities: Tensor  # (n, M, d) unit length, zeros where missing
@@ -31,9 +31,9 @@ class Items(NamedTuple):
         """e_item (n, d)."""
         return (self.gates.unsqueeze(-1) * self.modalities).sum(1)  # (n, d)
 
-    def take(self, at: Tensor) -> "Items":
+    def take(self, at: Tensor) -> "ItemVectors":
         """The items at the given positions (m,)."""
-        return Items(self.modalities[at], self.gates[at], self.present[at])
+        return ItemVectors(self.modalities[at], self.gates[at], self.present[at])
 
     @property
     def here(self) -> Tensor:
@@ -72,7 +72,7 @@ class Psu(nn.Module):
         """Where the weights are."""
         return self.gate.device
 
-    def items(self, contents: Contents) -> Items:
+    def items(self, contents: Contents) -> ItemVectors:
         """The modalities of n items and how the gate weighs them."""
         rows, title, attributes, image, text = tensors(contents, self.device)
         said, has_text = self.said(title, text)  # (n, d), (n,)
@@ -83,7 +83,7 @@ class Psu(nn.Module):
         modalities = torch.stack(parts, 1) * present.unsqueeze(-1)  # (n, M, d)
         scores = (modalities * self.gate).sum(-1) + self.preference  # (n, M)
         gates = scores.masked_fill(~present, NEVER).softmax(1) * present  # (n, M)
-        return Items(modalities, gates, present)
+        return ItemVectors(modalities, gates, present)
 
     def queries(self, words: np.ndarray, given: np.ndarray | None = None) -> Queries:
         """Queries from hashed ids (n, W) and, where a sentence encoder gave them, vectors (n, Dt)."""

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 from models.codes.modalities import MODALITIES
 from models.config import PretrainingConfig
 from models.network.layers import NEVER
-from models.network.psu import Items, Psu, Queries, pair
+from models.network.psu import ItemVectors, Psu, Queries, pair
 
 
-class Found(NamedTuple):
+class NearestSteps(NamedTuple):
     """For each target the positions in the history of the best K steps, best first."""
 
     at: Tensor  # (B, C, K) int64
@@ -31,7 +31,7 @@ class Spaces(nn.Module):
         self.modalities = nn.Parameter(torch.eye(dim).repeat(len(MODALITIES), 1, 1))  # (M, d, d)
         self.queries = nn.Parameter(torch.eye(dim))  # (d, d)
 
-    def items(self, items: Items) -> Tensor:
+    def items(self, items: ItemVectors) -> Tensor:
         """Sum over m of g_m G_m e_m: (n, d)."""
         weighed = items.gates.unsqueeze(-1) * items.modalities  # (n, M, d)
         return weighed.flatten(1) @ self.modalities.flatten(0, 1)  # (n, d)
@@ -41,7 +41,7 @@ class Spaces(nn.Module):
         return queries @ self.queries
 
 
-class Search(nn.Module):
+class HistorySearch(nn.Module):
     """C targets of each of B users against their histories of L steps. K is `searched`, or L where that is less."""
 
     def __init__(self, dim: int, heads: int, searched: int) -> None:
@@ -54,12 +54,12 @@ class Search(nn.Module):
         self.out = nn.Linear(dim, dim, bias=False)
         self.empty = nn.Parameter(torch.randn(dim) * 0.1)
 
-    def gsu(self, targets: Tensor, history: Tensor, mask: Tensor) -> Found:
+    def gsu(self, targets: Tensor, history: Tensor, mask: Tensor) -> NearestSteps:
         """(W_Q t).(W_K s_l) for targets (B, C, d), histories (B, L, d), masks (B, L); the top K of each."""
         with torch.no_grad():
             return self._top(self.query(targets) @ self.key(history).transpose(1, 2), mask)
 
-    def esu(self, targets: Tensor, history: Tensor, found: Found) -> Tensor:
+    def esu(self, targets: Tensor, history: Tensor, found: NearestSteps) -> Tensor:
         """Multi-head target attention over the found steps alone: targets (B, C, d), histories (B, L, d) -> (B, C, d)."""
         batch, count, width = found.at.shape
         here = found.here.unsqueeze(-1)  # (B, C, K, 1)
@@ -91,10 +91,10 @@ class Search(nn.Module):
         """(B, T, d) -> (B, H, T, d/H)."""
         return projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
-    def _top(self, scores: Tensor, mask: Tensor) -> Found:
+    def _top(self, scores: Tensor, mask: Tensor) -> NearestSteps:
         """The best K of scores (B, C, L)."""
         best = scores.masked_fill(~mask.unsqueeze(1), -torch.inf).topk(min(self.searched, scores.shape[2]), dim=-1)  # (B, C, K)
-        return Found(best.indices, best.values > -torch.inf)
+        return NearestSteps(best.indices, best.values > -torch.inf)
 
 
 class Steps(NamedTuple):
@@ -104,7 +104,7 @@ class Steps(NamedTuple):
     query: Tensor  # (B, L) int64
 
 
-class Asked(NamedTuple):
+class NextPairs(NamedTuple):
     """The pairs that may come next: one query for each user, C items for each; -1 is no query."""
 
     item: Tensor  # (B, C) int64
@@ -120,12 +120,12 @@ class Seminar(nn.Module):
         self.psu = psu
         dim = psu.config.dim
         self.spaces = Spaces(dim)
-        self.search = Search(dim, psu.config.heads, config.searched)
+        self.search = HistorySearch(dim, psu.config.heads, config.searched)
         self.end = nn.Parameter(torch.randn(dim) * dim**-0.5)  # EOS: the step after the last
         self.head = nn.Sequential(nn.Linear(3 * dim, dim), nn.GELU(), nn.Linear(dim, 1))
         self.relevance = nn.Parameter(torch.tensor(1.0))
 
-    def histories(self, items: Items, queries: Queries, steps: Steps) -> tuple[Tensor, Tensor]:
+    def histories(self, items: ItemVectors, queries: Queries, steps: Steps) -> tuple[Tensor, Tensor]:
         """s_l of every step and the EOS step after it: (B, L + 1, d), and which of them are there (B, L + 1)."""
         item, has_item = _rows(self.spaces.items(items), items.here, steps.item)  # (B, L, d), (B, L)
         query, has_query = _rows(self.spaces.query(queries.query), queries.here, steps.query)  # (B, L, d), (B, L)
@@ -134,7 +134,7 @@ class Seminar(nn.Module):
         here = (has_item | has_query, torch.ones(len(fused), 1, dtype=torch.bool, device=fused.device))
         return torch.cat([fused, end], 1), torch.cat(here, 1)  # (B, L + 1, d), (B, L + 1)
 
-    def logits(self, items: Items, queries: Queries, steps: Steps, asked: Asked) -> Tensor:
+    def logits(self, items: ItemVectors, queries: Queries, steps: Steps, asked: NextPairs) -> Tensor:
         """How likely each of C pairs is next: (B, C)."""
         history, mask = self.histories(items, queries, steps)  # (B, L + 1, d), (B, L + 1)
         item, has_item = _rows(self.spaces.items(items), items.here, asked.item)  # (B, C, d), (B, C)
@@ -145,7 +145,7 @@ class Seminar(nn.Module):
         weighed = self.head(torch.cat([interest, target, interest * target], -1)).squeeze(-1)  # (B, C)
         return weighed + self.relevance * self.match(items, queries, asked)  # (B, C)
 
-    def match(self, items: Items, queries: Queries, asked: Asked) -> Tensor:
+    def match(self, items: ItemVectors, queries: Queries, asked: NextPairs) -> Tensor:
         """cos(q, e) / temperature in PSU space (B, C); 0 where the query or the item is missing."""
         item, _ = _rows(items.item, items.here, asked.item)  # (B, C, d)
         query, _ = _rows(queries.query, queries.here, asked.query)  # (B, d)

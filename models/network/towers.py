@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from models.config import NetworkConfig
 from models.encoding.inputs import COUNT_ROWS, GAP_ROWS, KIND_ROWS, QUERY
 from models.network.layers import NEVER, SelfAttention, attend, dnn, masked_mean, or_empty
-from models.network.psu import Items, Queries
+from models.network.psu import ItemVectors, Queries
 from models.network.search import Spaces
 
 CLICK = 1  # the kind that stands for every behaviour where kinds are off
@@ -32,7 +32,7 @@ class ItemSpace(nn.Module):
         self.spaces = Spaces(dim)
         self.mlp = dnn(dim, dim)
 
-    def items(self, items: Items) -> Tensor:
+    def items(self, items: ItemVectors) -> Tensor:
         """Unit vectors (n, d) of n items; all items without any modality share one vector."""
         return self._placed(self.spaces.items(items))
 

@@ -74,7 +74,7 @@ def scatter(attention: Tensor, category: Tensor, rows: int) -> Tensor:
     return attention.new_zeros(len(attention), rows).scatter_add(1, category, attention)  # (B, N)
 
 
-class UserState(NamedTuple):
+class EncodedUsers(NamedTuple):
     """What is known of users before any category is chosen."""
 
     pooled: Tensor  # (B, d) p_s
@@ -122,14 +122,14 @@ class Network(nn.Module):
         items = self.psu.items(contents)
         return arrange(coded, self.space.items(items).cpu().numpy(), items.modalities.cpu().numpy())
 
-    def users(self, vectors: Tensor, short: Tokens, touched: TouchedTokens, texts: Tensor) -> UserState:
+    def users(self, vectors: Tensor, short: Tokens, touched: TouchedTokens, texts: Tensor) -> EncodedUsers:
         """The state of B users from their newest events and their categories."""
         item, category, kind, gap, text, _ = (tensor.long() for tensor in tensors(short, self.device))  # (B, S) each
         rows, since, count = (tensor.long() for tensor in tensors(touched, self.device))  # (B, P') each
         profile, touched_tokens = self.towers.profile(rows, since, count)  # (B, d), (B, P', d)
         tokens, mask, mine, has_item = self.towers.tokens(vectors[item], category, kind, gap, text, texts)  # (B, S, d), ...
         pooled, vector = self.towers.short(tokens, mask, mine, has_item, profile)  # (B, d), (B, d)
-        return UserState(pooled, vector, profile, touched_tokens, rows)
+        return EncodedUsers(pooled, vector, profile, touched_tokens, rows)
 
     def long(self, vectors: Tensor, long: Tokens, texts: Tensor, pooled: Tensor, profile: Tensor, category: Tensor) -> Tensor:
         """v_l, unit length, (R, d) of R sub-sequences: p_s and u (R, d) of their users, row of their category (R,)."""
@@ -138,7 +138,7 @@ class Network(nn.Module):
         tokens, mask, mine, _ = self.towers.tokens(vectors[item], rows, kind, gap, text, texts)  # (R, L, d), ...
         return self.towers.long(tokens, mask, weight, mine, pooled, profile, self.towers.category(category))  # (R, d)
 
-    def next_category(self, state: UserState) -> NextCategory:
+    def next_category(self, state: EncodedUsers) -> NextCategory:
         """Probabilities over the N rows of categories."""
         table = self.towers.category.weight  # (N, d)
         return self.pgin(state.profile, state.pooled, state.touched, state.touched_rows, table, self.popularity)

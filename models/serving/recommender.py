@@ -15,7 +15,7 @@ from models.encoding.contents import contents, query_words, strangers
 from models.encoding.inputs import Positions, Texts, long_tokens, newest_ts, short_tokens, touched_tokens
 from models.encoding.sequences import read
 from models.encoding.vocabulary import FIRST, UNKNOWN
-from models.network.ulim import UserState
+from models.network.ulim import EncodedUsers
 
 CHUNK = 8192  # items encoded at once
 
@@ -25,7 +25,7 @@ class ShortState(NamedTuple):
 
     vectors: np.ndarray  # (B, d) float32, unit length: the short interest of each
     newest_ts: list[int]  # (B,) ms
-    state: UserState
+    state: EncodedUsers
 
     @property
     def pooled(self) -> np.ndarray:

@@ -98,7 +98,7 @@ class Plan(NamedTuple):
         return [[category for category, _ in chosen if category not in held] for chosen, held in zip(self.chosen, self.held, strict=True)]
 
 
-class Lists(NamedTuple):
+class CandidateLists(NamedTuple):
     """What the lists of B users hold before the merge, as many hits each as candidates are wanted."""
 
     view: View
@@ -233,14 +233,14 @@ class Retriever:
         exclude: Sequence[Collection[str]] | None = None,
         limit: int | None = None,
         shares: Shares | None = None,
-    ) -> Lists:
+    ) -> CandidateLists:
         """All lists before they are merged. With `shares` those that have none are left empty; without, any shares can follow."""
         rows, k = [user.row for user in plan.users], self._limit(limit)
         excluded = self._excluded(rows, exclude)
         searched = search(plan.view, long, plan.chosen, plan.state.vectors, excluded, k, self._where)
         return self._lists(plan.view, rows, searched, excluded, k, shares)
 
-    def merge(self, lists: Lists, shares: Shares | None = None) -> list[list[Candidate]]:
+    def merge(self, lists: CandidateLists, shares: Shares | None = None) -> list[list[Candidate]]:
         """Candidates of each user, best first, by `shares`; None: those of this retriever."""
         shares = shares or self.shares
         extras = [lists.repeat._replace(share=shares.repeat), lists.live._replace(share=shares.query)]
@@ -254,14 +254,14 @@ class Retriever:
         excluded: Sequence[Collection[str]],
         k: int,
         shares: Shares | None,
-    ) -> Lists:
+    ) -> CandidateLists:
         again = Extra(repeat.PATH, Found.nothing(len(rows), k), 0.0)
         live = again._replace(path=live_query.PATH)
         if shares is None or shares.repeat:
             again = repeat.repeated(view, rows, excluded, k, self._where)
         if shares is None or shares.query:
             live = live_query.searched_for(view, rows, self.serving.recommender.queries, excluded, k, self._where)
-        return Lists(view, self.serving.demand.ordered(searched, self._demand), again, live)
+        return CandidateLists(view, self.serving.demand.ordered(searched, self._demand), again, live)
 
     def _answered(
         self,

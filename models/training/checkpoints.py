@@ -24,7 +24,7 @@ from models.training.phase import Optimising
 PLAIN = "plain"
 
 
-class Place(NamedTuple):
+class CheckpointPlace(NamedTuple):
     """Where a phase stands: batches done of an epoch, steps in all, mean loss; `began`: the generator at the epoch's start."""
 
     epoch: int = 0
@@ -43,7 +43,7 @@ class State:
         self._rng = rng
         self._device = device
 
-    def pack(self, place: Place, about: Mapping[str, str], done: bool) -> bytes:
+    def pack(self, place: CheckpointPlace, about: Mapping[str, str], done: bool) -> bytes:
         """The state as one file of safetensors; that of a phase that is `done` holds no optimiser."""
         tensors = {f"weights/{name}": tensor for name, tensor in self._module.state_dict().items()} | self._generators()
         plain = {"about": dict(about), "done": done, "place": place._asdict(), "rng": self._rng.bit_generator.state}
@@ -60,7 +60,7 @@ class State:
         """The weights, in the order of the module."""
         return [tensor.cpu().numpy() for tensor in self._module.state_dict().values()]
 
-    def unpack(self, saved: "Saved") -> None:
+    def unpack(self, saved: "SavedTraining") -> None:
         """Put a packed state back."""
         tensors = {name: torch.from_numpy(array) for name, array in saved.arrays.items()}
         self._module.load_state_dict(_of("weights", tensors))
@@ -85,14 +85,14 @@ class State:
         return found
 
 
-class Saved(NamedTuple):
+class SavedTraining(NamedTuple):
     """A packed state, read."""
 
     arrays: dict[str, np.ndarray]
     plain: dict[str, Any]
 
     @classmethod
-    def read(cls, content: bytes) -> "Saved":
+    def read(cls, content: bytes) -> "SavedTraining":
         """What `State.pack` wrote.
 
         Raises:
@@ -112,9 +112,9 @@ class Saved(NamedTuple):
         return bool(self.plain["done"])
 
     @property
-    def place(self) -> Place:
+    def place(self) -> CheckpointPlace:
         """Where it stood."""
-        return Place(**self.plain["place"])
+        return CheckpointPlace(**self.plain["place"])
 
 
 def _of(kind: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -177,14 +177,14 @@ class Checkpoints:
         return path.read_bytes() if path.exists() else None
 
 
-def accept(path: Path, content: bytes, about: Mapping[str, str]) -> Saved:
+def accept(path: Path, content: bytes, about: Mapping[str, str]) -> SavedTraining:
     """A checkpoint, read and compared.
 
     Raises:
         CheckpointError: it is of another training, or no checkpoint.
     """
     try:
-        saved = Saved.read(content)
+        saved = SavedTraining.read(content)
         found = saved.about
     except (safetensors.SafetensorError, KeyError, ValueError) as error:
         raise CheckpointError(path, f"cannot be read ({error})") from error

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.training.checkpoints import Checkpoints, Place, Saved, State, accept, digest
+from models.training.checkpoints import CheckpointPlace, Checkpoints, SavedTraining, State, accept, digest
 from models.training.devices import Precision, Ranks
-from models.training.phase import Optimising, Phase, Progress, Tell
+from models.training.phase import Optimising, Phase, Tell, TrainingProgress
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Keeping:
             self._about = run.checkpoints.about(_about(phase) | {"processes": str(run.ranks.size), "precision": precision.name})
         self._compare(_about(phase))
 
-    def resume(self) -> Saved | None:
+    def resume(self) -> SavedTraining | None:
         """Put back the newest checkpoint, the same on all ranks; None where the phase is to start.
 
         Raises:
@@ -52,12 +52,12 @@ class Keeping:
         self._state.unpack(saved)
         return saved
 
-    def keep(self, place: Place) -> None:
+    def keep(self, place: CheckpointPlace) -> None:
         """Write a checkpoint if one is due."""
         if self._checkpoints is not None and self._ranks.leads and self._checkpoints.due(place.step):
             self._checkpoints.write(self._path, self._state.pack(place, self._about, done=False))
 
-    def finish(self, place: Place) -> None:
+    def finish(self, place: CheckpointPlace) -> None:
         """Write the last one.
 
         Raises:
@@ -103,14 +103,14 @@ def fit(module: nn.Module, phase: Phase, rng: np.random.Generator, tell: Tell = 
     keeping = Keeping(run, phase, State(module, optimising, rng, device), precision)
     resumed = keeping.resume()
     if resumed is None:
-        _epochs(phase, rng, tell, run.ranks, optimising, keeping, Place())
+        _epochs(phase, rng, tell, run.ranks, optimising, keeping, CheckpointPlace())
     elif not resumed.done:
         _epochs(phase, rng, tell, run.ranks, optimising, keeping, resumed.place)
     module.eval()
 
 
 def _epochs(
-    phase: Phase, rng: np.random.Generator, tell: Tell, ranks: Ranks, optimising: Optimising, keeping: Keeping, place: Place
+    phase: Phase, rng: np.random.Generator, tell: Tell, ranks: Ranks, optimising: Optimising, keeping: Keeping, place: CheckpointPlace
 ) -> None:
     for epoch in range(place.epoch, phase.epochs):
         reached = rng.bit_generator.state
@@ -124,8 +124,8 @@ def _epochs(
             rate, step = optimising.learning_rate, place.step + 1
             loss = _step(phase, batches[at], ranks.stream(rng, key, step), ranks, optimising)
             recent = loss if step == 1 else (1 - NEWEST) * place.recent + NEWEST * loss
-            place = Place(epoch, at + 1, step, recent, began)
-            tell(Progress(phase.name, step, phase.steps, recent, rate, len(batches[at])))
+            place = CheckpointPlace(epoch, at + 1, step, recent, began)
+            tell(TrainingProgress(phase.name, step, phase.steps, recent, rate, len(batches[at])))
             keeping.keep(place)
         place = place._replace(batch=0, began=None)
     keeping.finish(place)

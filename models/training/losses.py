@@ -16,7 +16,7 @@ from models.training.dataset import Examples
 from models.training.pretraining import hide
 
 
-class Drawn(NamedTuple):
+class SampledCandidates(NamedTuple):
     """C candidates of a batch: the B positives in its order, then sampled ones of its categories, then of the pool."""
 
     position: np.ndarray  # (C,)
@@ -39,7 +39,7 @@ class Pool:
         self._share = counts / max(1.0, counts.sum())
         self._share_in_category = counts / np.maximum(in_category[category], 1)
 
-    def draw(self, targets: np.ndarray, per_category: int, pool: int, rng: np.random.Generator) -> Drawn:
+    def draw(self, targets: np.ndarray, per_category: int, pool: int, rng: np.random.Generator) -> SampledCandidates:
         """Candidates for targets (B,): themselves, `per_category` of each of their categories, `pool` of all items."""
         categories, here = np.unique(self._category[targets], return_counts=True)
         size = self._start[categories + 1] - self._start[categories]
@@ -54,7 +54,7 @@ class Pool:
         in_pool = len(targets) * self._share[position] + drawn
         pooled = np.ones(len(position), bool)
         pooled[len(targets) : len(targets) + len(same)] = False
-        return Drawn(position, category, np.log(in_category), np.log(in_pool + 1e-12), pooled)
+        return SampledCandidates(position, category, np.log(in_category), np.log(in_pool + 1e-12), pooled)
 
 
 def sampled_softmax(
@@ -93,7 +93,7 @@ def joint_loss(
     network: Network,
     examples: Examples,
     batch: np.ndarray,
-    drawn: Drawn,
+    drawn: SampledCandidates,
     table: Contents,
     config: Config,
     rng: np.random.Generator,

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from models.training.devices import Precision
 
 
-class Progress(NamedTuple):
+class TrainingProgress(NamedTuple):
     """How far a training is: a sentence for the phase, steps done and to do, mean loss of the newest steps."""
 
     phase: str
@@ -23,7 +23,7 @@ class Progress(NamedTuple):
     examples: int = 0  # of this step
 
 
-Tell = Callable[[Progress], None]
+Tell = Callable[[TrainingProgress], None]
 
 
 class Phase(NamedTuple):

@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from models.config import PretrainingConfig
 from models.encoding.contents import Contents, trim
-from models.encoding.histories import Batch, Histories, distinct
+from models.encoding.histories import Histories, HistoryBatch, distinct
 from models.encoding.vocabulary import UNKNOWN
 from models.network.layers import NEVER
-from models.network.psu import Items, Queries
-from models.network.search import Asked, Seminar, Steps
+from models.network.psu import ItemVectors, Queries
+from models.network.search import NextPairs, Seminar, Steps
 from models.training.loop import Run, fit
-from models.training.phase import Phase, Progress
+from models.training.phase import Phase, TrainingProgress
 
 SAME = 1 - 1e-5  # cosine from which on two items cannot be told apart
 
@@ -39,7 +39,7 @@ def next_pair(logits: Tensor, allowed: Tensor, log_q: Tensor) -> Tensor:
     return F.cross_entropy(corrected, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 
-def alignment(items: Items, temperature: float) -> Tensor:
+def alignment(items: ItemVectors, temperature: float) -> Tensor:
     """InfoNCE, both ways, between each two modalities of distinct items; the mean over the pairs of modalities.
 
     Only items with both modalities take part. Items that are the same in one of the two are no negatives of each other.
@@ -81,7 +81,7 @@ def relevance(queries: Tensor, items: Tensor, negatives: Tensor, weight: Tensor,
     return (each * weight).sum() / weight.sum().clamp(min=1e-9)
 
 
-class Drawn(NamedTuple):
+class SampledItems(NamedTuple):
     """Items sampled for a batch, and ln of how often each was expected among them."""
 
     items: np.ndarray  # (N,) int64
@@ -96,7 +96,7 @@ def learn(
     phase: str,
     epochs: int,
     rng: np.random.Generator,
-    progress: Callable[[Progress], None],
+    progress: Callable[[TrainingProgress], None],
     run: Run | None = None,
 ) -> None:
     """`epochs` passes over the examples, each with the joint loss that `config` weighs."""
@@ -125,7 +125,13 @@ def learn(
 
 
 def joint_loss(
-    model: Seminar, batch: Batch, words: np.ndarray, drawn: Drawn, table: Contents, config: PretrainingConfig, rng: np.random.Generator
+    model: Seminar,
+    batch: HistoryBatch,
+    words: np.ndarray,
+    drawn: SampledItems,
+    table: Contents,
+    config: PretrainingConfig,
+    rng: np.random.Generator,
 ) -> Tensor:
     """The weighted sum of the three objectives on a batch, a scalar."""
     candidates = np.concatenate([batch.target[:, None], np.tile(drawn.items, (len(batch.target), 1))], 1)  # (B, C)
@@ -138,7 +144,7 @@ def joint_loss(
         to = model.psu.device
         steps, pairs = (
             Steps(*(torch.from_numpy(array).to(to) for array in (item, text))),
-            Asked(*(torch.from_numpy(array).to(to) for array in (chosen, asked))),
+            NextPairs(*(torch.from_numpy(array).to(to) for array in (chosen, asked))),
         )
         allowed = candidates != batch.target[:, None]  # (B, C): a copy of the target is no negative
         allowed[:, 0] = True
@@ -153,13 +159,15 @@ def joint_loss(
     return loss
 
 
-def draw(share: np.ndarray, count: int, rng: np.random.Generator) -> Drawn:
+def draw(share: np.ndarray, count: int, rng: np.random.Generator) -> SampledItems:
     """`count` items, with repetition, each in the `share` (V,) of draws that it has."""
     items = rng.choice(len(share), count, p=share)
-    return Drawn(items, np.log(count * share[items]))
+    return SampledItems(items, np.log(count * share[items]))
 
 
-def position_relevance(items: Items, queries: Queries, both: np.ndarray, config: PretrainingConfig, rng: np.random.Generator) -> Tensor:
+def position_relevance(
+    items: ItemVectors, queries: Queries, both: np.ndarray, config: PretrainingConfig, rng: np.random.Generator
+) -> Tensor:
     """The relevance objective over at most `positions` distinct pairs (n, 2) of the batch that have a query and an item.
 
     Another position's item is a negative, unless it follows the same query at any of these positions.

@@ -33,7 +33,7 @@ from models.training.dataset import Examples, Prepared, build, prepare
 from models.training.loop import Run, fit
 from models.training.losses import Pool, joint_loss
 from models.training.phase import Phase
-from models.training.phase import Progress as Progress
+from models.training.phase import TrainingProgress as TrainingProgress
 from models.training.pretraining import learn as teach
 from models.training.warm_start import begin_new, new_since, take_over
 
@@ -43,7 +43,7 @@ def train(
     items: Iterable[Item],
     config: Config,
     seed: int,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[TrainingProgress], None] = lambda _: None,
     *,
     data: str = "",
     created: str = "",
@@ -65,7 +65,7 @@ def train(
     Raises:
         NothingToLearnError: there is no event before the cut, or no item in the end. WarmStartError: as `learn` says.
     """
-    progress(Progress("reading history", 0, 1, 0.0))
+    progress(TrainingProgress("reading history", 0, 1, 0.0))
     done = deeds(events)
     split = temporal(done, config.training.holdout, config.training.cut_ms, new_since(parent, done) if parent else 0)
     described = list(items)
@@ -87,7 +87,7 @@ def train(
     )
     if run is not None and not run.ranks.leads:
         return bundle
-    progress(Progress("evaluating", 1, 1, 0.0))
+    progress(TrainingProgress("evaluating", 1, 1, 0.0))
     return with_items(judged(bundle, there, split, seed, device, choose), newest)
 
 
@@ -96,7 +96,7 @@ def learn(
     items: Iterable[Item],
     config: Config,
     seed: int,
-    progress: Callable[[Progress], None] = lambda _: None,
+    progress: Callable[[TrainingProgress], None] = lambda _: None,
     *,
     cut_ms: int,
     data: str = "",
@@ -139,7 +139,7 @@ def learn(
 
 
 def _pretrain(
-    network: Network, prepared: Prepared, config: Config, seed: int, progress: Callable[[Progress], None], run: Run | None
+    network: Network, prepared: Prepared, config: Config, seed: int, progress: Callable[[TrainingProgress], None], run: Run | None
 ) -> None:
     """Train the search unit with SEMINAR's joint objectives over lifelong histories of pairs. Only its weights are kept."""
     pretraining, places = config.training.pretraining, {item.item_id: at for at, item in enumerate(prepared.catalogue)}
@@ -155,7 +155,7 @@ def _fit(
     prepared: Prepared,
     config: Config,
     seed: int,
-    progress: Callable[[Progress], None],
+    progress: Callable[[TrainingProgress], None],
     run: Run | None,
 ) -> int:
     """Learn; gives the number of steps."""

@@ -22,11 +22,11 @@ from models.evaluation.score import Entry, tally
 from models.evaluation.split import Split, temporal, validation
 from models.serving.recommender import Recommender
 from models.serving.retriever import Options
-from models.training.train import Progress, learn
+from models.training.train import TrainingProgress, learn
 from research.ablation.comparison import TOLD, Effect, Scores, columns, effect
-from research.ablation.rows import DEFAULT, Row, Training
+from research.ablation.rows import DEFAULT, Row, TrainingKey
 from research.digests import digest
-from research.evaluation.inputs import Loaded, Phase, Plan, load_data
+from research.evaluation.inputs import EvaluationPlan, Loaded, Phase, load_data
 from research.evaluation.oracle_category import ToldCategory
 from research.sections import commit
 
@@ -45,7 +45,7 @@ class Facts(msgspec.Struct, frozen=True):
     seeds: list[int]
 
 
-class Result(NamedTuple):
+class AblationResult(NamedTuple):
     """Rows so far, in the order asked for, and the commits that they were run on."""
 
     facts: Facts
@@ -64,7 +64,15 @@ class _Asked(NamedTuple):
     questions: list[Question]
 
 
-def ablate(plan: Plan, rows: Sequence[Row], work: Path, phase: Phase, tell: Callable[[Result], None], *, held_out: bool = False) -> Result:
+def ablate(
+    plan: EvaluationPlan,
+    rows: Sequence[Row],
+    work: Path,
+    phase: Phase,
+    tell: Callable[[AblationResult], None],
+    *,
+    held_out: bool = False,
+) -> AblationResult:
     """Run the rows that `work` does not hold yet, seed by seed, and `tell` after each; gives all.
 
     Asked is the newest `TrainingConfig.holdout` share of what lies before the cut, so that nobody chooses by what is held out;
@@ -76,7 +84,7 @@ def ablate(plan: Plan, rows: Sequence[Row], work: Path, phase: Phase, tell: Call
     asked = _asked(plan, held_out)
     seeds = list(range(plan.seed, plan.seed + plan.seeds))
     work.mkdir(parents=True, exist_ok=True)
-    latest: tuple[Training, int, Bundle, float] | None = None
+    latest: tuple[TrainingKey, int, Bundle, float] | None = None
     for seed in seeds:
         for row in _together(rows, plan.config):
             config = row.of(plan.config)
@@ -91,7 +99,7 @@ def ablate(plan: Plan, rows: Sequence[Row], work: Path, phase: Phase, tell: Call
     return _result(plan, asked, rows, seeds, work)
 
 
-def _asked(plan: Plan, held_out: bool) -> _Asked:
+def _asked(plan: EvaluationPlan, held_out: bool) -> _Asked:
     loaded = load_data(plan)
     split = temporal(loaded.done, plan.config.training.holdout, plan.config.training.cut_ms)
     if not held_out:
@@ -105,19 +113,19 @@ def _asked(plan: Plan, held_out: bool) -> _Asked:
 
 def _together(rows: Sequence[Row], usual: Config) -> Iterator[Row]:
     """Rows that share a training one after the other, else in their order."""
-    first: dict[Training, list[Row]] = {}
+    first: dict[TrainingKey, list[Row]] = {}
     for row in rows:
         first.setdefault(row.training(usual), []).append(row)
     for group in first.values():
         yield from group
 
 
-def _trained(plan: Plan, asked: _Asked, row: Row, seed: int, phase: Phase) -> tuple[Bundle, float]:
+def _trained(plan: EvaluationPlan, asked: _Asked, row: Row, seed: int, phase: Phase) -> tuple[Bundle, float]:
     """A bundle, and the seconds of processor time its training took."""
     began, config = process_time(), row.training(plan.config).config
     with phase(f"{row.name}, seed {seed}") as tell:
 
-        def progress(at: Progress) -> None:
+        def progress(at: TrainingProgress) -> None:
             tell(at.step, at.steps)
 
         split, data = asked.split, asked.loaded.name
@@ -147,7 +155,7 @@ def _scores(bundle: Bundle, config: Config, asked: _Asked, device: str, seconds:
     return Scores(counted.users, columns(counted), seconds)
 
 
-def _place(work: Path, plan: Plan, asked: _Asked, row: Row, seed: int) -> Path:
+def _place(work: Path, plan: EvaluationPlan, asked: _Asked, row: Row, seed: int) -> Path:
     """Where a row's scores are kept: all that they follow from is in the name, the code aside."""
     changed = [row.of(plan.config), row.training(plan.config).mechanism]
     facts = [asked.content, asked.split.name, asked.split.cut_ms, plan.test_users, plan.seed, plan.device, *changed, seed]
@@ -160,7 +168,7 @@ def _keep(path: Path, scores: Scores) -> None:
     staging.replace(path)
 
 
-def _result(plan: Plan, asked: _Asked, rows: Sequence[Row], seeds: Sequence[int], work: Path) -> Result:
+def _result(plan: EvaluationPlan, asked: _Asked, rows: Sequence[Row], seeds: Sequence[int], work: Path) -> AblationResult:
     found: dict[str, dict[int, Scores]] = {}
     commits: set[str] = set()
     for row in rows:
@@ -187,4 +195,4 @@ def _result(plan: Plan, asked: _Asked, rows: Sequence[Row], seeds: Sequence[int]
         max_users=plan.max_users,
         seeds=sorted(found.get(DEFAULT, {})),
     )
-    return Result(facts, effects, sorted(commits))
+    return AblationResult(facts, effects, sorted(commits))

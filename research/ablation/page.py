@@ -2,7 +2,7 @@
 
 from models.evaluation.report import Estimate
 from models.evaluation.table import table
-from research.ablation.ablation import Facts, Result
+from research.ablation.ablation import AblationResult, Facts
 from research.ablation.comparison import COLUMNS, Effect
 from research.ablation.rows import DEFAULT
 from research.sections import machine, now
@@ -15,7 +15,7 @@ def heading(facts: Facts, title: str | None = None) -> str:
     return ", ".join(part for part in (facts.data, facts.split, title) if part)
 
 
-def section(result: Result, name: str, command: str) -> str:
+def section(result: AblationResult, name: str, command: str) -> str:
     """A section of markdown."""
     facts, config = result.facts, result.facts.config
     how = [f"Seeds {', '.join(map(str, facts.seeds))}"]
@@ -36,7 +36,7 @@ def section(result: Result, name: str, command: str) -> str:
     return "\n".join(told)
 
 
-def text(result: Result) -> str:
+def text(result: AblationResult) -> str:
     """The terminal's output."""
     told = [f"{result.facts.data}, {result.facts.split}, seeds {result.facts.seeds}, {result.facts.moments:,} prediction points"]
     for found in result.effects:

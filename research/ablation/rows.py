@@ -25,12 +25,12 @@ class Row(NamedTuple):
         """The configuration of this row."""
         return usual.replace(**self.changes)
 
-    def training(self, usual: Config) -> "Training":
+    def training(self, usual: Config) -> "TrainingKey":
         """What the weights of this row follow from, besides data and seed."""
-        return Training(trained_as(self.of(usual)), "" if self.build_network is Network else self.name)
+        return TrainingKey(trained_as(self.of(usual)), "" if self.build_network is Network else self.name)
 
 
-class Training(NamedTuple):
+class TrainingKey(NamedTuple):
     """The configuration without its retrieval, and the name of the row whose mechanism is plugged in. Equal: one training."""
 
     config: Config

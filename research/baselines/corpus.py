@@ -85,26 +85,26 @@ class Window(NamedTuple):
     examples: np.ndarray
 
 
-class Question(NamedTuple):
+class CorpusQuestion(NamedTuple):
     """A moment that a configuration is judged by: the events before it and the items wanted within the next day."""
 
     user: RivalUser
     wanted: frozenset[str]
 
 
-class Split(NamedTuple):
+class CorpusSplit(NamedTuple):
     """The end of the training time, cut off: what is trained on while configurations are compared, and what they are asked."""
 
     sequences: Mapping[str, Sequence[Event]]
-    questions: list[Question]
+    questions: list[CorpusQuestion]
 
 
-def split(sequences: Mapping[str, Sequence[Event]]) -> Split:
+def split(sequences: Mapping[str, Sequence[Event]]) -> CorpusSplit:
     """Cut the newest tenth of all events off, by time. No question comes of a user without an older event."""
     times = np.array([event[0] for events in sequences.values() for event in events], np.int64)
     cut = int(np.quantile(times, 1 - VALIDATION_SHARE, method="higher"))
     older: dict[str, Sequence[Event]] = {}
-    questions: list[Question] = []
+    questions: list[CorpusQuestion] = []
     for user in sorted(sequences):
         events = sequences[user]
         stamps = [event[0] for event in events]
@@ -112,14 +112,14 @@ def split(sequences: Mapping[str, Sequence[Event]]) -> Split:
         if at:
             older[user] = events[:at]
             questions.extend(_questions(events, stamps, at))
-    return Split(older, _spread(questions, VALIDATION_MOMENTS))
+    return CorpusSplit(older, _spread(questions, VALIDATION_MOMENTS))
 
 
-def _questions(events: Sequence[Event], stamps: Sequence[int], start: int) -> list[Question]:
+def _questions(events: Sequence[Event], stamps: Sequence[int], start: int) -> list[CorpusQuestion]:
     questions = []
     for ts in _spread(sorted(set(stamps[start:])), VALIDATION_PER_USER):
         here, until = bisect_left(stamps, ts), bisect_left(stamps, ts + HORIZON_MS)
-        questions.append(Question(RivalUser(events[:here]), frozenset(event[1] for event in events[here:until])))
+        questions.append(CorpusQuestion(RivalUser(events[:here]), frozenset(event[1] for event in events[here:until])))
     return questions
 
 
@@ -130,7 +130,7 @@ def _spread(what: list, count: int) -> list:
     return [what[int((n + 1) * len(what) / count) - 1] for n in range(count)]
 
 
-def recall(answers: Sequence[Sequence[str]], questions: Sequence[Question], k: int) -> float:
+def recall(answers: Sequence[Sequence[str]], questions: Sequence[CorpusQuestion], k: int) -> float:
     """Mean over questions of the share of wanted items that the first `k` answers hold, at most `k` counted."""
     pairs = zip(answers, questions, strict=True)
     shares = [len(asked.wanted.intersection(found[:k])) / min(k, len(asked.wanted)) for found, asked in pairs]

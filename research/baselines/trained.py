@@ -8,9 +8,9 @@ import torch
 
 from research.baselines.configuration import Configuration, draw
 from research.baselines.contract import Budget, Event, RivalHistory, RivalUser
-from research.baselines.corpus import Corpus, Question, recall, split
+from research.baselines.corpus import Corpus, CorpusQuestion, recall, split
 from research.baselines.rechub import Encoder
-from research.baselines.training import Training, rank
+from research.baselines.training import BaselineTraining, rank
 
 DEPTH = 50
 PATIENCE = 2
@@ -91,8 +91,8 @@ class TrainedRival:
             self.trials.append(self._try(corpus, questions, settings, seed, budget.epochs, until))
         return max(self.trials, key=lambda trial: trial.recall)
 
-    def _try(self, corpus: Corpus, questions: list[Question], settings: Configuration, seed: int, epochs: int, until: float) -> Trial:
-        training = Training(self.name, corpus, settings, seed)
+    def _try(self, corpus: Corpus, questions: list[CorpusQuestion], settings: Configuration, seed: int, epochs: int, until: float) -> Trial:
+        training = BaselineTraining(self.name, corpus, settings, seed)
         model = Model(training.encoder, corpus, seed)
         best = Trial(-1.0, 1, settings)
         for epoch in range(1, epochs + 1):
@@ -106,7 +106,7 @@ class TrainedRival:
 
     def _train(self, sequences: Mapping[str, Sequence[Event]], chosen: Trial, seed: int, until: float) -> Model:
         corpus = Corpus(sequences)
-        training = Training(self.name, corpus, chosen.settings, seed)
+        training = BaselineTraining(self.name, corpus, chosen.settings, seed)
         for _ in range(chosen.epochs):
             if not training.epoch(lambda: self._clock() < until):
                 break

@@ -16,14 +16,14 @@ NEVER = -1e9
 SCORES = 16_000_000  # held at a time while the catalogue is ranked
 
 
-class Asked(NamedTuple):
+class ValidationBatch(NamedTuple):
     """Vectors of Q questions, I interests each, and the item that came next."""
 
     interests: Tensor  # (Q, I, d)
     target: Tensor  # (Q,)
 
 
-class Training:
+class BaselineTraining:
     """A model under training; `epoch` goes once over the corpus."""
 
     def __init__(self, name: str, corpus: Corpus, settings: Configuration, seed: int) -> None:
@@ -50,7 +50,7 @@ class Training:
             self._optimizer.step()
         return True
 
-    def _points(self) -> Iterator[Asked]:
+    def _points(self) -> Iterator[ValidationBatch]:
         order = self._rng.permutation(self._examples)
         size = self._settings.batch
         for start in range(0, len(order), size):
@@ -59,9 +59,9 @@ class Training:
                 batch = np.resize(batch, max(2, len(batch)))
                 items, categories = self._corpus.before(batch, self._settings.length)
                 interests = self.encoder.interests(torch.from_numpy(items), torch.from_numpy(categories))
-                yield Asked(interests, torch.from_numpy(self._corpus.item[batch]))
+                yield ValidationBatch(interests, torch.from_numpy(self._corpus.item[batch]))
 
-    def _windows(self) -> Iterator[Asked]:
+    def _windows(self) -> Iterator[ValidationBatch]:
         """Windows of S events, cut anew each epoch; a window's events are asked for the baskets that come right after them."""
         assert isinstance(self.encoder, Stepwise)
         corpus, length = self._corpus, self._settings.length
@@ -79,9 +79,9 @@ class Training:
             step = corpus.end[examples] - 1 - begin[row]  # (Q,)
             vectors = self.encoder.steps(torch.from_numpy(items))  # (B, longest, d)
             interests = vectors[torch.from_numpy(row), torch.from_numpy(step)].unsqueeze(1)
-            yield Asked(interests, torch.from_numpy(corpus.item[examples]))
+            yield ValidationBatch(interests, torch.from_numpy(corpus.item[examples]))
 
-    def _loss(self, asked: Asked) -> Tensor:
+    def _loss(self, asked: ValidationBatch) -> Tensor:
         """Cross entropy over the batch's targets and shared negatives, corrected for how often each is drawn (logQ)."""
         items = len(self._share) - 1
         negatives = self._settings.negatives

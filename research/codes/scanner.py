@@ -27,21 +27,22 @@ class Scanner(Protocol):
         ...
 
 
-class Choice(NamedTuple):
+class ScannerChoice(NamedTuple):
     """A scanner, and in words which one it is and why."""
 
     scanner: Scanner
     said: str
 
 
-def choose(codebook: Codebook, codes: Codes, device: str = "cpu", within_s: float = PROBE_S) -> Choice:
+def choose(codebook: Codebook, codes: Codes, device: str = "cpu", within_s: float = PROBE_S) -> ScannerChoice:
     """The scanner of codes (n, P) for a device. It takes up to `within_s` seconds to try faiss-gpu on a GPU."""
     if torch.device(device).type == "cpu":
-        return Choice(FaissScanner(codebook, codes), f"faiss {faiss.__version__} on the CPU")
+        return ScannerChoice(FaissScanner(codebook, codes), f"faiss {faiss.__version__} on the CPU")
     refused = _refused(within_s)
     if not refused:
-        return Choice(FaissScanner(codebook, codes, gpu=torch.device(device).index or 0), f"faiss-gpu {faiss.__version__} on {device}")
-    return Choice(TorchScanner(codebook, codes, device), f"torch {torch.__version__} on {device}: {refused}")
+        scanner = FaissScanner(codebook, codes, gpu=torch.device(device).index or 0)
+        return ScannerChoice(scanner, f"faiss-gpu {faiss.__version__} on {device}")
+    return ScannerChoice(TorchScanner(codebook, codes, device), f"torch {torch.__version__} on {device}: {refused}")
 
 
 class TorchScanner:

@@ -11,7 +11,7 @@ from infra.files import MAX_REFUSED, Choices, Columns, Kind, MaxRefused, Product
 from infra.terminal import print_text, progress, say
 
 if TYPE_CHECKING:
-    from research.ablation.ablation import Result
+    from research.ablation.ablation import AblationResult
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,7 +59,7 @@ def ablate(
     from research.ablation.ablation import ablate as run
     from research.ablation.page import HEAD, heading, section, text
     from research.ablation.rows import chosen
-    from research.evaluation.inputs import Plan
+    from research.evaluation.inputs import EvaluationPlan
     from research.sections import write_section
 
     usual = config_of(epochs, dim)
@@ -67,9 +67,9 @@ def ablate(
         holdout=holdout, per_user=depth or usual.training.per_user, test_per_user=per_user or usual.training.test_per_user
     )
     device = choose_device(load_settings())
-    plan = Plan(data, config, reading, seeds=seeds, max_users=max_users, test_users=test_users, device=device)
+    plan = EvaluationPlan(data, config, reading, seeds=seeds, max_users=max_users, test_users=test_users, device=device)
 
-    def write(result: "Result") -> None:
+    def write(result: "AblationResult") -> None:
         if out is not None:
             name = heading(result.facts, title)
             write_section(out, name, section(result, name, _command()), HEAD)

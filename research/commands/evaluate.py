@@ -12,7 +12,7 @@ from infra.files import MAX_REFUSED, Choices, Columns, Kind, MaxRefused, Product
 from infra.terminal import AsJson, moment_ms, print_json, print_text, progress, say
 
 if TYPE_CHECKING:
-    from research.evaluation.evaluation import Outcome
+    from research.evaluation.evaluation import EvaluationOutcome
 
 
 class SplitName(StrEnum):
@@ -73,7 +73,7 @@ def evaluate(
     from infra.training.from_files import config_of
     from infra.wiring import choose_device
     from research.evaluation.evaluation import run
-    from research.evaluation.inputs import Plan
+    from research.evaluation.inputs import EvaluationPlan
     from research.evaluation.page import page_head, section, text
     from research.sections import write_section
 
@@ -85,7 +85,7 @@ def evaluate(
         per_user=depth or usual.training.per_user,
         test_per_user=per_user or usual.training.test_per_user,
     )
-    plan = Plan(
+    plan = EvaluationPlan(
         data=data,
         config=config,
         reading=reading,
@@ -125,7 +125,7 @@ def _baselines(asked: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _command(outcome: "Outcome") -> str:
+def _command(outcome: "EvaluationOutcome") -> str:
     """The command line as it was given, files by their names alone."""
     words = sys.argv[1:] if len(sys.argv) > 1 and sys.argv[1] == "evaluate" else ["evaluate", "--data", outcome.data]
     return shlex.join(["everlong", *(Path(word).name if "/" in word else word for word in words)])

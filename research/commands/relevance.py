@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from features.sources import Reading
     from models.config import Config
     from research.relevance.relevance import Vectors
-    from research.relevance.report import Report
+    from research.relevance.report import RelevanceReport
 
 HEAD = "# How well queries find items\n"
 
@@ -85,7 +85,7 @@ def _report(
     holdout: float,
     ablations: bool,
     sentences: bool,
-) -> "Report":
+) -> "RelevanceReport":
     with ExitStack() as stack:
         bar: list[Callable[[int, int], None]] = []
 

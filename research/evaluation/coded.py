@@ -7,7 +7,7 @@ import numpy as np
 
 from features.history import Deeds
 from models.bundle import Bundle
-from models.codes.lifelong import FIRST, KEPT, Found, Histories, LifelongSearch, Table
+from models.codes.lifelong import FIRST, KEPT, CodedHistories, CodeTable, LifelongHits, LifelongSearch
 
 USERS = 500  # histories looked at, at most
 EQUAL = 1e-6  # cosines that differ by less are one
@@ -41,12 +41,12 @@ def code_recall(bundle: Bundle, known: Mapping[str, Deeds], users: Sequence[str]
     longest = sorted((mine for mine in told if len(mine) > KEPT + 1), key=len, reverse=True)[:USERS]
     if not longest:
         return None
-    table, vectors = Table(bundle.items.codes, bundle.items.vectors), bundle.items.vectors
+    table, vectors = CodeTable(bundle.items.codes, bundle.items.vectors), bundle.items.vectors
     found = []
     for mine in longest:
         history, target = np.array(mine[:-1]), vectors[mine[-1]]
         scores = vectors[history] @ target  # (L,)
-        asked = Histories(history, np.array([0, len(history)]))
+        asked = CodedHistories(history, np.array([0, len(history)]))
         best = np.argsort(-scores, kind="stable")[:KEPT]
         right = set(np.flatnonzero(scores >= scores[best[-1]] - EQUAL).tolist())  # an item that stands twice is as good in either place
         alone, both = (
@@ -61,5 +61,5 @@ def code_recall(bundle: Bundle, known: Mapping[str, Deeds], users: Sequence[str]
     return CodeRecall(len(longest), events, KEPT, alone, reranked, weight, most)
 
 
-def _positions(found: Found) -> set[int]:
+def _positions(found: LifelongHits) -> set[int]:
     return set(found.positions[0, 0].tolist())

@@ -17,18 +17,18 @@ from models.errors import NothingToLearnError
 from models.evaluation.baselines import Contender, popularity
 from models.evaluation.cascade import Cascade
 from models.evaluation.prediction_points import Offered, Question, offered, questions, users_asked
-from models.evaluation.report import CASCADE, Asked, Report, evaluate
+from models.evaluation.report import CASCADE, EvaluationSample, Report, evaluate
 from models.evaluation.score import Entry, simple
 from models.evaluation.share_selection import Choice, choose_shares, chooses, enough
 from models.evaluation.split import Split, validation
 from models.serving.recommender import Recommender
 from models.serving.retriever import Options
-from models.training.train import Progress, learn
+from models.training.train import TrainingProgress, learn
 from research.baselines import NAMES, Budget, open_rival
 from research.errors import SeenInTrainingError
 from research.evaluation.coded import CodeRecall, code_recall
-from research.evaluation.inputs import Loaded, Phase, Plan, load_data, split_of
-from research.evaluation.trained_baselines import Trained, rival_history
+from research.evaluation.inputs import EvaluationPlan, Loaded, Phase, load_data, split_of
+from research.evaluation.trained_baselines import TrainedBaseline, rival_history
 from research.evaluation.work import Part, Work
 from research.sections import machine, now
 
@@ -44,7 +44,7 @@ class Cost(msgspec.Struct, frozen=True):
     seeds: int
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class EvaluationOutcome(msgspec.Struct, frozen=True):
     """A report, and all that says how it came about. `peak_bytes` is the most memory the process ever had."""
 
     data: str
@@ -66,7 +66,7 @@ class Outcome(msgspec.Struct, frozen=True):
     date: str
 
 
-def run(plan: Plan, phase: Phase) -> Outcome:
+def run(plan: EvaluationPlan, phase: Phase) -> EvaluationOutcome:
     """Evaluate as planned.
 
     Raises:
@@ -89,7 +89,7 @@ def run(plan: Plan, phase: Phase) -> Outcome:
     if plan.choose and given is None:
         asking.choose()
     report = asking.report(given, rivals)
-    return Outcome(
+    return EvaluationOutcome(
         data=loaded.name,
         report=report,
         seeds=asking.seeds if given is None else [plan.seed],
@@ -154,7 +154,7 @@ def peak_bytes() -> int:
 class _Asking:
     """One evaluation under way: what is asked of whom, with what configuration, and what came about so far."""
 
-    def __init__(self, plan: Plan, loaded: Loaded, split: Split, phase: Phase) -> None:
+    def __init__(self, plan: EvaluationPlan, loaded: Loaded, split: Split, phase: Phase) -> None:
         self._plan, self._loaded, self._split, self._phase = plan, loaded, split, phase
         self._clock = clock_of(plan.device)
         self._content = loaded.digest() if plan.work is not None else ""
@@ -183,7 +183,7 @@ class _Asking:
     def report(self, given: Bundle | None, rivals: Sequence[str]) -> Report:
         """Put what is held out to the cascade, of the `given` bundle or of one a seed, and to all others."""
         plan, split = self._plan, self._split
-        asked = Asked(self.config.training.test_per_user, plan.test_users, plan.seed)
+        asked = EvaluationSample(self.config.training.test_per_user, plan.test_users, plan.seed)
         users = users_asked(split, asked.users, asked.seed)
         there = offered(self._loaded.described, self._loaded.told, split, users)
         cascades = self._trained(there) if given is None else [(plan.seed, self._cascade(given, split, there))]
@@ -205,7 +205,7 @@ class _Asking:
     def _learnt(self, split: Split, there: Offered, seed: int, title: str) -> Part[Bundle]:
         with self._phase(title) as tell:
 
-            def progress(at: Progress) -> None:
+            def progress(at: TrainingProgress) -> None:
                 tell(at.step, at.steps)
 
             def learnt() -> Bundle:
@@ -243,7 +243,7 @@ class _Asking:
                     def fitted(name: str = name, seed: int = seed) -> Contender:
                         rival = open_rival(name, self._clock)
                         rival.fit(history, seed, budget)
-                        return Trained(rival)
+                        return TrainedBaseline(rival)
 
                     parts.append(self.work.contender([*about, name, seed], fitted, moments, ids))
                     tell(done + 1, len(seeds))

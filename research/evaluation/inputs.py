@@ -25,7 +25,7 @@ Tell = Callable[[int, int], None]
 Phase = Callable[[str], AbstractContextManager[Tell]]  # opens a progress bar
 
 
-class Plan(NamedTuple):
+class EvaluationPlan(NamedTuple):
     """What is evaluated, and how. `reading`: the file `data` where it is read already. `budget_s`: seconds of each trained baseline; None:
     as long as our own training took. `choose`: the shares of lists are chosen before the cut, by one more training. `work`: where finished
     trainings are kept."""
@@ -62,7 +62,7 @@ class Loaded(NamedTuple):
         return digest([self.name, *self.done.items(), "described", *self.described, "told", *self.told])
 
 
-def load_data(plan: Plan) -> Loaded:
+def load_data(plan: EvaluationPlan) -> Loaded:
     """Read the file, or make the simulated shop, and keep `max_users` of its users.
 
     Raises:
@@ -92,7 +92,7 @@ def load_data(plan: Plan) -> Loaded:
     return Loaded(users, described, reading.undescribed(), reading.path.name, reading.refusals.total)
 
 
-def split_of(plan: Plan, done: Mapping[str, Deeds]) -> Split:
+def split_of(plan: EvaluationPlan, done: Mapping[str, Deeds]) -> Split:
     """The split that is asked for."""
     if plan.split == "users":
         return by_users(done, plan.seed)

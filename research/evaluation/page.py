@@ -7,7 +7,7 @@ from models.evaluation.metrics import ALL, NEW
 from models.evaluation.report import Section
 from models.evaluation.share_selection import Choice, enough
 from models.evaluation.table import CLAIMED, markdown, number, table, verdict
-from research.evaluation.evaluation import Outcome
+from research.evaluation.evaluation import EvaluationOutcome
 
 
 def page_head() -> str:
@@ -15,7 +15,7 @@ def page_head() -> str:
     return "# Results of the models\n\nEach section is written by `everlong evaluate --data PATH --out PAGE`; do not edit it.\n"
 
 
-def section(outcome: Outcome, command: str) -> str:
+def section(outcome: EvaluationOutcome, command: str) -> str:
     """A section of markdown."""
     told = [
         f"## `{outcome.data}`, {outcome.report.split} split",
@@ -41,7 +41,7 @@ def section(outcome: Outcome, command: str) -> str:
     return "\n".join(told)
 
 
-def _facts(outcome: Outcome) -> list[str]:
+def _facts(outcome: EvaluationOutcome) -> list[str]:
     """The settings of the evaluation, in words."""
     facts = [f"Seeds {', '.join(map(str, outcome.seeds))}"]
     if len(outcome.seeds) == 1:
@@ -77,7 +77,7 @@ def _shares(choice: Choice) -> str:
     return f"shares of lists chosen on {choice.moments:,} prediction points before the cut: {changed or 'the default ones'} ({gain} there)"
 
 
-def text(outcome: Outcome) -> str:
+def text(outcome: EvaluationOutcome) -> str:
     """The terminal's output: the main table, paired verdicts and the ceilings."""
     report = outcome.report
     told = [f"{outcome.data}, {report.split} split, seeds {outcome.seeds}, {report.moments:,} prediction points of {report.users:,} users"]

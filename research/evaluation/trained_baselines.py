@@ -11,7 +11,7 @@ from research.baselines import Rival, RivalHistory, RivalUser
 MOST_EXTRA = 1000  # so many items more than k are asked for at most, to have k left without those the user had
 
 
-class Trained:
+class TrainedBaseline:
     """A fitted rival."""
 
     def __init__(self, rival: Rival) -> None:

@@ -13,7 +13,7 @@ from models.config import NetworkConfig
 from models.encoding.contents import Widths
 from models.encoding.inputs import Tokens, TouchedTokens, tensors
 from models.network.layers import attend, or_empty
-from models.network.ulim import Network, UserState
+from models.network.ulim import EncodedUsers, Network
 
 
 class AttentionTable(nn.Module):
@@ -62,7 +62,7 @@ class DecoupledNetwork(Network):
         """The vectors (n, d) with the attention table's embeddings of the ids, `rows` (n,): (n, d + a)."""
         return self.attention.append(vectors, torch.from_numpy(rows).to(self.device))
 
-    def users(self, vectors: Tensor, short: Tokens, touched: TouchedTokens, texts: Tensor) -> UserState:
+    def users(self, vectors: Tensor, short: Tokens, touched: TouchedTokens, texts: Tensor) -> EncodedUsers:
         """The state of B users, which reads the d numbers alone."""
         return super().users(vectors[:, : self.dim], short, touched, texts)
 

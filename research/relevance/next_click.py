@@ -19,12 +19,12 @@ from features.rows import pair
 from models.config import Config
 from models.encoding.contents import trim
 from models.encoding.histories import Histories, build, distinct
-from models.network.psu import Items
-from models.network.search import Asked, Steps
+from models.network.psu import ItemVectors
+from models.network.search import NextPairs, Steps
 from research.errors import NoTestError
 from research.relevance.lexical import Bm25
 from research.relevance.measures import DRAWS, Measured, bootstrap, measure
-from research.relevance.report import Report, report
+from research.relevance.report import RelevanceReport, report
 from research.relevance.seminar import TUNING, Tell, Trained, train_seminar
 
 SEMINAR, POPULAR, SAME_QUERY = "SEMINAR", "most popular", "popular after the same query"
@@ -85,7 +85,7 @@ def next_click_report(
     holdout: float = 0.2,
     ablations: bool = True,
     progress: Tell = lambda *_: None,
-) -> Report:
+) -> RelevanceReport:
     """Train and measure once a seed; the split is the same for all."""
     todo = task(events, items, config, holdout)
     fixed = {method: ranks(found, todo.cases) for method, found in baselines(todo).items()}
@@ -148,7 +148,7 @@ def model_scores(trained: Trained, todo: Task, *, match_only: bool = False) -> n
     model, table, histories = trained.model, trained.contents, todo.histories
     starts = range(0, len(table.item), 4096)
     parts = [model.psu.items(table.take(np.arange(at, min(at + 4096, len(table.item))))) for at in starts]
-    items = Items(*(torch.cat(arrays) for arrays in zip(*parts, strict=True)))
+    items = ItemVectors(*(torch.cat(arrays) for arrays in zip(*parts, strict=True)))
     counts = np.bincount([at for _, _, at in todo.clicks], minlength=len(table.item)) + 1.0
     prior = torch.from_numpy(np.log(counts / counts.sum())).float()  # (V,)
     scores = np.full((len(todo.cases), len(table.item)), -np.inf, np.float32)
@@ -159,13 +159,13 @@ def model_scores(trained: Trained, todo: Task, *, match_only: bool = False) -> n
         queries = model.psu.queries(trim(histories.words[texts]))
         every = torch.arange(len(table.item)).expand(len(rows), -1)  # (B, V)
         query = torch.from_numpy(asked)  # (B,)
-        matched = model.match(items, queries, Asked(every, query))  # (B, V)
+        matched = model.match(items, queries, NextPairs(every, query))  # (B, V)
         if match_only:
             scores[rows] = matched.numpy()
             continue
         chosen = every if len(table.item) <= DEPTH else (matched + prior).topk(DEPTH, dim=1).indices  # (B, C)
         steps = Steps(torch.from_numpy(batch.item), torch.from_numpy(text))
-        logits = model.logits(items, queries, steps, Asked(chosen, query))  # (B, C)
+        logits = model.logits(items, queries, steps, NextPairs(chosen, query))  # (B, C)
         scores[rows[:, None], chosen.numpy()] = logits.numpy()
     return scores
 

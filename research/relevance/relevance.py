@@ -18,7 +18,7 @@ from models.training.pretraining import apart, relevance
 from research.relevance.judgements import Judgements, split
 from research.relevance.lexical import Bm25
 from research.relevance.measures import DRAWS, Measured, Statistic, auc, bootstrap, measure, spearman
-from research.relevance.report import Report, report
+from research.relevance.report import RelevanceReport, report
 
 PSU, BM25, ENCODER = "PSU", "BM25", "sentence encoder, frozen"
 BOTH = "PSU and sentence encoder, sum of cosines"
@@ -45,7 +45,7 @@ def relevance_report(
     holdout: float = 0.2,
     ablations: bool = True,
     progress: Tell = lambda *_: None,
-) -> Report:
+) -> RelevanceReport:
     """Train and measure once a seed: it draws the queries held out (a share `holdout` of them) as well as the weights."""
     runs, tests = [], []
     for seed in seeds:

@@ -7,7 +7,7 @@ import msgspec
 from research.relevance.measures import Figure, Measured
 
 
-class Report(msgspec.Struct, frozen=True):
+class RelevanceReport(msgspec.Struct, frozen=True):
     """What was measured on one file."""
 
     data: str
@@ -24,7 +24,7 @@ def report(
     seeds: Sequence[int],
     measured: Mapping[str, Sequence[Measured]],
     against: tuple[str, Sequence[str]],
-) -> Report:
+) -> RelevanceReport:
     """The report, with a row of differences for the method `against[0]` and each of `against[1]` that was measured."""
     rows = {method: [one.figure() for one in mine] for method, mine in measured.items()}
     ours, others = against
@@ -32,10 +32,10 @@ def report(
         if ours in measured and other in measured:
             pairs = zip(measured[ours], measured[other], strict=True)
             rows[f"{ours} less {other}"] = [mine.less(theirs).figure() for mine, theirs in pairs]
-    return Report(data, list(notes), list(metrics), list(seeds), rows)
+    return RelevanceReport(data, list(notes), list(metrics), list(seeds), rows)
 
 
-def lines(report: Report) -> str:
+def lines(report: RelevanceReport) -> str:
     """The report as lines of text."""
     wide = max(len(method) for method in report.rows)
     told = [
@@ -45,7 +45,7 @@ def lines(report: Report) -> str:
     return "\n".join([*report.notes, "", *told])
 
 
-def section(report: Report, how: str) -> str:
+def section(report: RelevanceReport, how: str) -> str:
     """The report as a section of a page; `how` says command, commit, machine and time."""
     head = ["method", *report.metrics]
     table = [head, ["---"] * len(head), *([method, *map(_cell, row)] for method, row in report.rows.items())]

@@ -21,7 +21,7 @@ from models.errors import NoHistoryError
 from models.network.psu import Psu
 from models.network.search import Seminar
 from models.training.loop import Run
-from models.training.phase import Progress
+from models.training.phase import TrainingProgress
 from models.training.pretraining import learn
 
 TUNING = 2  # passes of fine-tuning
@@ -68,7 +68,7 @@ def train_seminar(
     table = contents(catalogue, vocabulary, config.network, widths)
     model = Seminar(Psu(config.network, vocabulary.item_rows, widths), config.training.pretraining).to(device)
 
-    def tell(now: Progress) -> None:
+    def tell(now: TrainingProgress) -> None:
         progress(now.phase, now.step, now.steps, now.loss)
 
     pretraining = config.training.pretraining

@@ -10,15 +10,15 @@ from features.history import Deeds, moments
 from features.rows import UserRow
 from models.encoding.inputs import Positions
 from research.reranking.config import RerankConfig
-from research.reranking.histories import Histories, Numbers, encode, newest
+from research.reranking.histories import Numbers, RerankHistories, encode, newest
 
 CHUNK = 1024
 
 
-class Examples(NamedTuple):
+class RerankExamples(NamedTuple):
     """E targets and the histories just before them."""
 
-    histories: Histories  # (M, L) of M moments
+    histories: RerankHistories  # (M, L) of M moments
     moment: np.ndarray  # (E,) int64
     target: np.ndarray  # (E,) int64, position of the item
     category: np.ndarray  # (E,) int64
@@ -46,14 +46,14 @@ def first_seen(catalogue: Sequence[Item], done: Mapping[str, Deeds]) -> np.ndarr
 
 def build(
     done: Mapping[str, Deeds], positions: Positions, since: np.ndarray, config: RerankConfig, until_ts: int, from_ts: int = 0
-) -> Examples:
+) -> RerankExamples:
     """Examples from the baskets from `from_ts` on, before `until_ts` (ms): their items that were known before, `since` (V,) ms.
 
     Without that, all targets could be found at their moment, as the catalogue is made of what was wanted until the cut. Serving
     is asked by users of whom many want what nobody wanted before, and own items would be held too low beside others.
     """
     numbers = Numbers(positions)
-    parts: list[Histories] = []
+    parts: list[RerankHistories] = []
     users: list[UserRow] = []
     moment: list[int] = []
     target: list[int] = []
@@ -72,16 +72,16 @@ def build(
             parts.append(_stored(encode(users, read, numbers)))
             users, read = [], []
     parts.append(_stored(encode(users, read, numbers)))
-    return Examples(_joined(parts), *(np.array(column, np.int64) for column in (moment, target, category)))
+    return RerankExamples(_joined(parts), *(np.array(column, np.int64) for column in (moment, target, category)))
 
 
-def _stored(histories: Histories) -> Histories:
+def _stored(histories: RerankHistories) -> RerankHistories:
     kinds = (np.int32, np.int32, np.int32, np.int8, np.int8, np.float32)
-    return Histories(*(array.astype(kind) for array, kind in zip(histories, kinds, strict=True)))
+    return RerankHistories(*(array.astype(kind) for array, kind in zip(histories, kinds, strict=True)))
 
 
-def _joined(parts: Sequence[Histories]) -> Histories:
+def _joined(parts: Sequence[RerankHistories]) -> RerankHistories:
     width = max(part.kind.shape[1] for part in parts)
-    return Histories(
+    return RerankHistories(
         *(np.concatenate([np.pad(a, ((0, 0), (0, width - a.shape[1]))) for a in arrays]) for arrays in zip(*parts, strict=True))
     )

@@ -15,7 +15,7 @@ from models.encoding.inputs import Positions, gaps, newest_ts
 from models.serving.repeat import events_of
 
 
-class Histories(NamedTuple):
+class RerankHistories(NamedTuple):
     """B histories, oldest event first, padded on the right to L."""
 
     item: np.ndarray  # (B, L) int64, position of the vector
@@ -25,10 +25,10 @@ class Histories(NamedTuple):
     gap: np.ndarray  # (B, L) int64, bucket of the age
     age: np.ndarray  # (B, L) float32, seconds before the user's newest event or query
 
-    def take(self, at: np.ndarray) -> "Histories":
+    def take(self, at: np.ndarray) -> "RerankHistories":
         """Those at the given positions (m,), cut to the longest of them."""
         longest = max(1, int((self.kind[at] > 0).sum(1).max(initial=0)))
-        return Histories(*(array[at, :longest] for array in self))
+        return RerankHistories(*(array[at, :longest] for array in self))
 
 
 class Candidates(NamedTuple):
@@ -71,7 +71,7 @@ def newest(row: UserRow, rows: Mapping[str, CategoryRow], categories: int, lengt
     return [events[at] for at in sorted(events)[-length:]]
 
 
-def encode(users: Sequence[UserRow], histories: Sequence[Sequence[Behaviour]], numbers: Numbers) -> Histories:
+def encode(users: Sequence[UserRow], histories: Sequence[Sequence[Behaviour]], numbers: Numbers) -> RerankHistories:
     """Histories of B users as arrays; L is the longest, one at least."""
     events = [event for history in histories for event in history]
     item, number, category = numbers.of([event.item for event in events], [event.category for event in events])
@@ -80,7 +80,7 @@ def encode(users: Sequence[UserRow], histories: Sequence[Sequence[Behaviour]], n
     age_ms = np.maximum(now - np.array([event.ts for event in events], np.int64), 0)
     lengths = [len(history) for history in histories]
     columns = (item, number, category, kind, gaps(age_ms), (age_ms / 1000).astype(np.float32))
-    return Histories(*(laid_out(column, lengths) for column in columns))
+    return RerankHistories(*(laid_out(column, lengths) for column in columns))
 
 
 def candidates(named: Sequence[Iterable[tuple[str, str]]], numbers: Numbers) -> Candidates:

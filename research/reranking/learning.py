@@ -18,11 +18,11 @@ from models.network.layers import NEVER
 from models.training.loop import Run, fit
 from models.training.phase import Phase, Tell
 from research.reranking.config import RerankConfig
-from research.reranking.examples import Examples
-from research.reranking.histories import Candidates, Histories
+from research.reranking.examples import RerankExamples
+from research.reranking.histories import Candidates, RerankHistories
 from research.reranking.model import Reranker
-from research.reranking.negatives import Pool
-from research.reranking.repeats import Asked
+from research.reranking.negatives import NegativePool
+from research.reranking.repeats import RerankBatch
 
 
 class Learning:
@@ -32,9 +32,9 @@ class Learning:
         """`vectors` (V + N, d) are those of items and strangers, frozen; `category` (V,) the row of each item's category."""
         self._reranker, self._vectors, self._category, self._config = reranker, vectors.detach(), category, config
 
-    def fit(self, examples: Examples, seed: int, tell: Tell = lambda _: None, run: Run | None = None) -> None:
+    def fit(self, examples: RerankExamples, seed: int, tell: Tell = lambda _: None, run: Run | None = None) -> None:
         """Train the reranker on all examples; as it is where there are none."""
-        config, pool = self._config, Pool(self._category, examples.target)
+        config, pool = self._config, NegativePool(self._category, examples.target)
         phase = Phase(
             "reranking",
             partial(examples.batches, config.batch),
@@ -47,19 +47,19 @@ class Learning:
         )
         fit(self._reranker, phase, np.random.default_rng([seed, 1]), tell, run)
 
-    def loss(self, examples: Examples, pool: Pool, batch: np.ndarray, rng: np.random.Generator) -> Tensor:
+    def loss(self, examples: RerankExamples, pool: NegativePool, batch: np.ndarray, rng: np.random.Generator) -> Tensor:
         """Mean cross entropy of the targets of a batch, a scalar."""
         histories = examples.histories.take(examples.moment[batch])
-        histories = Histories(*(array if array is histories.age else array.astype(np.int64) for array in histories))
+        histories = RerankHistories(*(array if array is histories.age else array.astype(np.int64) for array in histories))
         asked, log_q = _asked(histories, (examples.target[batch], examples.category[batch]), pool, self._config.negatives, rng)
         device = self._vectors.device
-        on_device = Asked(tensors(histories, device), tensors(asked, device))
+        on_device = RerankBatch(tensors(histories, device), tensors(asked, device))
         logits = self._reranker(self._vectors, on_device) - tensors([log_q], device)[0]  # (B, C)
         return F.cross_entropy(logits.masked_fill(~on_device.here, NEVER), torch.zeros(len(batch), dtype=torch.int64, device=device))
 
 
 def _asked(
-    histories: Histories, wanted: tuple[np.ndarray, np.ndarray], pool: Pool, count: int, rng: np.random.Generator
+    histories: RerankHistories, wanted: tuple[np.ndarray, np.ndarray], pool: NegativePool, count: int, rng: np.random.Generator
 ) -> tuple[Candidates, np.ndarray]:
     """The target first, then the events of the history, then `count` sampled items; and ln of how often each is expected (B, C)."""
     target, category = (array[:, None] for array in wanted)  # (B, 1)
@@ -75,7 +75,7 @@ def _asked(
     return asked, np.concatenate([np.zeros((len(own), own.shape[1] + 1)), log_q], 1).astype(np.float32)
 
 
-def distinct(histories: Histories) -> np.ndarray:
+def distinct(histories: RerankHistories) -> np.ndarray:
     """Which events are the newest of their item: (B, L)."""
     same = histories.number[:, :, None] == histories.number[:, None, :]  # (B, L, L)
     later = np.triu(np.ones(same.shape[1:], np.bool_), 1)

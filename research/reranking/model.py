@@ -5,14 +5,14 @@ from torch import Tensor, nn
 
 from features.rows import KINDS
 from models.encoding.inputs import GAP_ROWS
-from models.network.search import Search
+from models.network.search import HistorySearch
 from research.reranking.config import RerankConfig
-from research.reranking.repeats import FEATURES, Asked, repeats
+from research.reranking.repeats import FEATURES, RerankBatch, repeats
 
 HIDDEN = (48, 24)
 
 
-class Attention(nn.Module):
+class TargetAttention(nn.Module):
     """GSU and ESU of a candidate's vector over the history, and a logit of [interest; candidate; product]."""
 
     def __init__(self, config: RerankConfig) -> None:
@@ -21,10 +21,10 @@ class Attention(nn.Module):
         self.gap = nn.Embedding(GAP_ROWS, config.dim)
         for table in (self.kind, self.gap):
             nn.init.normal_(table.weight, std=0.05)
-        self.search = Search(config.dim, config.heads, config.searched)
+        self.search = HistorySearch(config.dim, config.heads, config.searched)
         self.head = nn.Sequential(nn.Linear(3 * config.dim, config.dim), nn.GELU(), nn.Linear(config.dim, 1))
 
-    def forward(self, vectors: Tensor, asked: Asked) -> Tensor:
+    def forward(self, vectors: Tensor, asked: RerankBatch) -> Tensor:
         """(B, C); `vectors` (n, d) are those that `item` points into."""
         history = vectors[asked.item] + self.kind(asked.kind) + self.gap(asked.gap)  # (B, L, d)
         target = vectors[asked.asked_item]  # (B, C, d)
@@ -39,9 +39,9 @@ class Reranker(nn.Module):
         super().__init__()
         first, second = HIDDEN
         self.repeats = nn.Sequential(nn.Linear(FEATURES, first), nn.GELU(), nn.Linear(first, second), nn.GELU(), nn.Linear(second, 1))
-        self.attention = Attention(config) if config.attention else None
+        self.attention = TargetAttention(config) if config.attention else None
 
-    def forward(self, vectors: Tensor, asked: Asked) -> Tensor:
+    def forward(self, vectors: Tensor, asked: RerankBatch) -> Tensor:
         """Logits (B, C) of candidates; `vectors` (n, d) are the items', which histories and candidates point into."""
         logits = self.repeats(repeats(asked)).squeeze(-1)  # (B, C)
         return logits if self.attention is None else logits + self.attention(vectors, asked)

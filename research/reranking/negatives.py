@@ -3,10 +3,10 @@
 import numpy as np
 
 from models.encoding.vocabulary import FIRST
-from research.reranking.histories import Histories
+from research.reranking.histories import RerankHistories
 
 
-class Pool:
+class NegativePool:
     """What negatives are drawn from: V items, those of a category together."""
 
     def __init__(self, category: np.ndarray, targets: np.ndarray) -> None:
@@ -22,7 +22,7 @@ class Pool:
         self._share = weight / weight.sum()
         self._in_category = weight / self._wide[category]
 
-    def draw(self, histories: Histories, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def draw(self, histories: RerankHistories, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`count` items for each of B histories: positions, categories, ln of how often each is expected, (B, count) each.
 
         Those for which a history has no category to draw from are drawn from all items.

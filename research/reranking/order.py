@@ -14,7 +14,7 @@ from models.encoding.inputs import Positions, tensors
 from research.reranking.config import RerankConfig
 from research.reranking.histories import Numbers, candidates, encode, newest
 from research.reranking.model import Reranker
-from research.reranking.repeats import Asked
+from research.reranking.repeats import RerankBatch
 
 DEPTH = 1.5  # so many times the candidates wanted are merged, and the best of them kept
 TOGETHER = 32  # users scored at once
@@ -69,7 +69,7 @@ def _scores(
     histories = encode(users, events, numbers)
     asked = candidates([[(candidate.item, candidate.category) for candidate in mine] for mine in found], numbers)
     device = by.vectors.device
-    scores = by.reranker(by.vectors, Asked(tensors(histories, device), tensors(asked, device)))  # (B, C)
+    scores = by.reranker(by.vectors, RerankBatch(tensors(histories, device), tensors(asked, device)))  # (B, C)
     return np.round(scores.cpu().numpy(), DIGITS)
 
 

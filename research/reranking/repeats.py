@@ -16,7 +16,7 @@ LEAST = 1e-3  # what an item of no event is worth, so that it has a logarithm
 FEATURES = len(KINDS) * len(FADES_S) + len(FADES_S) + 7
 
 
-class Asked:
+class RerankBatch:
     """Histories and candidates of B users on a device: what repeats and attention are computed from."""
 
     def __init__(self, history: list[Tensor], candidates: list[Tensor]) -> None:
@@ -30,7 +30,7 @@ class Asked:
         return self.kind > 0
 
 
-def repeats(asked: Asked) -> Tensor:
+def repeats(asked: RerankBatch) -> Tensor:
     """(B, C, FEATURES) float32, each about 0 to 3.
 
     By kind and fade ln(1 + 4 times the faded count) of the item; by fade the same of its category, all kinds; ln(1 + count)
@@ -57,7 +57,7 @@ def _faded(age: Tensor, scale: Tensor) -> Tensor:
     return (1 + age.unsqueeze(-1) / scale).rsqrt()
 
 
-def _worth(asked: Asked) -> Tensor:
+def _worth(asked: RerankBatch) -> Tensor:
     """What each event adds to the worth of its item: (B, L)."""
     kind = (asked.kind - 1).clamp(min=0)
     weight, scale = asked.age.new_tensor(WEIGHTS), asked.age.new_tensor(SCALES_MS) / 1000
@@ -70,7 +70,7 @@ def _since(same: Tensor, mask: Tensor) -> Tensor:
     return (last > 0) / (1 + mask.sum(1, keepdim=True) - last)
 
 
-def _of_user(asked: Asked, count: Tensor) -> tuple[Tensor, Tensor]:
+def _of_user(asked: RerankBatch, count: Tensor) -> tuple[Tensor, Tensor]:
     """What all candidates of a user share: (B, C) each."""
     total = asked.mask.sum(1)  # (B,)
     again = (asked.number[:, :, None] == asked.number[:, None, :]) & asked.mask[:, None] & asked.mask[:, :, None]  # (B, L, L)

@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from models.codes.codebook import TRAINING_VECTORS, Codebook, Codes, Floats
-from models.codes.drift import Baseline, Decision, Drift, Policy, Reservoir, Sample, measure, refresh
+from models.codes.drift import Baseline, Decision, Drift, Policy, Reservoir, ReservoirSample, measure, refresh
 from stream.codes.catalogue_snapshot import CatalogueSnapshot, Selected
 from stream.codes.codebook_publisher import CodebookPublisher, Pace, Ports, State, Topics, figures
 from stream.codes.codebook_registry import CodebookRegistry
@@ -211,7 +211,7 @@ class CodeManager:
                 return vectors.copy()
             return vectors[np.random.default_rng(SEED).choice(len(vectors), TRAINING_VECTORS, replace=False)]
 
-    def _sample(self) -> Sample:
+    def _sample(self) -> ReservoirSample:
         with self._lock:
             sample = self._reservoir.sample()
         if not sample.items:

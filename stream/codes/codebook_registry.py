@@ -167,7 +167,7 @@ def _with(old: dict[str, Any], name: str, entry: Any) -> dict[str, Any]:
     return {**{key: value for key, value in old.items() if key != name}, **({} if entry is None else {name: entry})}
 
 
-class Step(NamedTuple):
+class SwapStep(NamedTuple):
     """What an index does next about a codebook."""
 
     action: Literal["hold", "serve", "drop"]
@@ -176,7 +176,7 @@ class Step(NamedTuple):
 
 def next_step(
     registry: CodebookRegistry, bundle: str, own: str, held: Collection[str], serving: str, passed: Callable[[CodebookRecord], bool]
-) -> Step | None:
+) -> SwapStep | None:
     """The next step of an index that holds codes of the codebooks `held` and serves those of `serving`; None: nothing is to be done.
 
     `passed` tells whether the worker has read all changed codes of a complete codebook. At most two are held, what serves is never
@@ -187,13 +187,13 @@ def next_step(
     wanted, previous = registry.current(bundle, own), registry.previous(bundle, own)
     if wanted == serving:
         surplus = [name for name in held if name not in (wanted, previous)]
-        return Step("drop", min(surplus)) if surplus else None
+        return SwapStep("drop", min(surplus)) if surplus else None
     if wanted in held:
-        return Step("serve", wanted)
+        return SwapStep("serve", wanted)
     announced = registry.complete(bundle, wanted)
     if announced is not None and wanted != own and not passed(announced.record):
         return None
     if len(held) >= MOST_HELD:
         others = [name for name in held if name != serving]
-        return Step("drop", min(others, key=lambda name: (name == previous, name)))
-    return Step("hold", wanted)
+        return SwapStep("drop", min(others, key=lambda name: (name == previous, name)))
+    return SwapStep("hold", wanted)

@@ -10,7 +10,7 @@ from kafka.errors import TopicAlreadyExistsError, UnknownTopicOrPartitionError
 from stream.errors import BrokerRefusedError, BrokerUnavailableError, NotAuthorizedError, PartitionCountError
 from stream.kafka.access import authorized, described, greet
 from stream.kafka.connection import Connection
-from stream.kafka.promised import Standing, settings
+from stream.kafka.promised import TopicState, settings
 from stream.kafka.topics import ALL, BEHAVIOUR, TopicSpec, prefixed
 
 
@@ -62,7 +62,7 @@ def create_topics(connection: Connection, prefix: str, partitions: int, replicat
     return [prefixed(prefix, topic) for topic in missing]
 
 
-def standings(connection: Connection, names: Sequence[str]) -> list[Standing]:
+def standings(connection: Connection, names: Sequence[str]) -> list[TopicState]:
     """The existing topics as they are on the broker.
 
     Raises:
@@ -74,7 +74,7 @@ def standings(connection: Connection, names: Sequence[str]) -> list[Standing]:
         wanted = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names if name in found]
         shown = admin.describe_configs(wanted, config_filter="all").get("topic", {}) if wanted else {}
     return [
-        Standing(
+        TopicState(
             resource.name,
             len(topic["partitions"]),
             min(len(partition["replica_nodes"]) for partition in topic["partitions"]),

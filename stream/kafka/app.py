@@ -13,7 +13,7 @@ from mode import CrashingSupervisor
 
 from stream.kafka.connection import Connection
 from stream.kafka.progress import Progress
-from stream.kafka.timestamp_merge import LIMITS, Limits
+from stream.kafka.timestamp_merge import LIMITS, MergeLimits
 from stream.kafka.transport import Transport
 from stream.kafka.watchdog import watch
 
@@ -64,7 +64,7 @@ def make_app(
     group: str,
     stall_after_s: float = 60.0,
     check_every_s: float = 5.0,
-    limits: Limits = LIMITS,
+    limits: MergeLimits = LIMITS,
     **settings: Any,
 ) -> App:
     """An app that reads as the consumer group `group`; `role` names it in the broker's logs.

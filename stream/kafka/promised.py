@@ -11,7 +11,7 @@ RECORD_BYTES = 1_048_588  # Kafka's own default: a record of 1 MiB and its frame
 SHOWN = ("cleanup.policy", "retention.ms", "retention.bytes", "min.insync.replicas", "max.message.bytes", "compression.type")
 
 
-class Standing(NamedTuple):
+class TopicState(NamedTuple):
     """A topic on the broker; `settings` by Kafka's names, empty if we may not read them."""
 
     name: str
@@ -40,7 +40,7 @@ def settings(topic: TopicSpec, replication: int) -> dict[str, str]:
 
 
 def differences(
-    topic: TopicSpec, found: Standing, partitions: int, replication: int, bounded: Mapping[str, str] = MappingProxyType({})
+    topic: TopicSpec, found: TopicState, partitions: int, replication: int, bounded: Mapping[str, str] = MappingProxyType({})
 ) -> list[Difference]:
     """Where a topic falls short of `settings`. More than needed (longer retention, larger messages) is no difference.
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Hashable
 from typing import Any, NamedTuple, Protocol
 
 
-class Record(Protocol):
+class Timestamped(Protocol):
     """The field of a consumer record that the merge reads."""
 
     @property
@@ -22,7 +22,7 @@ class Record(Protocol):
 Lane = tuple[str, int]  # a topic and one of its partitions
 
 
-class Limits(NamedTuple):
+class MergeLimits(NamedTuple):
     """How long a list waits (`grace_s`, seconds), and the sizes of pieces (records).
 
     A piece ends where another topic has an older record, but not before `piece_min` records, as a tiny batch costs as much as a medium
@@ -35,7 +35,7 @@ class Limits(NamedTuple):
     lane_full: int = 8_000
 
 
-LIMITS = Limits()
+LIMITS = MergeLimits()
 
 
 class TimestampMerge:
@@ -45,7 +45,7 @@ class TimestampMerge:
     and for a lane that is not read here.
     """
 
-    def __init__(self, step_topics: Collection[str], caught_up: Callable[[Lane], bool], limits: Limits = LIMITS) -> None:
+    def __init__(self, step_topics: Collection[str], caught_up: Callable[[Lane], bool], limits: MergeLimits = LIMITS) -> None:
         self._step_topics = frozenset(step_topics)
         self._caught_up = caught_up
         self._limits = limits

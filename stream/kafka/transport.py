@@ -27,7 +27,7 @@ from mode.utils.futures import notify
 
 from stream.kafka.connection import ISOLATION, pace
 from stream.kafka.progress import Progress
-from stream.kafka.timestamp_merge import LIMITS, Lane, Limits, TimestampMerge
+from stream.kafka.timestamp_merge import LIMITS, Lane, MergeLimits, TimestampMerge
 
 POLL_S = 0.02  # how soon a held list looks again whether its partner has caught up; a fetch that brings nothing wakes nobody
 
@@ -230,7 +230,7 @@ class Transport(driver.Transport):
 
     Consumer = Consumer
 
-    def __init__(self, app: faust.App, progress: Progress, limits: Limits = LIMITS) -> None:
+    def __init__(self, app: faust.App, progress: Progress, limits: MergeLimits = LIMITS) -> None:
         super().__init__(app.conf.broker_consumer, app)
         self.progress = progress
         self.limits = limits

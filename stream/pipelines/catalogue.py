@@ -57,7 +57,7 @@ class CatalogueOutcome(NamedTuple):
     ignored: Counter[Modality]
 
 
-class Arrived(NamedTuple):
+class ArrivedItem(NamedTuple):
     """A valid record: its offset, when it was sent (0: unknown), and its state."""
 
     offset: int
@@ -124,7 +124,7 @@ class Catalogue:
 
     def _decode(
         self, records: Sequence[Record], recommender: Recommender
-    ) -> tuple[dict[str, list[Arrived]], list[DeadLetter], Counter[Modality]]:
+    ) -> tuple[dict[str, list[ArrivedItem]], list[DeadLetter], Counter[Modality]]:
         """The valid records of each item, ascending by offset; dead letters; given embeddings that cannot be used."""
         now = self._clock_ms()
         tombstones = {n for n, record in enumerate(records) if record.value is None and record.key}
@@ -132,7 +132,7 @@ class Catalogue:
         decoded = decode(Topic.ITEMS, [records[n].value for n in valued], now, self._rules)
         bad = [refusal._replace(position=valued[refusal.position]) for refusal in decoded.bad]
         events = {valued[position]: event for position, event in decoded.good}
-        arrived: dict[str, list[Arrived]] = {}
+        arrived: dict[str, list[ArrivedItem]] = {}
         ignored: Counter[Modality] = Counter()
         for n in sorted(events.keys() | tombstones):
             record, item = records[n], events.get(n)
@@ -144,11 +144,11 @@ class Catalogue:
                 bad.append(Refusal(n, Reason.WRONG_PARTITION, wrong))
             elif item is not None:
                 ignored.update(self._ignored(item, recommender))
-                arrived.setdefault(name, []).append(Arrived(record.offset, sent_ms(record.headers, 0), state_of(item)))
+                arrived.setdefault(name, []).append(ArrivedItem(record.offset, sent_ms(record.headers, 0), state_of(item)))
             elif (late := self._rules.refuse(record.timestamp, now)) is not None:
                 bad.append(Refusal(n, Reason(late[0]), f"a deletion without a value takes place at its record's {late[1]}"))
             else:
-                arrived.setdefault(name, []).append(Arrived(record.offset, 0, ItemRow(deleted=True, ts=record.timestamp)))
+                arrived.setdefault(name, []).append(ArrivedItem(record.offset, 0, ItemRow(deleted=True, ts=record.timestamp)))
         return arrived, [dead_letter(records[refusal.position], refusal) for refusal in sorted(bad)], ignored
 
     def _ignored(self, item: Item, recommender: Recommender) -> list[Modality]:
@@ -188,7 +188,9 @@ class Catalogue:
                 known.append(None)
         return known
 
-    def _choose(self, arrived: Mapping[str, list[Arrived]], rows: Sequence[Known | None], generation: str) -> tuple[dict[str, Chosen], int]:
+    def _choose(
+        self, arrived: Mapping[str, list[ArrivedItem]], rows: Sequence[Known | None], generation: str
+    ) -> tuple[dict[str, Chosen], int]:
         """What to write per item: nothing if its row is ahead and of this bundle. Also the number of outdated records."""
         chosen: dict[str, Chosen] = {}
         outdated = 0

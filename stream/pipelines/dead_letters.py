@@ -25,14 +25,14 @@ def outgoing(letter: DeadLetter, prefix: str) -> Outgoing:
     return Outgoing(prefixed(prefix, DEAD_LETTERS), f"{letter.topic}/{letter.partition}".encode(), msgspec.json.encode(letter))
 
 
-class Place(NamedTuple):
+class LetterPlace(NamedTuple):
     """The position of a dead letter in the topic of dead letters, written `partition:offset`."""
 
     partition: int
     offset: int
 
     @classmethod
-    def parse(cls, text: str) -> "Place":
+    def parse(cls, text: str) -> "LetterPlace":
         """The place that `partition:offset` names.
 
         Raises:
@@ -47,33 +47,33 @@ class Place(NamedTuple):
         return f"{self.partition}:{self.offset}"
 
 
-class Found(NamedTuple):
+class FoundLetter(NamedTuple):
     """A dead letter, its position, and when it was written (wall clock, ms)."""
 
-    place: Place
+    place: LetterPlace
     written_ms: int
     letter: DeadLetter
 
 
-class Wanted(NamedTuple):
+class LetterFilter(NamedTuple):
     """A filter of dead letters: by source topic (the broker's name), by reason, and by time of writing (wall clock, ms)."""
 
     topic: str | None = None
     reason: str | None = None
     since_ms: int = 0
 
-    def accepts(self, found: Found) -> bool:
+    def accepts(self, found: FoundLetter) -> bool:
         """Whether this dead letter passes the filter."""
         return self.topic in (None, found.letter.topic) and self.reason in (None, found.letter.reason) and found.written_ms >= self.since_ms
 
 
-def read(connection: Connection, topic: str, wanted: Wanted | None = None) -> Iterator[Found]:
+def read(connection: Connection, topic: str, wanted: LetterFilter | None = None) -> Iterator[FoundLetter]:
     """The dead letters in `topic`, partition by partition, oldest first. Invalid records are left out.
 
     Raises:
         NotAuthorizedError: we may not read the topic.
     """
-    wanted = wanted or Wanted()
+    wanted = wanted or LetterFilter()
     with closing(connection.consumer()) as consumer, authorized(connection, f"read topic {topic}"):
         places = partitions_of(connection, consumer, topic)
         ends = consumer.end_offsets(places) if places else {}
@@ -88,7 +88,7 @@ def read(connection: Connection, topic: str, wanted: Wanted | None = None) -> It
                         yield found
 
 
-def find(connection: Connection, topic: str, place: Place) -> Found:
+def find(connection: Connection, topic: str, place: LetterPlace) -> FoundLetter:
     """The dead letter at a position.
 
     Raises:
@@ -129,8 +129,8 @@ def replay(connection: Connection, letters: Sequence[DeadLetter], sent_ms: int) 
     return len(sent)
 
 
-def _found(record: object) -> Found | None:
+def _found(record: object) -> FoundLetter | None:
     letter = decode(DeadLetter, record.value)  # type: ignore[attr-defined]
     if isinstance(letter, Skipped):
         return None
-    return Found(Place(record.partition, record.offset), record.timestamp, letter)  # type: ignore[attr-defined]
+    return FoundLetter(LetterPlace(record.partition, record.offset), record.timestamp, letter)  # type: ignore[attr-defined]

@@ -21,7 +21,7 @@ from stream.kafka.messages import DeadLetter, RefreshRequest
 from stream.kafka.topics import misplaced
 from stream.pipelines.batch import Record, Steps, untimed
 from stream.pipelines.mending import Mended, NoPast, Past, mend
-from stream.pipelines.merging import Arrived, arrived, merge
+from stream.pipelines.merging import ArrivedEvent, arrived, merge
 from stream.pipelines.row_cache import CachedUser, RowCache
 
 WRITE_ATTEMPTS = 5
@@ -80,7 +80,7 @@ class Ingest:
             pending, bad = self._decode(topic, records)  # 1
             dead = [dead_letter(records[b.position], b) for b in sorted(bad)]
         outcome = Outcome([], dead, Counter(dead=len(bad)), Counter(), Counter(), [])
-        unreadable: dict[str, list[Arrived]] = {}
+        unreadable: dict[str, list[ArrivedEvent]] = {}
         try:
             for _ in range(WRITE_ATTEMPTS):
                 with steps("merge"):
@@ -102,7 +102,7 @@ class Ingest:
             self._cache.leave(partition)
             self._eras[partition] = era
 
-    def _decode(self, topic: Topic, records: Sequence[Record]) -> tuple[dict[str, list[Arrived]], list[Refusal]]:
+    def _decode(self, topic: Topic, records: Sequence[Record]) -> tuple[dict[str, list[ArrivedEvent]], list[Refusal]]:
         """The valid events by user, and the refused records. A cached user of the partition is known to belong there."""
         partition = records[0].partition
         decoded = decode(topic, [record.value for record in records], self._clock_ms(), self._rules)
@@ -114,7 +114,7 @@ class Ingest:
                 good[event.user_id].append((position, event))
             else:
                 bad.append(Refusal(position, Reason.WRONG_KEY, "the record's key is not the event's user_id: set it when producing"))
-        arrivals: dict[str, list[Arrived]] = {}
+        arrivals: dict[str, list[ArrivedEvent]] = {}
         for user, found in good.items():
             wrong = None if self._cache.holds(partition, user) else misplaced(user.encode(), partition, self._partitions)
             if wrong is None:
@@ -126,11 +126,11 @@ class Ingest:
     def _apply(
         self,
         partition: int,
-        arrivals: Mapping[str, list[Arrived]],
+        arrivals: Mapping[str, list[ArrivedEvent]],
         outcome: Outcome,
-        unreadable: dict[str, list[Arrived]],
+        unreadable: dict[str, list[ArrivedEvent]],
         timed: Steps,
-    ) -> dict[str, list[Arrived]]:
+    ) -> dict[str, list[ArrivedEvent]]:
         """Read, merge and write the rows of these users, except `unreadable` ones; returns the events of users whose write was refused."""
         steps = {user: merge(user, *entry) for user, entry in self._read(partition, arrivals, timed).items()}  # 2, 3
         unreadable.update({user: found for user, found in arrivals.items() if user not in steps})
@@ -150,7 +150,9 @@ class Ingest:
             self._cache.drop(partition, user)
         return {user: arrivals[user] for user in refused}
 
-    def _read(self, partition: int, arrivals: Mapping[str, list[Arrived]], timed: Steps) -> dict[str, tuple[CachedUser, list[Arrived]]]:
+    def _read(
+        self, partition: int, arrivals: Mapping[str, list[ArrivedEvent]], timed: Steps
+    ) -> dict[str, tuple[CachedUser, list[ArrivedEvent]]]:
         """The rows that each user's merge needs: one read, and a second only where a query arrives after the events that it explains."""
         wanted = {user: {b.category for a in found for b in a.behaviours} for user, found in arrivals.items()}
         cached = self._cache.load(partition, wanted, timed)
@@ -165,7 +167,7 @@ class Ingest:
             cached = {user: state for user, state in (cached | again).items() if user in again or user not in late}
         return {user: (state, arrivals[user]) for user, state in cached.items()}
 
-    def _mend(self, topic: Topic, records: Sequence[Record], unreadable: Mapping[str, list[Arrived]], outcome: Outcome) -> None:
+    def _mend(self, topic: Topic, records: Sequence[Record], unreadable: Mapping[str, list[ArrivedEvent]], outcome: Outcome) -> None:
         """Rebuild the rows of these users from the log, including this batch."""
         users, partition = sorted(unreadable), records[0].partition
         for at in range(0, len(users), MENDED_AT_ONCE):
@@ -173,7 +175,7 @@ class Ingest:
             states = {user: self._cache.mended(user, {b.category for a in unreadable[user] for b in a.behaviours}) for user in part}
             held = [getattr(damaged.stored.log_position, topic) for _, found in states.values() for damaged in found]
             history = self._past.read(partition, {user.encode() for user in part}, {topic: max(records[0].offset, *held)})
-            past: dict[str, list[Arrived]] = defaultdict(list)
+            past: dict[str, list[ArrivedEvent]] = defaultdict(list)
             for source, again in history.records.items():
                 for user, found in self._decode(source, again)[0].items() if again else ():
                     past[user] += found
@@ -183,7 +185,7 @@ class Ingest:
                 mended = mend(user, cached, damaged, past[user], unreadable[user], history, self._clock_ms())
                 self._write_mended(records, unreadable[user], mended, outcome)
 
-    def _write_mended(self, records: Sequence[Record], found: Sequence[Arrived], mended: Mended, outcome: Outcome) -> None:
+    def _write_mended(self, records: Sequence[Record], found: Sequence[ArrivedEvent], mended: Mended, outcome: Outcome) -> None:
         self._store.quarantine(mended.apart)
         accepted = dict(zip(mended.rows, self._store.write(list(mended.rows.items())), strict=True))
         for key, ok in accepted.items():

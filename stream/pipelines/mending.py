@@ -16,7 +16,7 @@ from features.quarantine import Quarantined, Rebuilt
 from features.store import Key, Stored
 from features.table import USER
 from stream.pipelines.batch import Record
-from stream.pipelines.merging import Arrived, Step, merge, newest, raised
+from stream.pipelines.merging import ArrivedEvent, MergeStep, merge, newest, raised
 from stream.pipelines.row_cache import CachedUser, Damaged
 
 SOURCES = (Topic.CLICKS, Topic.QUERIES, Topic.ORDERS)
@@ -29,7 +29,7 @@ class History(NamedTuple):
     begins: Mapping[Topic, int]
     ends: Mapping[Topic, int]
 
-    def rebuilt(self, found: Sequence[Arrived]) -> Rebuilt:
+    def rebuilt(self, found: Sequence[ArrivedEvent]) -> Rebuilt:
         """How much of a row this history gives."""
         if self.begins and not any(self.begins.values()):
             return "complete"
@@ -59,7 +59,7 @@ class NoPast:
 class Mended(NamedTuple):
     """A user's rebuilt rows: the merge of the batch in flight, all rows to write, and the quarantined ones."""
 
-    step: Step
+    step: MergeStep
     rows: dict[Key, Stored]
     apart: list[Quarantined]
 
@@ -68,8 +68,8 @@ def mend(
     user: str,
     cached: CachedUser,
     damaged: Sequence[Damaged],
-    past: Sequence[Arrived],
-    found: Sequence[Arrived],
+    past: Sequence[ArrivedEvent],
+    found: Sequence[ArrivedEvent],
     history: History,
     now_ms: int,
 ) -> Mended:

@@ -15,7 +15,7 @@ from stream.pipelines.batch import Record
 from stream.pipelines.row_cache import CachedUser, CategoryState, UserState
 
 
-class Arrived(NamedTuple):
+class ArrivedEvent(NamedTuple):
     """A valid event: its topic and offset, when it was sent (wall clock, ms), event time (ms), and its behaviours or its search."""
 
     topic: Topic
@@ -26,7 +26,7 @@ class Arrived(NamedTuple):
     search: Search | None
 
 
-class Step(NamedTuple):
+class MergeStep(NamedTuple):
     """A user's rows after a merge, the rows to write, counts of events, and the refresh request."""
 
     state: CachedUser
@@ -35,15 +35,15 @@ class Step(NamedTuple):
     request: RefreshRequest
 
 
-def arrived(topic: Topic, record: Record, event: Click | Query | Order) -> Arrived:
+def arrived(topic: Topic, record: Record, event: Click | Query | Order) -> ArrivedEvent:
     """The event of a record."""
     sent = sent_ms(record.headers, record.timestamp)
     if isinstance(event, Query):
-        return Arrived(topic, record.offset, sent, event.ts, [], search(event))
-    return Arrived(topic, record.offset, sent, event.ts, behaviours(event), None)
+        return ArrivedEvent(topic, record.offset, sent, event.ts, [], search(event))
+    return ArrivedEvent(topic, record.offset, sent, event.ts, behaviours(event), None)
 
 
-def merge(user: str, cached: CachedUser, found: Sequence[Arrived]) -> Step:
+def merge(user: str, cached: CachedUser, found: Sequence[ArrivedEvent]) -> MergeStep:
     """Merge the events of a user from one partition, ascending by offset per topic. An event is new to a row without its offset."""
     states = cached.categories
     fresh: list[Behaviour] = []
@@ -67,10 +67,10 @@ def merge(user: str, cached: CachedUser, found: Sequence[Arrived]) -> Step:
     counts = _counts(cached, found, applied, not again and all(one.behaviours for one in found))
     ts, sent = max(one.ts for one in found), max(one.sent_ms for one in found)
     request = RefreshRequest(user_id=user, categories=categories, log_position=position, event_ts=ts, sent_ms=sent)
-    return Step(CachedUser(UserState(applied.user, position), states | changed), to_write, counts, request)
+    return MergeStep(CachedUser(UserState(applied.user, position), states | changed), to_write, counts, request)
 
 
-def _counts(cached: CachedUser, found: Sequence[Arrived], applied: Applied, all_fresh: bool) -> Counter[str]:
+def _counts(cached: CachedUser, found: Sequence[ArrivedEvent], applied: Applied, all_fresh: bool) -> Counter[str]:
     """How many events were applied, duplicates or redelivered. An order counts as the best of its lines.
 
     `all_fresh`: none is a query, and no behaviour was counted before.
@@ -100,7 +100,7 @@ def raised(position: LogPosition, ends: Mapping[Topic, int]) -> LogPosition:
     return position
 
 
-def _holds(position: LogPosition, one: Arrived) -> bool:
+def _holds(position: LogPosition, one: ArrivedEvent) -> bool:
     return one.offset < getattr(position, one.topic.value)
 
 

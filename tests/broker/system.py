@@ -21,7 +21,7 @@ from features.store import Key, OnlineStore
 from features.store.opening import open_store
 from infra.clock import wall_ms
 from infra.local import embedded
-from infra.local.accounts import Accounts, Standing, unanswered
+from infra.local.accounts import Accounts, Balance, unanswered
 from infra.local.processes import Supervisor
 from infra.scraping import Samples, scrape
 from stream.kafka.admin import create_topics
@@ -183,7 +183,7 @@ class System:
         for at in range(0, len(events), 1000):
             await publish([record(event, wall_ms(), self.prefix) for event in events[at : at + 1000]])
 
-    def settle(self, seconds: float = 120) -> Standing:
+    def settle(self, seconds: float = 120) -> Balance:
         """Wait until all that was sent has been dealt with; the accounts then."""
         wait_for(lambda: self.accounts.look().lag <= 0, seconds, f"{self.accounts.look().lag} records", self.logs)
         return self.accounts.look()

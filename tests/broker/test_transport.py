@@ -11,7 +11,7 @@ from features.errors import StoreUnavailableError
 from stream.errors import PublishError, StalledError
 from stream.kafka.messages import sent_header, sent_ms
 from stream.kafka.producer import Outbound
-from stream.kafka.timestamp_merge import Limits
+from stream.kafka.timestamp_merge import MergeLimits
 from stream.workers.agents import Backoff
 from tests.broker.reader import committed, create, publish, reading
 
@@ -98,7 +98,7 @@ def test_live_records_are_not_held_back(kafka, prefix, group):
 
     async def main():
         outbound = Outbound(kafka)
-        async with reading(kafka, group, topics, in_step=True, limits=Limits(grace_s=NEVER_S)) as reader:
+        async with reading(kafka, group, topics, in_step=True, limits=MergeLimits(grace_s=NEVER_S)) as reader:
             await outbound.publish([(topic, b"warm", b"x", None, None) for topic in topics])
             await reader.until(lambda: reader.count() == 3)
             for number in range(40):

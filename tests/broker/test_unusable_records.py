@@ -14,7 +14,7 @@ from infra.clock import wall_ms
 from stream.kafka.messages import MOST_CATEGORIES, RefreshRequest, decode
 from stream.kafka.producer import Outbound, Outgoing
 from stream.kafka.topics import CLICKS, DEAD_LETTERS, ORDERS, REFRESH, partition_of, prefixed
-from stream.pipelines.dead_letters import Wanted, read, replay
+from stream.pipelines.dead_letters import LetterFilter, read, replay
 from stream.pipelines.replay import record
 from tests.broker.system import differing, running, wait_for
 
@@ -33,7 +33,7 @@ def test_large_records_null_headers_and_wrong_partitions_end_no_worker(kafka, pr
     sent += [Outgoing(clicks, b"u1", b"x" * 1_000_000), Outgoing(clicks, b"k" * 500_000, b"x" * 500_000)]
 
     def dead(reason):
-        return [found.letter for found in read(kafka, letters, Wanted(reason=reason))]
+        return [found.letter for found in read(kafka, letters, LetterFilter(reason=reason))]
 
     def applied(count):
         return lambda: system.samples().total("everlong_events_total", topic="clicks", outcome="applied") >= count

@@ -21,7 +21,7 @@ from stream.kafka.admin import count_partitions, create_topics
 from stream.kafka.connection import Connection
 from stream.kafka.messages import DeadLetter
 from stream.kafka.topics import partition_of
-from stream.pipelines.dead_letters import Place, Wanted, find, read, replay
+from stream.pipelines.dead_letters import LetterFilter, LetterPlace, find, read, replay
 
 LETTERS = [
     DeadLetter(topic="clicks", partition=0, offset=7, reason="bad_json", detail="cut short", key=b"u1", value=b"\xff{", ts=1000),
@@ -103,9 +103,9 @@ def test_replay_chooses_the_partition_by_the_key_and_not_where_the_letter_lay(br
 def test_unknown_places_are_refused(broker: str) -> None:
     connection = Connection(bootstrap=broker)
     with pytest.raises(NoSuchDeadLetterError, match="dlq list"):
-        find(connection, "events.dlq", Place(0, 99))
+        find(connection, "events.dlq", LetterPlace(0, 99))
     with pytest.raises(NoSuchDeadLetterError):
-        find(connection, "events.dlq", Place(0, 0))  # there lies a record that is no dead letter
+        find(connection, "events.dlq", LetterPlace(0, 0))  # there lies a record that is no dead letter
     with pytest.raises(ValueError, match="partition:offset"):
-        Place.parse("7")
-    assert list(read(connection, "no-such-topic", Wanted())) == []
+        LetterPlace.parse("7")
+    assert list(read(connection, "no-such-topic", LetterFilter())) == []

@@ -55,7 +55,7 @@ def test_the_schema_hash_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("view", table.VIEWS, ids=lambda view: view.name)
 @pytest.mark.parametrize("empty", [True, False])
-def test_unpacking_gives_the_declared_types(view: table.View, empty: bool) -> None:
+def test_unpacking_gives_the_declared_types(view: table.RowView, empty: bool) -> None:
     unpacked = fields(view.name, None if empty else pack(ROWS[view.name]))
     assert list(unpacked) == [field.name for field in view.fields]
     for field in view.fields:

@@ -19,9 +19,9 @@ from infra.errors import AlreadyRunningError, FolderNotEmptyError, NothingRunnin
 from infra.http.answers import Answers
 from infra.http.popularity import Popularity
 from infra.local import running
-from infra.local.accounts import Line, Standing
+from infra.local.accounts import Balance, Line
 from infra.local.running import Running
-from infra.scraping import Sample, Samples
+from infra.scraping import MetricSample, Samples
 from infra.settings import Settings, child_environment
 
 COMMANDS = {
@@ -193,13 +193,14 @@ def test_child_environment_names_settings() -> None:
 
 
 def test_samples_add_up() -> None:
-    samples = Samples([Sample("e", {"t": "a", "o": "x"}, 2), Sample("e", {"t": "a", "o": "y"}, 3), Sample("e", {"t": "b", "o": "x"}, 5)])
+    values = (({"t": "a", "o": "x"}, 2), ({"t": "a", "o": "y"}, 3), ({"t": "b", "o": "x"}, 5))
+    samples = Samples([MetricSample("e", labels, value) for labels, value in values])
     assert samples.total("e", t="a") == 5
     assert samples.by("o", "e", t="a") == {"x": 2, "y": 3}
 
 
 def test_accounts_must_add_up() -> None:
-    standing = Standing({"clicks": 10}, {"clicks": {"applied": 6, "duplicate": 1, "redelivered": 4}}, 2, Samples([]))
+    standing = Balance({"clicks": 10}, {"clicks": {"applied": 6, "duplicate": 1, "redelivered": 4}}, 2, Samples([]))
     assert (standing.taken, standing.lag) == (9, 1)
     assert not Line("clicks", 10, 6, 1, 2, 4).adds_up
     assert Line("clicks", 10, 7, 1, 2, 4).adds_up

@@ -15,7 +15,7 @@ import torch
 from features.history import deeds
 from models.bundle import load, save
 from models.codes.codebook import Codebook
-from models.codes.lifelong import Histories, LifelongSearch, Table
+from models.codes.lifelong import CodedHistories, CodeTable, LifelongSearch
 from models.evaluation import temporal
 from models.evaluation.evaluate_bundle import judged
 from models.evaluation.prediction_points import offered
@@ -100,7 +100,7 @@ def a_search_of_histories_stays():
     traffic.forget()
     positions, scores = search.search(*there[2:])
     assert (traffic.entered, traffic.left) == ([], [])
-    expected = LifelongSearch(codebook, 64, 8).search(queries, Table(codes, vectors), Histories(numbers, offsets, bias, bias > -1))
+    expected = LifelongSearch(codebook, 64, 8).search(queries, CodeTable(codes, vectors), CodedHistories(numbers, offsets, bias, bias > -1))
     np.testing.assert_array_equal(positions.cpu(), expected.positions)
     np.testing.assert_allclose(scores.cpu(), expected.scores, rtol=1e-5, atol=1e-5)
 

@@ -126,14 +126,14 @@ class TestRival:
         assert len(rival.recommend([RivalUser(walks(1, 1)["u0"])], 5)[0]) == 5
 
     def test_every_declared_value_trains(self, name):
-        from research.baselines.training import Training, rank
+        from research.baselines.training import BaselineTraining, rank
 
         corpus = Corpus(walks(12, 1))
         items, categories = corpus.before(corpus.examples()[:3], 2)
         for key, values in SPACES[name].items():
             for value in values:
                 settings = Configuration(dim=32, length=2, negatives=16)._replace(**{key: value})
-                training = Training(name, corpus, settings, 0)
+                training = BaselineTraining(name, corpus, settings, 0)
                 assert training.epoch(lambda: True)
                 wide = training.encoder.settings.length
                 shown = [np.pad(part, ((0, 0), (wide - 2, 0))) for part in (items, categories)]

@@ -22,12 +22,12 @@ from models.serving.retriever import Options
 from models.training.train import learn
 from research.reranking.config import RerankConfig
 from research.reranking.examples import build, first_seen
-from research.reranking.histories import Candidates, Histories, Numbers, encode, newest, read_categories
+from research.reranking.histories import Candidates, Numbers, RerankHistories, encode, newest, read_categories
 from research.reranking.learning import distinct
 from research.reranking.model import Reranker
-from research.reranking.negatives import Pool
+from research.reranking.negatives import NegativePool
 from research.reranking.order import TOGETHER, depth, reranked
-from research.reranking.repeats import FEATURES, Asked, repeats
+from research.reranking.repeats import FEATURES, RerankBatch, repeats
 from research.reranking.study import Reranked, train_reranker
 from tests.references import reranking as reference
 from tests.tiny_bundle import CONFIG, shop
@@ -46,7 +46,7 @@ def drawn(lengths, asked, seed, dim=8):
     age = (rng.random((users, wide)) * 10.0 ** rng.integers(0, 8, (users, wide))).astype(np.float32)
     category = number % 4
     columns = (number, number - 3 * (number < 2), category, kind, gaps(age.ravel() * 1000).reshape(age.shape), age)
-    histories = Histories(*(np.where(here, column, 0).astype(column.dtype) for column in columns))
+    histories = RerankHistories(*(np.where(here, column, 0).astype(column.dtype) for column in columns))
     wanted = rng.integers(0, 9, (users, asked))
     candidates = Candidates(wanted, wanted - 3 * (wanted < 2), wanted % 4, np.ones(wanted.shape, np.bool_))
     lists = [
@@ -59,7 +59,7 @@ def drawn(lengths, asked, seed, dim=8):
         ]
         for b, length in enumerate(lengths)
     ]  # fmt: skip
-    return Asked(tensors(histories, "cpu"), tensors(candidates, "cpu")), candidates, lists, torch.from_numpy(vectors)
+    return RerankBatch(tensors(histories, "cpu"), tensors(candidates, "cpu")), candidates, lists, torch.from_numpy(vectors)
 
 
 shapes = (st.lists(st.sampled_from([0, 1, 2, CAP - 1, CAP, CAP + 1, 9]), min_size=1, max_size=4), st.integers(1, 5), st.integers(0, 2**31))
@@ -113,8 +113,8 @@ def test_negatives_are_as_often_expected_as_the_loops_say(lengths, count, seed):
     of = np.array([FIRST, FIRST, FIRST + 1, FIRST + 1, FIRST + 1, 1])
     targets = np.array([0, 0, 0, 3, 5])
     weight = np.sqrt(np.bincount(targets, minlength=6) + 1.0).tolist()
-    histories = Histories(*(array.numpy() for array in (batch.item, batch.number, batch.category, batch.kind, batch.gap, batch.age)))
-    items, rows, log_q = Pool(of, targets).draw(histories, count, np.random.default_rng(seed))
+    histories = RerankHistories(*(array.numpy() for array in (batch.item, batch.number, batch.category, batch.kind, batch.gap, batch.age)))
+    items, rows, log_q = NegativePool(of, targets).draw(histories, count, np.random.default_rng(seed))
     assert items.shape == rows.shape == log_q.shape == (len(lengths), count)
     assert (of[items] == rows).all()
     for b, history in enumerate(lists):
@@ -125,9 +125,9 @@ def test_negatives_are_as_often_expected_as_the_loops_say(lengths, count, seed):
 def test_negatives_are_drawn_as_often_as_expected():
     batch, _, _, _ = drawn([5], 1, 1)
     of = np.array([FIRST, FIRST, FIRST + 1, FIRST + 1, FIRST + 1, 1])
-    histories = Histories(*(array.numpy() for array in (batch.item, batch.number, batch.category, batch.kind, batch.gap, batch.age)))
+    histories = RerankHistories(*(array.numpy() for array in (batch.item, batch.number, batch.category, batch.kind, batch.gap, batch.age)))
     count = 200_000
-    items, _, log_q = Pool(of, np.array([0, 0, 0, 3])).draw(histories, count, np.random.default_rng(0))
+    items, _, log_q = NegativePool(of, np.array([0, 0, 0, 3])).draw(histories, count, np.random.default_rng(0))
     told = np.zeros(6)
     told[items[0]] = np.exp(log_q[0])
     np.testing.assert_allclose(np.bincount(items[0], minlength=6), told, rtol=0.03)
@@ -136,7 +136,7 @@ def test_negatives_are_drawn_as_often_as_expected():
 def test_the_newest_event_of_each_item_stands_for_it():
     number = np.array([[5, 6, 5, 7, 0, 0], [1, 1, 1, 2, 2, 1]])
     kind = np.array([[1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
-    histories = Histories(number, number, number, kind, kind, number.astype(np.float32))
+    histories = RerankHistories(number, number, number, kind, kind, number.astype(np.float32))
     assert distinct(histories).tolist() == [[False, True, True, True, False, False], [False, False, False, False, True, True]]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from infra.training.log import HEAD, TrainingLog, read_log
 from models.bundle import load
-from models.training.train import Progress
+from models.training.train import TrainingProgress
 
 SMALL = ("--users", "40", "--items", "120", "--categories", "6", "--days", "20", "--dim", "16", "--epochs", "16")
 COMMAND = (sys.executable, "-m", "infra.cli", "train", *SMALL, "--until", "2026-01-31T12:00", "--json")
@@ -66,13 +66,13 @@ def test_a_shop_that_ends_now_is_not_kept(tmp_path):
 def test_a_log_is_gone_on_with_from_the_step_that_is_told_first(tmp_path, first, left):
     path = tmp_path / "deep" / "log.csv"
     with TrainingLog(path) as log:
-        log.tell(Progress("reading", 0, 1, 0.0))
+        log.tell(TrainingProgress("reading", 0, 1, 0.0))
         for step in range(1, 5):
-            log.tell(Progress("training", step, 9, 1 / step, 0.25, 64))
+            log.tell(TrainingProgress("training", step, 9, 1 / step, 0.25, 64))
     with path.open("a") as file:
         file.write("training,5")
     with TrainingLog(path) as log:
-        log.tell(Progress("training", first, 9, 7.0, 0.25, 64))
+        log.tell(TrainingProgress("training", first, 9, 7.0, 0.25, 64))
     assert path.read_text().splitlines()[0] == ",".join(HEAD)
     assert [(int(row[1]), row[3]) for row in read_log(path)] == [*((step, f"{1 / step:.6g}") for step in left), (first, "7")]
 
@@ -81,5 +81,5 @@ def test_another_phase_comes_after_the_one_before(tmp_path):
     path = tmp_path / "log.csv"
     for phase in ("one", "two"):
         with TrainingLog(path) as log:
-            log.tell(Progress(phase, 1, 1, 1.0, 0.1, 8))
+            log.tell(TrainingProgress(phase, 1, 1, 1.0, 0.1, 8))
     assert [row[0] for row in read_log(path)] == ["one", "two"]

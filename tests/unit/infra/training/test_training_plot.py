@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from infra.errors import NothingToPlotError
 from infra.training.log import TrainingLog, read_log
 from infra.training.plot import COLOURS, GREY, POINTS, RIGHT, WIDTH, Axis, Curve, curves, svg, write_plot
-from models.training.train import Progress
+from models.training.train import TrainingProgress
 
 SVG = "{http://www.w3.org/2000/svg}"
 FEW = st.floats(-1e6, 1e6, width=32)
@@ -23,7 +23,7 @@ def written(path, phases, scale=1.0, steps=20):
     with TrainingLog(path) as log:
         for phase in phases:
             for step in range(1, steps + 1):
-                log.tell(Progress(phase, step, steps, scale / step, 0.01 / step, 8))
+                log.tell(TrainingProgress(phase, step, steps, scale / step, 0.01 / step, 8))
     return path
 
 
@@ -72,7 +72,7 @@ def test_losses_that_are_no_numbers_are_left_out_and_equal_ones_are_a_line(tmp_p
     path = tmp_path / "log.csv"
     with TrainingLog(path) as log:
         for step, loss in enumerate((2.0, float("nan"), float("inf"), 2.0), 1):
-            log.tell(Progress("training", step, 4, loss, 0.0, 8))
+            log.tell(TrainingProgress("training", step, 4, loss, 0.0, 8))
     points = drawn(ElementTree.fromstring(svg({"run": curves(path)})), 0, COLOURS[0])
     assert len(points) == 2
     assert points[0][1] == points[1][1]

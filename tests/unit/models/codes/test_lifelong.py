@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.codes.codebook import Codebook
-from models.codes.lifelong import Histories, LifelongSearch, Table, best
+from models.codes.lifelong import CodedHistories, CodeTable, LifelongSearch, best
 from research.codes.lifelong_torch import DeviceSearch, first_best
 from tests.references import lifelong as reference
 
@@ -30,7 +30,8 @@ class World:
         self.exact = whole(rng, len(lengths), targets, dim) if apart else None
         offsets, total = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64), sum(lengths)
         numbers = rng.integers(-3 if absent else 0, items, total)
-        self.histories = Histories(numbers, offsets, whole(rng, total, top=2) if bias else None, rng.random(total) < 0.7 if mask else None)
+        biases = whole(rng, total, top=2) if bias else None
+        self.histories = CodedHistories(numbers, offsets, biases, rng.random(total) < 0.7 if mask else None)
 
     def wanted(self, user, target, first=FIRST, kept=KEPT):
         first_, last = self.histories.offsets[user : user + 2]
@@ -49,7 +50,7 @@ class World:
 
     def found(self, first=FIRST, kept=KEPT):
         search = LifelongSearch(self.codebook, first, kept)
-        return search.search(self.queries, Table(self.codes, self.vectors), self.histories, self.exact)
+        return search.search(self.queries, CodeTable(self.codes, self.vectors), self.histories, self.exact)
 
     def found_by_torch(self, first=FIRST, kept=KEPT):
         def to(array):
@@ -113,11 +114,11 @@ def test_a_long_history_of_real_numbers():
     codes = codebook.encode(vectors)
     queries = rng.standard_normal((2, 2, 32)).astype(np.float32)
     numbers = rng.integers(0, 3_000, 10_000)
-    histories = Histories(numbers, np.array([0, 10_000, 10_000]))
+    histories = CodedHistories(numbers, np.array([0, 10_000, 10_000]))
     search = LifelongSearch(codebook)
-    both = search.search(queries, Table(codes, vectors), histories)
-    alone = search.search(queries[:, 1], Table(codes, vectors), histories)  # one target: the other way through
-    given = search.search(queries[:, 1], Table(codes, vectors), histories._replace(codes=codes[numbers]))
+    both = search.search(queries, CodeTable(codes, vectors), histories)
+    alone = search.search(queries[:, 1], CodeTable(codes, vectors), histories)  # one target: the other way through
+    given = search.search(queries[:, 1], CodeTable(codes, vectors), histories._replace(codes=codes[numbers]))
     np.testing.assert_array_equal(both.positions[:, 1], alone.positions[:, 0])
     np.testing.assert_array_equal(given.positions, alone.positions)
     for target in range(2):
@@ -157,8 +158,8 @@ def test_attention_of_a_model_is_folded_into_the_query():
     ask, key, target = (rng.standard_normal(shape).astype(np.float32) / 4 for shape in [(16, 16), (16, 16), (16,)])
     codebook = Codebook.train(vectors, 8, seed=0)
     folded = (key.T @ ask @ target / 4)[None]
-    histories = Histories(np.arange(400), np.array([0, 400]))
-    found = LifelongSearch(codebook, 400, 32).search(folded, Table(codebook.encode(vectors), vectors), histories)
+    histories = CodedHistories(np.arange(400), np.array([0, 400]))
+    found = LifelongSearch(codebook, 400, 32).search(folded, CodeTable(codebook.encode(vectors), vectors), histories)
     scores = (vectors @ key.T) @ (ask @ target) / 4
     wanted = np.argsort(-scores)[:32]
     assert found.positions[0, 0].tolist() == wanted.tolist()

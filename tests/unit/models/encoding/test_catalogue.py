@@ -17,7 +17,7 @@ from models.evaluation import temporal
 from models.evaluation.prediction_points import offered
 from models.serving.recommender import Recommender
 from models.training.train import learn, train
-from research.evaluation.inputs import Plan, load_data
+from research.evaluation.inputs import EvaluationPlan, load_data
 from tests.tiny_bundle import CONFIG, NO_PRETRAINING, shop
 
 QUICK = CONFIG.replace(epochs=1, pretraining=NO_PRETRAINING)
@@ -125,7 +125,7 @@ def test_a_training_asks_over_the_items_that_an_evaluation_asks_over(world, seen
     some = [item for item in catalogue if item.item_id not in top]
     late = Click(event_id="late", user_id="u0", item_id="late", category_id="c0", ts=end)
     sources.write(path, [*some, *later, *events, late])
-    history, loaded = file_history(sources.Reading(path)), load_data(Plan(str(path), QUICK))
+    history, loaded = file_history(sources.Reading(path)), load_data(EvaluationPlan(str(path), QUICK))
     train(history.events, history.items, QUICK, 0, told=history.told)
     split = temporal(loaded.done, QUICK.training.holdout)
     expected = {item.item_id for item in offered(loaded.described, loaded.told, split, []).catalogue}

@@ -12,7 +12,7 @@ from features.history import deeds
 from models.evaluation.baselines import SHRINK, SIMPLE, Answer
 from models.evaluation.intervals import Bootstrap, bounds, mean
 from models.evaluation.metrics import CUTS, METRICS, category_metrics, item_metrics, length_group, length_name
-from models.evaluation.report import CASCADE, Asked, compact, evaluate
+from models.evaluation.report import CASCADE, EvaluationSample, compact, evaluate
 from models.evaluation.score import Entry, simple
 from models.evaluation.split import temporal
 from models.evaluation.table import lines, markdown, verdict
@@ -122,7 +122,7 @@ class Told:
 
 def report_of(*entries):
     split = temporal(deeds(log_of_two_users()), cut_ms=100 * MINUTE)
-    return evaluate(split, entries, ["a", "b", "n", "x"], Asked(5))
+    return evaluate(split, entries, ["a", "b", "n", "x"], EvaluationSample(5))
 
 
 def test_a_report_adds_up():
@@ -159,7 +159,7 @@ def test_the_pair_says_what_overlapping_intervals_hide():
     events += [click(f"{user}-t{n}", f"u{user}", f"t{n}", (100 + n) * MINUTE) for user in range(60) for n in range(1, 2 + user % 10)]
     better, worse = Told(["t1", "t2"]), Told(["t1"])
     split = temporal(deeds(events), cut_ms=100 * MINUTE)
-    report = evaluate(split, [Entry(CASCADE, 0, better), Entry("other", 0, worse)], ["t1", "t2"], Asked(1))
+    report = evaluate(split, [Entry(CASCADE, 0, better), Entry("other", 0, worse)], ["t1", "t2"], EvaluationSample(1))
     section = report.section()
     mine, theirs = section.rows[CASCADE]["recall@50"], section.rows["other"]["recall@50"]
     assert mine.low < theirs.high
@@ -168,7 +168,7 @@ def test_the_pair_says_what_overlapping_intervals_hide():
 
 def test_the_simple_contenders_say_what_they_promise():
     split = temporal(deeds(log_of_two_users()), cut_ms=100 * MINUTE)
-    report = evaluate(split, [Entry(CASCADE, 0, Told(["x"])), *simple(split)], ["a", "b", "n"], Asked(5))
+    report = evaluate(split, [Entry(CASCADE, 0, Told(["x"])), *simple(split)], ["a", "b", "n"], EvaluationSample(5))
     assert list(report.section().rows) == [CASCADE, *SIMPLE]
     assert report.section().rows["seen before"]["hr@50"].mean == pytest.approx(2 / 3, abs=1e-5)
     assert verdict(report.section().minus["seen before"]["hr@50"]) == "behind"
@@ -180,4 +180,4 @@ def test_tables_name_every_contender():
     told = markdown(report)
     assert all(word in told for word in (CASCADE, "other", "**New items**", "cold items (2)", "Ceilings", "named"))
     assert len(lines(compact(report)).splitlines()) == 3
-    assert compact(evaluate(temporal(deeds(log_of_two_users()), holdout=0), [], ["a"], Asked(5))) == {}
+    assert compact(evaluate(temporal(deeds(log_of_two_users()), holdout=0), [], ["a"], EvaluationSample(5))) == {}

@@ -17,14 +17,14 @@ from models.evaluation import by_users, temporal
 from models.evaluation.baselines import popularity
 from models.evaluation.cascade import Cascade
 from models.evaluation.prediction_points import own_items, questions, users_asked
-from models.evaluation.report import Asked, evaluate
+from models.evaluation.report import EvaluationSample, evaluate
 from models.evaluation.score import Entry, simple
 from models.serving.recommender import Recommender
 from models.serving.retriever import Options
 from models.training.train import learn, train
 from research.evaluation import evaluation
-from research.evaluation.inputs import Plan, load_data, split_of
-from research.evaluation.trained_baselines import Trained, rival_history
+from research.evaluation.inputs import EvaluationPlan, load_data, split_of
+from research.evaluation.trained_baselines import TrainedBaseline, rival_history
 from tests.tiny_bundle import CONFIG, START_MS, shop
 
 MINUTE = 60_000
@@ -188,7 +188,7 @@ def written(path, users=20, events=25):
 @pytest.mark.parametrize("split_name", ["temporal", "users"])
 def test_the_command_trains_on_what_the_split_allows(split_name, tmp_path, monkeypatch):
     """Two files that differ in what is held out: all that `run` hands to training is the same, and so is what comes of it."""
-    plan = Plan(str(written(tmp_path / "log.jsonl")), QUICK, split=split_name)
+    plan = EvaluationPlan(str(written(tmp_path / "log.jsonl")), QUICK, split=split_name)
     given_to_training = []
 
     def watched(known, items, *arguments, **named):
@@ -263,10 +263,10 @@ def test_a_rival_is_asked_for_more_so_that_new_items_are_left():
     rival = Liked()
     rival.fit(rival_history(split.known, [], []), 0, None)
     asked = list(questions(split, 2, users_asked(split, None, 0)))
-    for question, answer in zip(asked, Trained(rival).answer(asked, 5), strict=True):
+    for question, answer in zip(asked, TrainedBaseline(rival).answer(asked, 5), strict=True):
         assert answer.items == rival.ranked[:5]
         assert answer.fresh == [item for item in rival.ranked if item not in question.had][:5]
-    report = evaluate(split, [Entry("liked", 0, Trained(rival)), *simple(split)], rival.ranked, Asked(2))
+    report = evaluate(split, [Entry("liked", 0, TrainedBaseline(rival)), *simple(split)], rival.ranked, EvaluationSample(2))
     assert report.section().rows["liked"].keys() == report.section().rows["most popular"].keys()
 
 

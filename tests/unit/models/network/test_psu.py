@@ -14,8 +14,8 @@ from models.encoding.contents import Widths, contents, grams, pieces, query_word
 from models.encoding.histories import NONE
 from models.encoding.vocabulary import Vocabulary
 from models.network.layers import mean_words
-from models.network.psu import Items, Psu, pair
-from models.network.search import Asked, Search, Seminar, Spaces, Steps
+from models.network.psu import ItemVectors, Psu, pair
+from models.network.search import HistorySearch, NextPairs, Seminar, Spaces, Steps
 from tests.drawn import drawn, masks
 from tests.references import seminar as reference
 
@@ -116,7 +116,7 @@ def test_a_pair_may_lack_its_query_or_its_item_or_both(count, share, seed):
 @settings(deadline=None, max_examples=60)
 def test_gsu_and_esu_are_those_of_the_loops(batch, count, length, seed):
     torch.manual_seed(seed)
-    search = Search(8, 2, searched=4)
+    search = HistorySearch(8, 2, searched=4)
     targets, history, mask = drawn(seed, batch, count, 8), drawn(seed + 1, batch, length, 8), masks(seed, batch, length)
     weights = {name: getattr(search, name).weight.tolist() for name in ("query", "key", "value", "out")}
     found, interest = search.gsu(targets, history, mask), search(targets, history, mask)
@@ -136,7 +136,7 @@ def test_gsu_and_esu_share_their_projections_and_all_of_them_are_trained():
     table = contents([item(True, "red shoe", True, True, True), item(False, "x", False, False, False)], VOCABULARY, CONFIG, Widths(3, 2))
     items, queries = model.psu.items(table), model.psu.queries(query_words(["shoe", "red"], CONFIG))
     steps = Steps(torch.tensor([[0, NONE, 1], [NONE, NONE, NONE]]), torch.tensor([[0, 1, NONE], [NONE, NONE, NONE]]))
-    logits = model.logits(items, queries, steps, Asked(torch.tensor([[0, 1], [1, 0]]), torch.tensor([1, NONE])))
+    logits = model.logits(items, queries, steps, NextPairs(torch.tensor([[0, 1], [1, 0]]), torch.tensor([1, NONE])))
     logits.log_softmax(1)[:, 0].sum().backward()
     assert torch.isfinite(logits).all()
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.abs().sum() > 0}
@@ -156,7 +156,7 @@ def test_padding_of_a_history_changes_no_logit(length, seed):
     queries = model.psu.queries(query_words(["a", "c d"], CONFIG))
     rng = np.random.default_rng(seed)
     item_at, query_at = (torch.from_numpy(rng.integers(-1, 2, (2, length))) for _ in range(2))
-    asked = Asked(torch.tensor([[0, 1], [1, 0]]), torch.tensor([0, NONE]))
+    asked = NextPairs(torch.tensor([[0, 1], [1, 0]]), torch.tensor([0, NONE]))
     padding = torch.full((2, 3), NONE)
     wider = Steps(torch.cat([item_at, padding], 1), torch.cat([query_at, padding], 1))
     found = model.logits(items, queries, Steps(item_at, query_at), asked)
@@ -167,7 +167,7 @@ def test_padding_of_a_history_changes_no_logit(length, seed):
 def test_projections_start_as_the_identity_and_keep_modalities_apart():
     spaces, gates = Spaces(3), torch.tensor([[0.25, 0.75, 0.0, 0.0]])
     modalities = torch.tensor([[[1.0, 0, 0], [0, 1.0, 0], [0, 0, 0], [0, 0, 0]]])
-    items = Items(modalities, gates, gates > 0)
+    items = ItemVectors(modalities, gates, gates > 0)
     torch.testing.assert_close(spaces.items(items), items.item)
     with torch.no_grad():
         spaces.modalities[1] *= 2

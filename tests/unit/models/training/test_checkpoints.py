@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import CheckpointError
-from models.training.checkpoints import Checkpoints, Saved
+from models.training.checkpoints import Checkpoints, SavedTraining
 from models.training.devices import Precision
 from models.training.loop import Run, fit
 from tests.unit.models.training.test_loop import network, phase
@@ -64,7 +64,7 @@ def test_it_resumes_at_the_newest_checkpoint_and_runs_no_phase_twice(tmp_path):
     assert [(now.phase, now.step) for now in told] == [("second", step) for step in range(5, 13)]
     _, told = training(tmp_path)
     assert told == []
-    done = Saved.read((tmp_path / "1-first-part.safetensors").read_bytes())
+    done = SavedTraining.read((tmp_path / "1-first-part.safetensors").read_bytes())
     assert done.done
     assert not [name for name in done.arrays if name.startswith("adam")]
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from models.network.psu import Items
+from models.network.psu import ItemVectors
 from models.training.pretraining import SAME, alignment, apart, next_pair, relevance
 from tests.drawn import drawn, masks
 from tests.references import seminar as reference
@@ -19,7 +19,7 @@ seeds = st.integers(0, 2**31)
 
 def items_of(vectors, present):
     modalities = F.normalize(vectors, dim=-1) * present.unsqueeze(-1)
-    return Items(modalities, present / present.sum(1, keepdim=True).clamp(min=1), present)
+    return ItemVectors(modalities, present / present.sum(1, keepdim=True).clamp(min=1), present)
 
 
 @given(st.integers(0, 4), st.integers(1, 5), seeds)

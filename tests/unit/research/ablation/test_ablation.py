@@ -21,7 +21,7 @@ from research.ablation.comparison import COLUMNS, Scores, effect
 from research.ablation.page import heading, section, text
 from research.ablation.rows import GROUPS, chosen, trained_as
 from research.errors import UnknownRowError
-from research.evaluation.inputs import Plan
+from research.evaluation.inputs import EvaluationPlan
 from research.evaluation.oracle_category import ToldCategory
 from tests.tiny_bundle import CONFIG, START_MS, quickly_trained, shop
 
@@ -56,7 +56,7 @@ def test_a_finished_row_is_not_run_again_and_serving_rows_share_a_training(log, 
     trained, told = [], []
     learn = runs.learn
     monkeypatch.setattr(runs, "learn", lambda *given, **named: trained.append(given[3]) or learn(*given, **named))
-    plan, work = Plan(str(log), QUICK, seeds=2, test_users=5), tmp_path / "work"
+    plan, work = EvaluationPlan(str(log), QUICK, seeds=2, test_users=5), tmp_path / "work"
     rows = chosen("K 1,pointer only,no time gap")
     first = ablate(plan, rows, work, silent, told.append)
     assert trained == [0, 0, 1, 1]
@@ -84,7 +84,7 @@ def test_another_file_of_the_same_name_is_run_again(tmp_path, monkeypatch):
     for folder, items, times in (("one", catalogue, 1), ("two", retitled, 2), ("three", catalogue, 2)):
         (tmp_path / folder).mkdir()
         sources.write(tmp_path / folder / "log.jsonl", [*items, *events])
-        plan = Plan(str(tmp_path / folder / "log.jsonl"), QUICK, test_users=5)
+        plan = EvaluationPlan(str(tmp_path / folder / "log.jsonl"), QUICK, test_users=5)
         ablate(plan, chosen("default"), tmp_path / "work", silent, lambda found: None)
         assert len(trained) == times
 

@@ -20,7 +20,7 @@ from models.evaluation.prediction_points import offered
 from models.training.train import train
 from research.errors import SeenInTrainingError
 from research.evaluation.evaluation import Cost, budget_s, refuse_seen
-from research.evaluation.inputs import Plan, load_data
+from research.evaluation.inputs import EvaluationPlan, load_data
 from tests.tiny_bundle import CONFIG, START_MS, shop
 
 QUICK = CONFIG.replace(epochs=1)
@@ -107,7 +107,7 @@ def test_an_item_that_only_held_out_events_tell_of_cannot_be_found(tmp_path):
         late = Click(event_id="late", user_id="u0", item_id="late", category_id="c0", ts=last + 1)
         items = [*catalogue, Item(item_id="late", category_id="c0", title="late thing", ts=last + 1)] if described else []
         sources.write(path, [*items, *log, late])
-        loaded = load_data(Plan(str(path), Config()))
+        loaded = load_data(EvaluationPlan(str(path), Config()))
         split = temporal(loaded.done, 0.1)
         found = {item.item_id for item in offered(loaded.described, loaded.told, split, []).catalogue}
         assert ("late" in found) is described
@@ -125,10 +125,10 @@ def test_a_file_without_events_says_what_is_needed(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"event_id": "1", "user_id": "u", "query_id": "q", "text": "shoe", "ts": 5}\n{"user_id": "u", "ts": 1}\n')
     with pytest.raises(SourceError, match=r"searches only; its first refused row is row 2.*clicks or orders"):
-        load_data(Plan(str(path), Config()))
+        load_data(EvaluationPlan(str(path), Config()))
     path.write_text('{"nothing": 1}\n')
     with pytest.raises(SourceError, match="no column for user, item, time"):
-        load_data(Plan(str(path), Config()))
+        load_data(EvaluationPlan(str(path), Config()))
 
 
 def test_items_of_a_table_of_products_keep_what_it_says(tmp_path):
@@ -143,15 +143,15 @@ def test_items_of_a_table_of_products_keep_what_it_says(tmp_path):
     }
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "products.parquet")
     reading = sources.Reading(tmp_path / "log.jsonl", products=sources.Products(tmp_path / "products.parquet"))
-    loaded = load_data(Plan("log.jsonl", Config(), reading))
+    loaded = load_data(EvaluationPlan("log.jsonl", Config(), reading))
     found = offered(loaded.described, loaded.told, temporal(loaded.done, 0.1), []).catalogue
     assert {item.item_id: item.title for item in found} == {item_id: item.title for item_id, item in described.items()} | {bare: ""}
 
 
 def test_items_described_in_the_file_keep_what_it_says(tmp_path):
-    loaded = load_data(Plan(str(written(tmp_path / "log.jsonl")), Config()))
+    loaded = load_data(EvaluationPlan(str(written(tmp_path / "log.jsonl")), Config()))
     assert {item.title for item in loaded.described} > {"red thing of 0"}
     assert loaded.told == []
-    few = load_data(Plan(str(tmp_path / "log.jsonl"), Config(), max_users=4))
+    few = load_data(EvaluationPlan(str(tmp_path / "log.jsonl"), Config(), max_users=4))
     assert len(few.done) == 4
     assert few.done.keys() < loaded.done.keys()

@@ -2,12 +2,12 @@
 
 import pytest
 
-from stream.kafka.promised import Standing, differences, settings
+from stream.kafka.promised import TopicState, differences, settings
 from stream.kafka.topics import ALL, CLICKS, ITEMS, REFRESH
 
 
 def standing(topic, replication=3, partitions=4):
-    return Standing(topic.name, topic.partitions or partitions, replication, settings(topic, replication))
+    return TopicState(topic.name, topic.partitions or partitions, replication, settings(topic, replication))
 
 
 @pytest.mark.parametrize("topic", ALL, ids=lambda topic: topic.name)
@@ -32,17 +32,17 @@ def test_a_topic_that_we_made_is_right(topic, replication):
     ],
 )
 def test_what_falls_short_is_named(topic, changed, setting):
-    [found] = differences(topic, Standing("t", 4, 3, settings(topic, 3) | changed), 4, 3)
+    [found] = differences(topic, TopicState("t", 4, 3, settings(topic, 3) | changed), 4, 3)
     assert (found.setting, found.found, found.alterable) == (setting, changed[setting], True)
 
 
 def test_more_than_needed_is_right():
     more = {"retention.ms": "-1", "max.message.bytes": "9000000", "min.insync.replicas": "3"}
-    assert differences(REFRESH, Standing("t", 4, 5, settings(REFRESH, 3) | more), 4, 3) == []
+    assert differences(REFRESH, TopicState("t", 4, 5, settings(REFRESH, 3) | more), 4, 3) == []
 
 
 def test_partitions_copies_and_hidden_settings_cannot_be_set():
-    assert [(d.setting, d.alterable) for d in differences(CLICKS, Standing("t", 2, 1, {}), 4, 3)] == [
+    assert [(d.setting, d.alterable) for d in differences(CLICKS, TopicState("t", 2, 1, {}), 4, 3)] == [
         ("partitions", False),
         ("replication factor", False),
         ("settings", False),

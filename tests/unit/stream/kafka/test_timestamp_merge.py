@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream.kafka.timestamp_merge import Limits, TimestampMerge
+from stream.kafka.timestamp_merge import MergeLimits, TimestampMerge
 
 STEP = ("clicks", "queries", "orders")
-SMALL = Limits(grace_s=1.0, piece_min=2, piece_max=5, lane_full=10)
+SMALL = MergeLimits(grace_s=1.0, piece_min=2, piece_max=5, lane_full=10)
 
 
 def records(*timestamps):
