@@ -93,7 +93,7 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
 
     rival = evaluation.open_rival
     with monkeypatch.context() as patched:
-        patched.setattr(evaluation, "Trained", interrupted)  # all of ours is finished, the first rival is not
+        patched.setattr(evaluation, "TrainedBaseline", interrupted)  # all of ours is finished, the first rival is not
         assert CliRunner().invoke(make_app(), ["evaluate", *map(str, (*given, "--trials", 1, "--work", tmp_path / "work"))]).exit_code != 0
     with monkeypatch.context() as patched:
         patched.setattr(evaluation, "learn", forbidden)
