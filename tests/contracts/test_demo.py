@@ -134,7 +134,7 @@ def test_demo_ends_well_and_leaves_nothing(demonstration: Demonstration) -> None
     assert "all is well" in demonstration.output
     assert "does not add up" not in demonstration.output
     assert "\x1b" not in demonstration.output
-    assert gone(demonstration.folder, 2.0)
+    assert gone(demonstration.folder, 30.0)
 
 
 @pytest.mark.timeout(600)
@@ -190,7 +190,7 @@ def test_nothing_stays_behind_when_it_is_ended(tmp_path: Path, end: signal.Signa
         assert len(belonging_to(tmp_path)) >= 5
         demo.send_signal(end)
         assert demo.wait(60) != 0
-        assert gone(tmp_path, 2.0)
+        assert gone(tmp_path, 30.0)
     finally:
         demo.kill()
         demo.wait()
