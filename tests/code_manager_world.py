@@ -7,7 +7,8 @@ import msgspec
 import numpy as np
 
 from models.codes.codebook import Codebook
-from models.codes.drift import Policy, Reservoir
+from models.codes.drift import Policy
+from models.codes.reservoir import Reservoir
 from stream.codes.catalogue_snapshot import CatalogueSnapshot
 from stream.codes.code_manager import CodeManager
 from stream.codes.codebook_publisher import Pace, Topics

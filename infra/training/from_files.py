@@ -17,7 +17,8 @@ from models.config import Config
 from models.training.checkpoints import Checkpoints
 from models.training.devices import Ranks
 from models.training.loop import Run
-from models.training.train import TrainingProgress, train
+from models.training.phase import TrainingProgress
+from models.training.train import train
 
 DAY_MS = 86_400_000
 

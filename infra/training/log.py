@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from models.training.train import TrainingProgress
+from models.training.phase import TrainingProgress
 
 HEAD = ("phase", "step", "steps", "loss", "learning_rate", "examples")
 Row = tuple[str, ...]

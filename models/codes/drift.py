@@ -11,8 +11,6 @@ import msgspec
 import numpy as np
 
 from models.codes.codebook import Codebook, Codes, Floats
-from models.codes.reservoir import Reservoir as Reservoir
-from models.codes.reservoir import ReservoirSample as ReservoirSample
 
 QUERIES = 256  # vectors of the sample that overlap is measured with
 DEPTH = 100

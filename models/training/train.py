@@ -32,8 +32,7 @@ from models.training.bundling import bundle_of, with_items
 from models.training.dataset import Examples, Prepared, build, prepare
 from models.training.loop import Run, fit
 from models.training.losses import Pool, joint_loss
-from models.training.phase import Phase
-from models.training.phase import TrainingProgress as TrainingProgress
+from models.training.phase import Phase, TrainingProgress
 from models.training.pretraining import learn as teach
 from models.training.warm_start import begin_new, new_since, take_over
 

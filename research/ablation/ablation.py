@@ -22,7 +22,8 @@ from models.evaluation.score import Entry, tally
 from models.evaluation.split import Split, temporal, validation
 from models.serving.recommender import Recommender
 from models.serving.retriever import Options
-from models.training.train import TrainingProgress, learn
+from models.training.phase import TrainingProgress
+from models.training.train import learn
 from research.ablation.comparison import TOLD, Effect, Scores, columns, effect
 from research.ablation.rows import DEFAULT, Row, TrainingKey
 from research.digests import digest

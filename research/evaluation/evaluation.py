@@ -23,7 +23,8 @@ from models.evaluation.share_selection import Choice, choose_shares, chooses, en
 from models.evaluation.split import Split, validation
 from models.serving.recommender import Recommender
 from models.serving.retriever import Options
-from models.training.train import TrainingProgress, learn
+from models.training.phase import TrainingProgress
+from models.training.train import learn
 from research.baselines import NAMES, Budget, open_rival
 from research.errors import SeenInTrainingError
 from research.evaluation.coded import CodeRecall, code_recall

@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 
 from models.codes.codebook import TRAINING_VECTORS, Codebook, Codes, Floats
-from models.codes.drift import Baseline, Decision, Drift, Policy, Reservoir, ReservoirSample, measure, refresh
+from models.codes.drift import Baseline, Decision, Drift, Policy, measure, refresh
+from models.codes.reservoir import Reservoir, ReservoirSample
 from stream.codes.catalogue_snapshot import CatalogueSnapshot, Selected
 from stream.codes.codebook_publisher import CodebookPublisher, Pace, Ports, State, Topics, figures
 from stream.codes.codebook_registry import CodebookRegistry

@@ -9,7 +9,8 @@ from typing import NamedTuple, Protocol
 from kafka.errors import KafkaError
 
 from models.bundle import Bundle
-from models.codes.drift import Decision, Drift, Policy, Reservoir
+from models.codes.drift import Decision, Drift, Policy
+from models.codes.reservoir import Reservoir
 from stream.codes.catalogue_snapshot import CatalogueSnapshot
 from stream.codes.code_manager import CodeManager
 from stream.codes.codebook_publisher import Pace, Topics

@@ -11,7 +11,7 @@ import pytest
 
 from infra.training.log import HEAD, TrainingLog, read_log
 from models.bundle import load
-from models.training.train import TrainingProgress
+from models.training.phase import TrainingProgress
 
 SMALL = ("--users", "40", "--items", "120", "--categories", "6", "--days", "20", "--dim", "16", "--epochs", "16")
 COMMAND = (sys.executable, "-m", "infra.cli", "train", *SMALL, "--until", "2026-01-31T12:00", "--json")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from infra.errors import NothingToPlotError
 from infra.training.log import TrainingLog, read_log
 from infra.training.plot import COLOURS, GREY, POINTS, RIGHT, WIDTH, Axis, Curve, curves, svg, write_plot
-from models.training.train import TrainingProgress
+from models.training.phase import TrainingProgress
 
 SVG = "{http://www.w3.org/2000/svg}"
 FEW = st.floats(-1e6, 1e6, width=32)

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.codes.codebook import Codebook
-from models.codes.drift import Action, Baseline, Decision, Drift, Policy, Reservoir, measure, refresh
+from models.codes.drift import Action, Baseline, Decision, Drift, Policy, measure, refresh
+from models.codes.reservoir import Reservoir
 
 D, P, N = 32, 4, 6_000
 SHAPE = np.arange(1, D + 1) ** -0.7  # dimensions differ in how much they vary, as in learned vectors

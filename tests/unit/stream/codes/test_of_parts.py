@@ -7,7 +7,8 @@ from features.events import Item, encode
 from features.store.memory import MemoryStore
 from models.bundle import save
 from models.codes.codebook import Codebook
-from models.codes.drift import Policy, Reservoir
+from models.codes.drift import Policy
+from models.codes.reservoir import Reservoir
 from models.serving.recommender import Recommender
 from models.training.train import train
 from stream.codes.catalogue_snapshot import CatalogueSnapshot
