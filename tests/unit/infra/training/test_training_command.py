@@ -30,6 +30,7 @@ def finished(process):
     return process.returncode, out, err
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_goes_on_and_ends_with_the_same_weights_and_the_same_log(tmp_path):
     code, out, err = finished(started(tmp_path, "whole"))
     assert code == 0, err

@@ -26,6 +26,7 @@ def torchrun(folder, *words):
     return subprocess.run((*TWO, *words), cwd=folder, env=environ, capture_output=True, text=True, timeout=LIMIT_S, check=False)
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_bundle(tmp_path):
     out, log, kept = tmp_path / "bundle", tmp_path / "log.csv", tmp_path / "kept"
     command = ("-m", "--", "infra.cli", "train", *SHOP, "--until", "2026-01-31T12:00", "--json", "--out", str(out), "--log", str(log))
