@@ -38,7 +38,7 @@ def commit() -> str:
     """The commit of this program's code, and whether it was changed since; `unknown` outside a repository."""
 
     def git(*arguments: str) -> str:
-        folder = Path(__file__).parents[2]
+        folder = Path(__file__).parents[1]
         return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     with suppress(OSError, subprocess.CalledProcessError):

@@ -1,4 +1,4 @@
-"""What a training adds to the bundle that it learnt: shares that suit the log, and how well it did, both by what was held out."""
+"""What training adds to its bundle: shares that suit the log, and metrics, both measured on held-out events."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,6 +11,7 @@ from models.evaluation.cascade import Cascade
 from models.evaluation.prediction_points import Offered, questions, users_asked
 from models.evaluation.report import CASCADE, EvaluationSample, compact, evaluate
 from models.evaluation.score import Entry, simple
+from models.evaluation.serving_rules import ServingRules
 from models.evaluation.share_selection import choose_shares, enough, halves
 from models.evaluation.split import Split
 from models.serving.recommender import Recommender
@@ -31,8 +32,9 @@ def judged(bundle: Bundle, there: Offered, split: Split, seed: int, device: str,
         split = only(split, others)
     config = bundle.manifest.config
     cascade = Cascade(Recommender(bundle, device), Options(config.retrieval.top_k), *there, bundle.popular)
+    rules = ServingRules.of(cascade.retriever.exclude_bought, there.catalogue)
     ids, asked = [item.item_id for item in there.catalogue], EvaluationSample(config.training.test_per_user, MOST_USERS, seed)
-    report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split)], ids, asked)
+    report = evaluate(split, [Entry(CASCADE, seed, cascade), *simple(split, rules=rules)], ids, asked)
     newest = max(event.ts for deed in split.done.values() for event in deed.events)
     manifest = msgspec.structs.replace(bundle.manifest, metrics=compact(report))
     popular = popularity(split.done, newest + 1, config.retrieval.popular, config.retrieval.popular_days)

@@ -1,23 +1,25 @@
-"""From scores to what can be claimed: means with intervals, paired differences from the cascade, spread over seeds."""
+"""From scores to claims: means with intervals, paired differences from the cascade, standard deviation over seeds."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from models.evaluation.intervals import Bootstrap, bounds, mean
-from models.evaluation.metrics import ALL, HIT_METRICS, METRICS, VIEWS, length_name
+from models.evaluation.metrics import ALL, HIT_METRICS, METRICS, NEW, VIEWS, length_name
 from models.evaluation.prediction_points import questions, users_asked
 from models.evaluation.score import Entry, Tally, tally
 from models.evaluation.split import Split
 
 CASCADE = "cascade"
+WITHOUT_REPEATS = "cascade without repeats"
+WITH_REPEATS = " + repeats"  # ends the name of a trained baseline with the user's repeats merged in
 DIGITS = 5
 
 
 class Estimate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A mean over moments and seeds; its 95 % interval over users; the mean of each seed where there are several."""
+    """A mean over prediction points and seeds; its 95 % interval over users; the mean of each seed if there are several."""
 
     mean: float
     low: float
@@ -26,7 +28,7 @@ class Estimate(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def spread(self) -> float | None:
-        """Standard deviation over seeds, None of a single one."""
+        """Standard deviation over seeds, None for a single one."""
         return float(np.std(self.seeds, ddof=1)) if len(self.seeds) > 1 else None
 
 
@@ -34,19 +36,20 @@ Row = dict[str, Estimate]  # metric -> estimate
 
 
 class Section(msgspec.Struct, frozen=True):
-    """One view of the held-out moments. `minus` is the cascade minus each other contender, paired by user and moment."""
+    """One view of the prediction points. `minus` is the difference of the cascade, with and without repeats, and each of `compared`, paired
+    by prediction point: name of the first -> name of the second -> row."""
 
     name: str
     moments: int
     users: int
     rows: dict[str, Row]
-    minus: dict[str, Row]
+    minus: dict[str, dict[str, Row]]
 
 
 class Report(msgspec.Struct, frozen=True):
-    """An evaluation: sections by view and history length, categories by method, coverage@50, and what could be reached at all.
+    """An evaluation: sections by view and history length, categories by method, coverage@50, and ceilings.
 
-    `targets` counts pairs of a moment and a wanted item, by the names of `TARGETS`. The last is what can be found at all.
+    `targets` counts pairs of a prediction point and a target item, by the names of `TARGETS`. The last is what can be found at all.
     """
 
     split: str
@@ -62,12 +65,18 @@ class Report(msgspec.Struct, frozen=True):
     coverage: dict[str, list[float]]
 
     def section(self, name: str = ALL) -> Section | None:
-        """The section of that name, None where no moment belongs to it."""
+        """The section of that name, None if no prediction point belongs to it."""
         return next((section for section in self.sections if section.name == name), None)
 
 
+def compared(name: str, contenders: Iterable[str]) -> list[str]:
+    """Whom a cascade is compared with: `CASCADE` with all others, `WITHOUT_REPEATS` with all that have no repeats merged in."""
+    others = [contender for contender in contenders if contender != name]
+    return others if name == CASCADE else [other for other in others if other != CASCADE and not other.endswith(WITH_REPEATS)]
+
+
 class EvaluationSample(NamedTuple):
-    """How much is asked: baskets of a user at most, users at most (drawn by seed; None: all), seed of drawing and bootstrap."""
+    """The size of an evaluation: most baskets per user, most users (drawn by seed; None: all), seed of drawing and bootstrap."""
 
     per_user: int
     users: int | None = None
@@ -81,7 +90,7 @@ def evaluate(
     asked: EvaluationSample,
     tell: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Put what the split holds out to all entries. `catalogue` are the items that can be recommended; `tell` hears of moments done."""
+    """Evaluate all entries on what is held out. `catalogue`: items that can be recommended; `tell` is called with the points done."""
     users = users_asked(split, asked.users, asked.seed)
     known = frozenset(event.item for deeds in split.known.values() for event in deeds.events)
     scores = tally(questions(split, asked.per_user, users), entries, catalogue, known, tell)
@@ -101,7 +110,7 @@ def evaluate(
 
 
 def compact(report: Report) -> dict[str, dict[str, float]]:
-    """Method -> metric -> value over all moments, with `_low` and `_high`: what a bundle's manifest keeps. Empty without moments."""
+    """Method -> metric -> value over all prediction points, with `_low` and `_high`, as in a bundle's manifest. Empty without points."""
     section = report.section()
     if section is None:
         return {}
@@ -126,7 +135,9 @@ def _sections(scores: Tally, seed: int) -> list[Section]:
 
 def _section(name: str, scores: Tally, moments: np.ndarray, view: int, seed: int) -> Section:
     values = {contender: array[:, moments, view] for contender, array in scores.items.items()}  # (seeds, m, METRICS) each
-    counted = ~np.isnan(next(iter(values.values()))[0]).all(1)  # (m,): something is wanted there
+    if name == NEW:  # repeats do not change these lists
+        values = {contender: array for contender, array in values.items() if not contender.endswith((WITHOUT_REPEATS, WITH_REPEATS))}
+    counted = ~np.isnan(next(iter(values.values()))[0]).all(1)  # (m,): there is a target item
     values = {contender: array[:, counted] for contender, array in values.items()}
     owners = _owners([scores.users[at] for at in moments[counted]])
     bootstrap = Bootstrap(owners, seed)
@@ -135,11 +146,14 @@ def _section(name: str, scores: Tally, moments: np.ndarray, view: int, seed: int
     averaged = {contender: array.mean(0) for contender, array in values.items()}  # (m, METRICS)
     resampled = {contender: bootstrap.means(array) for contender, array in averaged.items()}  # (draws, METRICS)
     rows = {contender: _row(METRICS, array, resampled[contender]) for contender, array in values.items()}
-    minus = {}
-    if CASCADE in values:
-        for contender in [other for other in values if other != CASCADE]:
-            difference = (averaged[CASCADE] - averaged[contender])[None]
-            minus[contender] = _row(METRICS, difference, resampled[CASCADE] - resampled[contender])
+    minus = {
+        ours: {
+            other: _row(METRICS, (averaged[ours] - averaged[other])[None], resampled[ours] - resampled[other])
+            for other in compared(ours, values)
+        }
+        for ours in (CASCADE, WITHOUT_REPEATS)
+        if ours in values
+    }
     return Section(name, len(owners), bootstrap.users, rows, minus)
 
 

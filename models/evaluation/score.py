@@ -1,4 +1,4 @@
-"""All questions put to all contenders, batch by batch, and their scores kept as numbers."""
+"""All contenders answer all prediction points, batch by batch; their scores are kept as numbers."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import islice
@@ -20,17 +20,18 @@ from models.evaluation.baselines import (
 )
 from models.evaluation.metrics import DEPTH, METRICS, VIEWS, category_metrics, item_metrics, length_group, views
 from models.evaluation.prediction_points import Question
+from models.evaluation.serving_rules import NO_RULES, ServingRules, under
 from models.evaluation.split import Split
 
 RECENT_DAYS = RetrievalConfig().popular_days  # half-life of an event
 
 BATCH = 64
-TARGETS = ("all", "known before the cut", "in the catalogue", "had before by the user", "in the catalogue or had before")
+TARGETS = ("all", "with events before the cut", "in the catalogue", "in the user's history", "in the catalogue or the user's history")
 COVERAGE_CUT = 50
 
 
 class Entry(NamedTuple):
-    """A contender in one seed of it; one without chance has one entry."""
+    """A contender trained with one seed; a rule has one entry."""
 
     name: str
     seed: int
@@ -49,7 +50,7 @@ class Tally(NamedTuple):
 
 
 class _Scores:
-    """What one entry has scored so far."""
+    """The scores of one entry so far."""
 
     def __init__(self) -> None:
         self.items: list[list[list[float]]] = []
@@ -70,7 +71,7 @@ def tally(
     known: frozenset[str],
     tell: Callable[[int], None] = lambda _: None,
 ) -> Tally:
-    """Ask everybody everything. `known` are the items of the split's known history; `tell` hears of questions done."""
+    """Score all entries on all questions. `known` are the items of the split's known history; `tell` is called with the questions done."""
     scores = [_Scores() for _ in entries]
     users: list[str] = []
     lengths: list[int] = []
@@ -104,8 +105,8 @@ def _stacked(entries: Sequence[Entry], scores: Sequence[_Scores], empty: Tally, 
     return empty
 
 
-def simple(split: Split, names: Sequence[str] = SIMPLE, seed: int = 0) -> list[Entry]:
-    """The named baselines of SIMPLE, in its order, fitted on the known history of a split."""
+def simple(split: Split, names: Sequence[str] = SIMPLE, seed: int = 0, rules: ServingRules = NO_RULES) -> list[Entry]:
+    """The named baselines of SIMPLE, in its order, fitted on the known history of a split, under the serving rules."""
     popular = popularity(split.known, split.cut_ms, POPULAR_DEPTH)
     makers: dict[str, Callable[[], Contender]] = {
         "most popular": lambda: MostPopular(popular),
@@ -115,4 +116,4 @@ def simple(split: Split, names: Sequence[str] = SIMPLE, seed: int = 0) -> list[E
         "seen often": lambda: SeenBefore(popular, often=True),
         "item-kNN": lambda: ItemNeighbours(split.known, popular),
     }
-    return [Entry(name, seed, makers[name]()) for name in SIMPLE if name in names]
+    return [Entry(name, seed, under(makers[name](), rules)) for name in SIMPLE if name in names]

@@ -1,4 +1,4 @@
-"""An evaluation as text: lines for the terminal, tables of markdown for a page."""
+"""An evaluation as text: lines for the terminal, Markdown tables for a page."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ GROUPED = "recall@50"
 
 
 def lines(metrics: Mapping[str, Mapping[str, float]]) -> str:
-    """What a bundle's manifest keeps of its evaluation, one line a method, with intervals."""
+    """The metrics in a bundle's manifest, one line per method, with intervals."""
     told = []
     for method, summary in metrics.items():
         names = [name for name in BRIEF if name in summary]
@@ -44,20 +44,20 @@ def markdown(report: Report) -> str:
 
 
 def verdict(difference: Estimate) -> str:
-    """Whether the cascade is `ahead`, `behind`, or `level` as far as the interval of the paired difference says."""
+    """Whether the cascade is `ahead` or `behind`, or `level` because the interval of the paired difference contains 0."""
     if difference.low > 0:
         return "ahead"
     return "behind" if difference.high < 0 else "level"
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """The lines of a table of markdown."""
+    """The lines of a Markdown table."""
     rule = ["---", *["---:"] * (len(heads) - 1)]
     return ["| " + " | ".join(cells) + " |" for cells in (heads, rule, *rows)]
 
 
 def number(estimate: Estimate) -> str:
-    """Mean, interval, and spread over seeds where there are several."""
+    """Mean, interval, and standard deviation over seeds if there are several."""
     spread = "" if estimate.spread is None else f" ±{estimate.spread:.3f}"
     return f"{estimate.mean:.3f}{spread} [{estimate.low:.3f}, {estimate.high:.3f}]"
 
@@ -68,11 +68,12 @@ def _main(section: Section, report: Report, name: str) -> list[str]:
     for contender, row in section.rows.items():
         covered = [f"{sum(found) / len(found):.3f}" for found in [report.coverage[contender]] if name == ALL]
         rows.append((contender, *_cells(row, SHOWN), *covered))
-    told = table(heads, rows)
-    if section.minus:
-        told += ["", "Cascade minus each, paired by prediction point:", ""]
-        told += table(("", *CLAIMED), [(contender, *_signed(row)) for contender, row in section.minus.items()])
-    return told
+    written = table(heads, rows)
+    for ours, minus in section.minus.items():
+        if minus:
+            written += ["", f"Paired differences: `{ours}` minus each other row", ""]
+            written += table(("", *CLAIMED), [(contender, *_signed(row)) for contender, row in minus.items()])
+    return written
 
 
 def _signed(row: Row) -> list[str]:

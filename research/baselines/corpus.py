@@ -1,6 +1,6 @@
-"""Event sequences as flat arrays, what a model is shown of them, and the part that configurations are compared on.
+"""Event sequences as flat arrays, the inputs of a model, and the part that configurations are compared on.
 
-What stands before an event is everything of its user with an older time stamp: events of one basket never see each other.
+The input of an event is everything of its user with an older time stamp: events of one basket never see each other.
 """
 
 from bisect import bisect_left
@@ -34,7 +34,7 @@ class Corpus:
         self.item, self.category = self.numbers([event for events in users for event in events])  # (E,), (E,)
         lengths = np.array([len(events) for events in users], np.int64)
         self.first = np.repeat(np.cumsum(lengths) - lengths, lengths)  # (E,) where the user's events begin
-        self.end = self._ends(users)  # (E,) where the events that stand before it end
+        self.end = self._ends(users)  # (E,) where the events before it end
 
     def numbers(self, events: Sequence[Event]) -> tuple[np.ndarray, np.ndarray]:
         """Item and category numbers of events, two int64 arrays; events of unknown items are left out."""
@@ -43,7 +43,7 @@ class Corpus:
         return numbers[:, 0], numbers[:, 1]
 
     def examples(self) -> np.ndarray:
-        """The positions of all events that have something before them."""
+        """The positions of all events with something before them."""
         return np.flatnonzero(self.end > self.first)
 
     def before(self, examples: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
@@ -56,7 +56,7 @@ class Corpus:
     def windows(self, length: int, rng: np.random.Generator) -> list["Window"]:
         """All examples, by the window of `length` events that the event right before them falls into.
 
-        A user's windows lie end to end; where the first one is cut off is drawn anew for each user.
+        A user's windows lie end to end; where the first one ends is drawn per user.
         """
         examples = self.examples()
         first = self.first[examples]
@@ -79,28 +79,30 @@ class Corpus:
 
 
 class Window(NamedTuple):
-    """Where a window of events begins, and the examples that come right after one of its events, ascending."""
+    """Where a window of events begins, and the examples right after one of its events, ascending."""
 
     begin: int
     examples: np.ndarray
 
 
 class CorpusQuestion(NamedTuple):
-    """A moment that a configuration is judged by: the events before it and the items wanted within the next day."""
+    """A prediction point that configurations are compared on: the events before `ts` (ms) and the target items, those of the next day."""
 
+    user_id: str
+    ts: int
     user: RivalUser
     wanted: frozenset[str]
 
 
 class CorpusSplit(NamedTuple):
-    """The end of the training time, cut off: what is trained on while configurations are compared, and what they are asked."""
+    """The end of the training time, held out: what is trained on while configurations are compared, and their prediction points."""
 
     sequences: Mapping[str, Sequence[Event]]
     questions: list[CorpusQuestion]
 
 
 def split(sequences: Mapping[str, Sequence[Event]]) -> CorpusSplit:
-    """Cut the newest tenth of all events off, by time. No question comes of a user without an older event."""
+    """Hold out the newest tenth of all events, by time. Users without an older event have no prediction point."""
     times = np.array([event[0] for events in sequences.values() for event in events], np.int64)
     cut = int(np.quantile(times, 1 - VALIDATION_SHARE, method="higher"))
     older: dict[str, Sequence[Event]] = {}
@@ -111,15 +113,16 @@ def split(sequences: Mapping[str, Sequence[Event]]) -> CorpusSplit:
         at = bisect_left(stamps, cut)
         if at:
             older[user] = events[:at]
-            questions.extend(_questions(events, stamps, at))
+            questions.extend(_questions(user, events, stamps, at))
     return CorpusSplit(older, _spread(questions, VALIDATION_MOMENTS))
 
 
-def _questions(events: Sequence[Event], stamps: Sequence[int], start: int) -> list[CorpusQuestion]:
+def _questions(user: str, events: Sequence[Event], stamps: Sequence[int], start: int) -> list[CorpusQuestion]:
     questions = []
     for ts in _spread(sorted(set(stamps[start:])), VALIDATION_PER_USER):
         here, until = bisect_left(stamps, ts), bisect_left(stamps, ts + HORIZON_MS)
-        questions.append(CorpusQuestion(RivalUser(events[:here]), frozenset(event[1] for event in events[here:until])))
+        wanted = frozenset(event[1] for event in events[here:until])
+        questions.append(CorpusQuestion(user, ts, RivalUser(events[:here]), wanted))
     return questions
 
 
@@ -130,8 +133,8 @@ def _spread(what: list, count: int) -> list:
     return [what[int((n + 1) * len(what) / count) - 1] for n in range(count)]
 
 
-def recall(answers: Sequence[Sequence[str]], questions: Sequence[CorpusQuestion], k: int) -> float:
-    """Mean over questions of the share of wanted items that the first `k` answers hold, at most `k` counted."""
-    pairs = zip(answers, questions, strict=True)
-    shares = [len(asked.wanted.intersection(found[:k])) / min(k, len(asked.wanted)) for found, asked in pairs]
+def recall(answers: Sequence[Sequence[str]], wanted: Sequence[frozenset[str]], k: int) -> float:
+    """Mean over prediction points of the share of target items among the first `k` of the list, of at most `k`."""
+    pairs = zip(answers, wanted, strict=True)
+    shares = [len(targets.intersection(found[:k])) / min(k, len(targets)) for found, targets in pairs]
     return float(np.mean(shares)) if shares else 0.0

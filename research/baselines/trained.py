@@ -1,4 +1,4 @@
-"""A rival: its configuration chosen on the end of the training time, trained, and asked."""
+"""A model of torch-rechub as a rival: its configuration is chosen on the end of the training time, then it is trained and ranks."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -6,27 +6,29 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from research.baselines.configuration import Configuration, draw
-from research.baselines.contract import Budget, Event, RivalHistory, RivalUser
+from research.baselines.configuration import FIRST, Configuration, draw
+from research.baselines.contract import Budget, Event, RivalHistory, RivalUser, ValidationAnswer
 from research.baselines.corpus import Corpus, CorpusQuestion, recall, split
 from research.baselines.rechub import Encoder
 from research.baselines.training import BaselineTraining, rank
 
-DEPTH = 50
+CUT = 50  # configurations are compared by recall@50
+DEPTH = 200  # items of a validation answer, so that 50 remain without those that serving withholds
 PATIENCE = 2
 FINAL = 1.25  # the last training sees more data than a trial
 
 
 class Trial(NamedTuple):
-    """A configuration tried: its best recall on the validation part, and after how many epochs."""
+    """A configuration tried: its best recall on the validation part, after how many epochs, and its answers then."""
 
     recall: float
     epochs: int
     settings: Configuration
+    answers: Sequence[ValidationAnswer] = ()
 
 
 class Model(NamedTuple):
-    """A trained encoder and the corpus whose numbers it speaks."""
+    """A trained encoder and the corpus that numbers its items."""
 
     encoder: Encoder
     corpus: Corpus
@@ -54,11 +56,12 @@ class Model(NamedTuple):
 
 
 class TrainedRival:
-    """A model of torch-rechub as a Rival. `clock` gives seconds; kinds of events are not looked at."""
+    """A model of torch-rechub as a Rival. `clock` gives seconds; kinds of events are not used."""
 
     def __init__(self, name: str, clock: Callable[[], float]) -> None:
         self.name = name
         self.trials: list[Trial] = []
+        self.validation: Sequence[ValidationAnswer] = ()
         self._clock = clock
         self._model: Model | None = None
 
@@ -70,6 +73,7 @@ class TrainedRival:
         start = self._clock()
         with torch.random.fork_rng(devices=[]):
             best = self._tune(sequences, seed, budget, start)
+            self.validation = best.answers
             self._model = self._train(sequences, best, seed, start + budget.seconds)
 
     def recommend(self, users: Sequence[RivalUser], k: int) -> list[list[str]]:
@@ -80,12 +84,12 @@ class TrainedRival:
 
     def _tune(self, sequences: Mapping[str, Sequence[Event]], seed: int, budget: Budget, start: float) -> Trial:
         """Every configuration has the same slice of the time, the last training one and a quarter."""
+        self.trials = []
         older, questions = split(sequences)
-        if not questions:
-            return Trial(0.0, budget.epochs, Configuration())
+        if not questions or not budget.trials:
+            return Trial(0.0, budget.epochs, FIRST[self.name])
         corpus = Corpus(older)
         tuning_s = budget.seconds * budget.trials / (budget.trials + FINAL)
-        self.trials = []
         for n, settings in enumerate(draw(self.name, budget.trials, seed)):
             until = start + tuning_s * (n + 1) / budget.trials
             self.trials.append(self._try(corpus, questions, settings, seed, budget.epochs, until))
@@ -97,9 +101,12 @@ class TrainedRival:
         best = Trial(-1.0, 1, settings)
         for epoch in range(1, epochs + 1):
             whole = training.epoch(lambda: self._clock() < until)
-            found = recall(model.recommend([asked.user for asked in questions], DEPTH), questions, DEPTH)
+            lists = model.recommend([point.user for point in questions], DEPTH)
+            found = recall(lists, [point.wanted for point in questions], CUT)
             if found > best.recall:
-                best = Trial(found, epoch, settings)
+                pairs = zip(questions, lists, strict=True)
+                answers = [ValidationAnswer(point.user_id, point.ts, point.wanted, items) for point, items in pairs]
+                best = Trial(found, epoch, settings, answers)
             if not whole or epoch - best.epochs >= PATIENCE:
                 break
         return best

@@ -1,22 +1,25 @@
 """An evaluation as a section of docs/results.md, and for the terminal."""
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 
 from models.config.retrieval import USUAL
 from models.evaluation.metrics import ALL, NEW
-from models.evaluation.report import Section
-from models.evaluation.share_selection import Choice, enough
+from models.evaluation.report import CASCADE, Section
+from models.evaluation.share_selection import TRIED, Choice, enough
 from models.evaluation.table import CLAIMED, markdown, number, table, verdict
 from research.evaluation.evaluation import EvaluationOutcome
+from research.evaluation.repeats import RepeatShare
 
 
 def page_head() -> str:
-    """How a page begins that has no section yet."""
+    """The beginning of a page without a section."""
     return "# Results of the models\n\nEach section is written by `everlong evaluate --data PATH --out PAGE`; do not edit it.\n"
 
 
 def section(outcome: EvaluationOutcome, command: str) -> str:
-    """A section of markdown."""
+    """A section in Markdown."""
     told = [
         f"## `{outcome.data}`, {outcome.report.split} split",
         "",
@@ -35,10 +38,39 @@ def section(outcome: EvaluationOutcome, command: str) -> str:
         ]
         told += ["", f"**Codes compared with vectors**: the best {outcome.codes[0].kept} of a lifelong history, one row per seed", ""]
         told += table(heads, cells)
+    if outcome.repeats:
+        told += ["", "**Repeats merged into the trained baselines**", "", *_repeats(outcome.repeats)]
     if outcome.costs:
         rows = [(name, f"{cost.seconds / cost.seeds:.0f}") for name, cost in outcome.costs.items()]
         told += ["", "**Training**", "", *table(("", "CPU seconds per seed"), rows)]
     return "\n".join(told)
+
+
+def _repeats(repeats: Mapping[str, Sequence[RepeatShare]]) -> list[str]:
+    """The shares of repeats, and how they were chosen."""
+    every = [share for shares in repeats.values() for share in shares]
+    chosen = [share for share in every if share.points]
+    lines = []
+    if chosen:
+        lines.append(
+            f"Per seed the share of {', '.join(f'{share:g}' for share in TRIED['repeat'])} with the best recall@50 on {chosen[0].points:,} "
+            f"prediction points of {chosen[0].users:,} users at the end of the training events."
+        )
+    if len(chosen) < len(every):
+        lines.append("The share of the cascade is used where no configuration was compared or the users are too few to choose on.")
+    cells = [
+        (
+            name,
+            ", ".join(f"{share.share:g}" for share in shares),
+            *(", ".join(f"{recall:.3f}" if share.points else "-" for share, recall in pairs) for pairs in _before_and_after(shares)),
+        )
+        for name, shares in repeats.items()
+    ]
+    return [*lines, "", *table(("", "share", "recall@50 there without repeats", "with repeats"), cells)]
+
+
+def _before_and_after(shares: Sequence[RepeatShare]) -> tuple[list[tuple[RepeatShare, float]], list[tuple[RepeatShare, float]]]:
+    return [(share, share.before) for share in shares], [(share, share.after) for share in shares]
 
 
 def _facts(outcome: EvaluationOutcome) -> list[str]:
@@ -53,7 +85,8 @@ def _facts(outcome: EvaluationOutcome) -> list[str]:
     config = outcome.config
     if outcome.bundle is None:
         training = config.training
-        facts.append(f"d {config.network.dim}, {training.epochs} epochs, trained on at most {training.per_user} baskets per user")
+        epochs = "1 epoch" if training.epochs == 1 else f"{training.epochs} epochs"
+        facts.append(f"d {config.network.dim}, {epochs}, trained on at most {training.per_user} baskets per user")
     if outcome.report.split == "temporal":
         facts.append(f"at most {config.training.test_per_user} baskets per user tested")
     if outcome.max_users is not None:
@@ -62,13 +95,17 @@ def _facts(outcome: EvaluationOutcome) -> list[str]:
         facts.append(f"a sample of {outcome.test_users:,} test users")
     if outcome.choice is not None:
         facts.append(_shares(outcome.choice))
+    facts.append(f"purchases {'excluded from' if outcome.exclude_bought else 'kept in'} all lists")
+    if outcome.repeats:
+        tried = "1 configuration" if outcome.trials == 1 else f"{outcome.trials} configurations"
+        facts.append(f"trained baselines: {tried} tried, at most {outcome.budget_s:.0f} s per seed")
     if outcome.refused_rows:
-        facts.append(f"{outcome.refused_rows:,} rows were refused")
+        facts.append(f"{outcome.refused_rows:,} rows were rejected")
     return facts
 
 
 def _shares(choice: Choice) -> str:
-    """What was chosen, and by what."""
+    """The shares that were chosen, and on what."""
     if not enough(choice.users):
         return f"default shares of lists, since {choice.users} users are too few to choose on"
     given = msgspec.structs.asdict(choice.shares)
@@ -96,10 +133,10 @@ def text(outcome: EvaluationOutcome) -> str:
 
 
 def _lines(found: Section) -> list[str]:
-    told = [f"{found.name} ({found.moments:,} prediction points of {found.users:,} users); paired differences of the cascade"]
+    told = [f"{found.name} ({found.moments:,} prediction points of {found.users:,} users); paired: cascade minus each"]
     for contender, row in found.rows.items():
         cells = "  ".join(f"{metric} {number(row[metric])}" for metric in CLAIMED if metric in row)
-        minus = found.minus.get(contender, {})
+        minus = found.minus.get(CASCADE, {}).get(contender, {})
         said = ", ".join(f"{verdict(minus[metric])} {minus[metric].mean:+.3f}" for metric in CLAIMED[:1] if metric in minus)
-        told.append(f"{contender:22} {cells}  {said}".rstrip())
+        told.append(f"{contender:24} {cells}  {said}".rstrip())
     return told

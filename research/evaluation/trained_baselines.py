@@ -1,4 +1,4 @@
-"""A trained baseline of a library (research.baselines) as a contender."""
+"""A trained baseline (research.baselines) as a contender."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -8,7 +8,7 @@ from models.evaluation.baselines import Answer, unseen
 from models.evaluation.prediction_points import Question
 from research.baselines import Rival, RivalHistory, RivalUser
 
-MOST_EXTRA = 1000  # so many items more than k are asked for at most, to have k left without those the user had
+MOST_EXTRA = 1000  # items requested beyond k, at most, so that k new ones remain
 
 
 class TrainedBaseline:
@@ -18,14 +18,14 @@ class TrainedBaseline:
         self._rival = rival
 
     def answer(self, asked: Sequence[Question], k: int) -> list[Answer]:
-        """As promised by `Contender`; of a user who had more than `MOST_EXTRA` items the fresh list may be short."""
+        """As promised by `Contender`; for a user with more than `MOST_EXTRA` items the list of new ones may be shorter than `k`."""
         extra = min(MOST_EXTRA, max((len(question.had) for question in asked), default=0))
         lists = self._rival.recommend([RivalUser(sequence(question.past)) for question in asked], k + extra)
         return [Answer(mine[:k], unseen(mine, question, k)) for mine, question in zip(lists, asked, strict=True)]
 
 
 def rival_history(known: Mapping[str, Deeds], items: Sequence[str], categories: Iterable[str]) -> RivalHistory:
-    """The known history as rivals take it, beside the whole catalogue."""
+    """The known history as rivals take it, with the whole catalogue."""
     return RivalHistory({user: sequence(deeds.events) for user, deeds in known.items()}, items, sorted(set(categories)))
 
 

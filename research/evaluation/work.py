@@ -1,4 +1,4 @@
-"""What an evaluation has finished, kept in a folder, so that one that was stopped goes on: bundles, and answers of trained contenders."""
+"""Finished parts of an evaluation, kept in a folder so that an interrupted one resumes: bundles, and the answers of trained baselines."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ from models.evaluation.metrics import DEPTH
 from models.evaluation.prediction_points import Question
 from models.evaluation.score import BATCH
 from research.digests import digest
+from research.evaluation.repeats import RepeatShare
 from research.sections import commit
 
 BUNDLE, ANSWERS, FINISHED = "bundle", "answers.npy", "finished.json"
@@ -21,21 +22,29 @@ Made = TypeVar("Made")
 
 
 class Finished(msgspec.Struct, frozen=True):
-    """What a part took, in the seconds of who made it, and the commit that it was made on."""
+    """What a part took, in seconds of its clock, the commit it was made on, and the share of repeats of a trained baseline."""
 
     seconds: float
     commit: str
+    repeats: RepeatShare | None = None
+
+
+class Fitted(NamedTuple):
+    """A trained baseline and the share of repeats chosen for it."""
+
+    contender: Contender
+    repeats: RepeatShare
 
 
 class Part(NamedTuple, Generic[Made]):
-    """What was made or found: a bundle, or a contender; the seconds that making it took."""
+    """What was made or found: a bundle, or a baseline; the seconds that making it took."""
 
     made: Made
     seconds: float
 
 
 class Work:
-    """Parts of evaluations in `folder`, each under the digest of all that it follows from, the code aside; None: nothing is kept.
+    """Parts of evaluations in `folder`, each named by a digest of all its inputs except the code; None: nothing is kept.
 
     `commits` are those on which the parts in use were made.
     """
@@ -45,56 +54,58 @@ class Work:
         self.commits = {commit()}
 
     def bundle(self, facts: Sequence[Any], device: str, learn: Callable[[], Bundle]) -> Part[Bundle]:
-        """The bundle that follows from `facts`, learnt where it is not there."""
+        """The bundle that follows from `facts`, trained if it is not there."""
         if self._folder is None:
             return self._timed(learn)
         place = self._folder / f"bundle-{digest(facts)}"
         if place.exists():
-            return Part(load(place / BUNDLE, device), self._seconds(place))
+            return Part(load(place / BUNDLE, device), self._finished(place).seconds)
         part = self._timed(learn)
         with replaced(place) as new:
             save(part.made, new / BUNDLE)
             _finish(new, part.seconds)
         return part
 
-    def contender(
-        self, facts: Sequence[Any], fit: Callable[[], Contender], asked: Sequence[Question], items: Sequence[str]
-    ) -> Part[Contender]:
-        """The contender that follows from `facts`, fitted where it has not answered `asked`; with a folder it answers all at once.
+    def contender(self, facts: Sequence[Any], fit: Callable[[], Fitted], asked: Sequence[Question], items: Sequence[str]) -> Part[Fitted]:
+        """The baseline that follows from `facts`, fitted if it has no answers to `asked`; it answers all of them at once.
 
-        `items` are those of the catalogue, which it answers from.
+        `items` are those of the catalogue, from which it answers.
         """
         if self._folder is None:
-            return self._timed(fit)
+            part = self._timed(fit)
+            return part._replace(made=part.made._replace(contender=Answered(_answers(part.made.contender, asked, items), asked, items)))
         place = self._folder / f"answers-{digest([*facts, [(question.user, question.ts) for question in asked], items])}"
         if not place.exists():
             part = self._timed(fit)
             with replaced(place) as new:
-                np.save(new / ANSWERS, _answers(part.made, asked, items))
-                _finish(new, part.seconds)
-        return Part(Answered(place / ANSWERS, asked, items), self._seconds(place))
+                np.save(new / ANSWERS, _answers(part.made.contender, asked, items))
+                _finish(new, part.seconds, part.made.repeats)
+        finished = self._finished(place)
+        if finished.repeats is None:
+            raise ValueError(f"{place} has no share of repeats: remove it")
+        return Part(Fitted(Answered(np.load(place / ANSWERS, mmap_mode="r"), asked, items), finished.repeats), finished.seconds)
 
     def _timed(self, make: Callable[[], Made]) -> Part[Made]:
         began = self._clock()
         made = make()
         return Part(made, self._clock() - began)
 
-    def _seconds(self, place: Path) -> float:
+    def _finished(self, place: Path) -> Finished:
         finished = msgspec.json.decode((place / FINISHED).read_bytes(), type=Finished)
         self.commits.add(finished.commit)
-        return finished.seconds
+        return finished
 
 
 class Answered:
-    """A contender as it answered: one question after the other, each known by its user and moment."""
+    """A contender's stored answers, each found by its user and moment. `lists` (Q, 2, DEPTH) int32: places among `items`, then -1."""
 
-    def __init__(self, path: Path, asked: Sequence[Question], items: Sequence[str]) -> None:
-        self._lists = np.load(path, mmap_mode="r")  # (Q, 2, DEPTH) int32 places among `items`, -1 to the end
+    def __init__(self, lists: np.ndarray, asked: Sequence[Question], items: Sequence[str]) -> None:
+        self._lists = lists
         self._items = items
         self._row = {(question.user, question.ts): row for row, question in enumerate(asked)}
 
     def answer(self, asked: Sequence[Question], k: int) -> list[Answer]:
-        """As promised by `Contender`, for what was asked then and `k` of at most DEPTH."""
+        """As promised by `Contender`, for the stored questions and `k` up to DEPTH."""
         lists = (self._lists[self._row[question.user, question.ts]] for question in asked)
         return [Answer(self._named(items[:k]), self._named(fresh[:k])) for items, fresh in lists]
 
@@ -113,5 +124,5 @@ def _answers(contender: Contender, asked: Sequence[Question], items: Sequence[st
     return lists
 
 
-def _finish(place: Path, seconds: float) -> None:
-    (place / FINISHED).write_bytes(msgspec.json.encode(Finished(seconds, commit())))
+def _finish(place: Path, seconds: float, repeats: RepeatShare | None = None) -> None:
+    (place / FINISHED).write_bytes(msgspec.json.encode(Finished(seconds, commit(), repeats)))

@@ -150,6 +150,25 @@ class TestRival:
             assert sorted(rival.recommend([RivalUser(events)], 3)[0]) == sorted({event[1] for event in events})
 
 
+@pytest.mark.usefixtures("_library")
+def test_validation_answers_are_those_that_the_configuration_was_chosen_by(opened):
+    rival, sequences = opened("gru4rec"), walks(500, 1)
+    points = split(sequences).questions
+    assert [(answer.user, answer.ts, answer.wanted) for answer in rival.validation] == [(p.user_id, p.ts, p.wanted) for p in points]
+    lists, wanted = [answer.items for answer in rival.validation], [answer.wanted for answer in rival.validation]
+    assert recall(lists, wanted, 50) == max(trial.recall for trial in rival.trials)
+
+
+@pytest.mark.usefixtures("_library")
+def test_without_a_trial_the_first_configuration_is_trained_and_nothing_is_validated():
+    rival = open_rival("gru4rec")
+    rival.fit(history(walks(30, 1)), 0, Budget(60.0, 1, 0))
+    assert (rival.trials, list(rival.validation)) == ([], [])
+    assert len(rival.recommend([RivalUser(walks(1, 1)["u0"])], 5)[0]) == 5
+    rival.fit(history({"u": [(5, "i1", "c1", 0)]}), 0, ONE_TRIAL)
+    assert list(rival.validation) == []
+
+
 def test_names():
     with pytest.raises(ValueError, match="sasrec"):
         open_rival("nonesuch")
@@ -185,13 +204,10 @@ def test_the_validation_part_is_the_end_and_questions_see_only_what_is_older():
     assert 0.88 <= kept / sum(len(events) for events in sequences.values()) <= 0.92
     cut = max(event[0] for events in older.values() for event in events)
     assert 0 < len(questions) <= VALIDATION_MOMENTS
-    for user, wanted in questions:
-        ts = [event[0] for event in user.events]
-        here = user.events[-1][0] + DAY_MS
-        assert here > cut
-        assert max(ts) < here
-        walked = next(events for events in sequences.values() if events[: len(ts)] == user.events)
-        assert wanted == {event[1] for event in walked if here <= event[0] < here + DAY_MS}
+    for user_id, here, user, wanted in questions:
+        assert here == user.events[-1][0] + DAY_MS > cut
+        assert user.events == [event for event in sequences[user_id] if event[0] < here]
+        assert wanted == {event[1] for event in sequences[user_id] if here <= event[0] < here + DAY_MS}
 
 
 def test_baskets_do_not_see_themselves():
@@ -217,8 +233,7 @@ def test_windows_hold_each_example_once_and_only_its_own_user():
 
 def test_recall_counts_at_most_k_wanted_items():
     _, questions = split(walks(400, 1))
-    exact = [sorted(asked.wanted) for asked in questions]
-    assert recall(exact, questions, 50) == 1.0
-    assert recall([[] for _ in questions], questions, 50) == 0.0
-    many = [questions[0]._replace(wanted=frozenset("abcdef"))]
-    assert recall([["a", "b", "z"]], many, 3) == pytest.approx(2 / 3)
+    wanted = [point.wanted for point in questions]
+    assert recall([sorted(targets) for targets in wanted], wanted, 50) == 1.0
+    assert recall([[] for _ in wanted], wanted, 50) == 0.0
+    assert recall([["a", "b", "z"]], [frozenset("abcdef")], 3) == pytest.approx(2 / 3)

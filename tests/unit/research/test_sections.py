@@ -14,8 +14,8 @@ def git(folder, *arguments):
 
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
-    """A repository with code and a page, in the place of our own."""
-    code = tmp_path / "infra" / "offline" / "sections.py"
+    """A repository with code and a page, instead of this one."""
+    code = tmp_path / "research" / "sections.py"
     code.parent.mkdir(parents=True)
     code.write_text("one\n")
     (tmp_path / "results.md").write_text("one\n")
@@ -32,9 +32,9 @@ def test_pages_and_data_do_not_change_the_code(tree):
     (tree / "new.md").write_text("a new page\n")
     (tree / "events.parquet").write_bytes(b"data")
     assert sections.commit() == named
-    (tree / "infra" / "offline" / "sections.py").write_text("two\n")
+    (tree / "research" / "sections.py").write_text("two\n")
     assert sections.commit() == f"{named} with changes"
-    git(tree, "checkout", "--quiet", "infra")
+    git(tree, "checkout", "--quiet", "research")
     assert sections.commit() == named
     (tree / "constraints.txt").write_text("numpy==1\n")
     assert sections.commit() == f"{named} with changes"

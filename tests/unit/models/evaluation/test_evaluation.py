@@ -12,7 +12,7 @@ from features.history import deeds
 from models.evaluation.baselines import SHRINK, SIMPLE, Answer
 from models.evaluation.intervals import Bootstrap, bounds, mean
 from models.evaluation.metrics import CUTS, METRICS, category_metrics, item_metrics, length_group, length_name
-from models.evaluation.report import CASCADE, EvaluationSample, compact, evaluate
+from models.evaluation.report import CASCADE, WITH_REPEATS, WITHOUT_REPEATS, EvaluationSample, compact, evaluate
 from models.evaluation.score import Entry, simple
 from models.evaluation.split import temporal
 from models.evaluation.table import lines, markdown, verdict
@@ -133,7 +133,7 @@ def test_a_report_adds_up():
     every = report.section()
     assert every.rows[CASCADE]["recall@50"].mean == pytest.approx(2 / 3, abs=1e-5)
     assert every.rows["other"]["hr@50"].mean == pytest.approx(1 / 3, abs=1e-5)
-    assert every.minus["other"]["recall@50"].mean == pytest.approx(1 / 3, abs=1e-5)
+    assert every.minus[CASCADE]["other"]["recall@50"].mean == pytest.approx(1 / 3, abs=1e-5)
     new, cold, warm = (report.section(name) for name in ("new items", "cold items", "warm items"))
     assert (new.moments, cold.moments, warm.moments) == (2, 2, 2)
     assert new.rows[CASCADE]["recall@20"].mean == cold.rows[CASCADE]["recall@20"].mean == 1.0
@@ -163,7 +163,7 @@ def test_the_pair_says_what_overlapping_intervals_hide():
     section = report.section()
     mine, theirs = section.rows[CASCADE]["recall@50"], section.rows["other"]["recall@50"]
     assert mine.low < theirs.high
-    assert verdict(section.minus["other"]["recall@50"]) == "ahead"
+    assert verdict(section.minus[CASCADE]["other"]["recall@50"]) == "ahead"
 
 
 def test_the_simple_contenders_say_what_they_promise():
@@ -171,8 +171,30 @@ def test_the_simple_contenders_say_what_they_promise():
     report = evaluate(split, [Entry(CASCADE, 0, Told(["x"])), *simple(split)], ["a", "b", "n"], EvaluationSample(5))
     assert list(report.section().rows) == [CASCADE, *SIMPLE]
     assert report.section().rows["seen before"]["hr@50"].mean == pytest.approx(2 / 3, abs=1e-5)
-    assert verdict(report.section().minus["seen before"]["hr@50"]) == "behind"
+    assert verdict(report.section().minus[CASCADE]["seen before"]["hr@50"]) == "behind"
     assert report.section("new items").rows["most popular"]["hr@50"].mean == 0.0
+
+
+def test_paired_differences_compare_like_with_like():
+    entries = [
+        Entry(CASCADE, 0, Told(["a", "n", "b"])),
+        Entry(WITHOUT_REPEATS, 0, Told(["n"])),
+        Entry("rival", 0, Told(["b"])),
+        Entry(f"rival{WITH_REPEATS}", 0, Told(["b", "a"])),
+    ]
+    report = report_of(*entries)
+    every, new = report.section(), report.section("new items")
+    assert list(every.minus[CASCADE]) == [WITHOUT_REPEATS, "rival", "rival + repeats"]
+    assert list(every.minus[WITHOUT_REPEATS]) == ["rival"]
+    # target items: u at 100 a and n, v at 100 b, u at 101 n; hence recall 3/3, 1.5/3, 1/3 and 1.5/3
+    means = {name: row["recall@50"].mean for name, row in every.minus[CASCADE].items()}
+    assert means == pytest.approx({WITHOUT_REPEATS: 1.5 / 3, "rival": 2 / 3, "rival + repeats": 1.5 / 3}, abs=1e-5)
+    assert every.minus[WITHOUT_REPEATS]["rival"]["recall@50"].mean == pytest.approx(0.5 / 3, abs=1e-5)
+    assert list(new.rows) == [CASCADE, "rival"]  # repeats do not change lists of new items
+    assert list(new.minus) == [CASCADE]
+    page = markdown(report)
+    assert page.count("Paired differences: `cascade` minus each other row") == 2
+    assert page.count("Paired differences: `cascade without repeats` minus each other row") == 1
 
 
 def test_tables_name_every_contender():

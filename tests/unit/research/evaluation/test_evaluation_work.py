@@ -1,4 +1,4 @@
-"""An evaluation that was stopped goes on: what is finished is not made again, and says the same."""
+"""An interrupted evaluation resumes: finished parts are not made again, and the results are the same."""
 
 import json
 
@@ -15,7 +15,8 @@ from models.evaluation.prediction_points import questions
 from models.evaluation.split import temporal
 from research.evaluation import evaluation
 from research.evaluation import work as evaluation_work
-from research.evaluation.work import Work
+from research.evaluation.repeats import RepeatShare
+from research.evaluation.work import Fitted, Work
 from tests.tiny_bundle import START_MS, quickly_trained, shop
 
 
@@ -48,11 +49,13 @@ def test_a_contender_that_answered_answers_the_same_from_its_file(tmp_path, ofte
     contender = SeenBefore(popular, often=True) if often else MostPopular(popular)
     expected = contender.answer(asked, DEPTH)
     assert 0 < min(len(answer.fresh) for answer in expected) < len(items)
-    for fit in (lambda: contender, forbidden):
-        part = Work(tmp_path, Clock()).contender(["a", 0], fit, asked, items)
-        assert part.seconds == 1.0
-        assert [(*map(list, answer[:2]),) for answer in part.made.answer(asked, DEPTH)] == [(*map(list, a[:2]),) for a in expected]
-        assert list(part.made.answer(asked[3:4], 5)[0].items) == list(expected[3].items[:5])
+    share = RepeatShare(0.3, 60, 70, 0.25, 0.5)
+    for folder, fit in ((None, lambda: Fitted(contender, share)), (tmp_path, lambda: Fitted(contender, share)), (tmp_path, forbidden)):
+        part = Work(folder, Clock()).contender(["a", 0], fit, asked, items)
+        assert (part.seconds, part.made.repeats) == (1.0, share)
+        found = part.made.contender.answer(asked, DEPTH)
+        assert [(*map(list, answer[:2]),) for answer in found] == [(*map(list, a[:2]),) for a in expected]
+        assert list(part.made.contender.answer(asked[3:4], 5)[0].items) == list(expected[3].items[:5])
     for facts, others, catalogue in ((["a", 1], asked, items), (["a", 0], asked[1:], items), (["a", 0], asked, items[::-1])):
         with pytest.raises(AssertionError, match="made again"):
             Work(tmp_path, Clock()).contender(facts, forbidden, others, catalogue)
@@ -75,8 +78,8 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     work = Work(None, Clock())
     assert work.bundle(["b"], "cpu", lambda: quickly_trained(1)).made is quickly_trained(1)
-    contender = MostPopular(popularity({}, 0, 1))
-    assert work.contender(["a"], lambda: contender, [], []).made is contender
+    fitted = Fitted(MostPopular(popularity({}, 0, 1)), RepeatShare(0.7))
+    assert work.contender(["a"], lambda: fitted, [], []).made.repeats is fitted.repeats
     assert list(tmp_path.iterdir()) == []
 
 
@@ -102,6 +105,7 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
         second = told("--work", tmp_path / "work")
     assert second["report"] == first["report"]
     assert second["costs"]["gru4rec"] == first["costs"]["gru4rec"]
+    assert second["repeats"] == first["repeats"]
     assert second["choice"]["shares"] == first["choice"]["shares"]
 
 
