@@ -1,5 +1,5 @@
 # The one image of every role: `docker run everlong worker ingest`, `everlong api`, ... Settings come from EVERLONG_ variables.
-ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 FROM ${PYTHON_IMAGE}
 RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin everlong \
  && mkdir /bundle /data && chown everlong:everlong /bundle /data

@@ -2,14 +2,16 @@
 
 import os
 import random
+import re
 import shlex
 import socket
 import subprocess
 from collections.abc import Iterator
 
+import docker
 import pytest
 
-from tests.beside import SHARED, lacking
+from tests.beside import ROOT, SHARED, lacking
 
 STARTER = SHARED / "containers" / "engine"
 
@@ -39,6 +41,39 @@ def engine() -> Iterator[None]:
         os.environ.update(before)
 
 
+def pinned_images() -> dict[str, str]:
+    """The images that docker-compose.yml and the Dockerfile pin, by the variable that replaces each."""
+    found = re.findall(r"\$\{([A-Z]+_IMAGE):-([^}]+)\}", (ROOT / "docker-compose.yml").read_text())
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
+def images() -> dict[str, str]:
+    """For each variable of `pinned_images` the image to test with.
+
+    It is the one that the environment names, else the pinned one. Where that cannot be pulled, it is an image of the same repository
+    that the engine has.
+    """
+    client = docker.from_env(timeout=60)
+    try:
+        return {name: os.environ.get(name) or _pulled(client, image) for name, image in pinned_images().items()}
+    finally:
+        client.close()
+
+
+def _pulled(client: docker.DockerClient, image: str) -> str:
+    repository, _, tag = image.partition(":")
+    try:
+        client.images.pull(repository, tag=tag)
+    except docker.errors.APIError as error:
+        here = [mine.removeprefix("docker.io/").removeprefix("library/") for one in client.images.list() for mine in one.tags]
+        same = [mine for mine in here if mine.startswith(f"{repository}:")]
+        if not same:
+            pytest.fail(f"{image} cannot be pulled, and the engine has no other image of {repository}: {error}")
+        return same[0]
+    return image
+
+
 def free_port() -> int:
     """A free port of 127.0.0.1, below the range from which the system gives clients theirs."""
     while True:
@@ -49,8 +84,6 @@ def free_port() -> int:
 
 
 def _answers() -> bool:
-    import docker
-
     try:
         client = docker.from_env(timeout=5)
     except docker.errors.DockerException:

@@ -17,7 +17,7 @@ from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
 from tests.beside import ROOT
-from tests.containers.conftest import free_port
+from tests.containers.conftest import free_port, images
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(1200)]
 JOBS = {"ingest", "catalogue", "refresh", "api"}
@@ -31,7 +31,7 @@ class Compose:
         self.api, self.kafka, self.prometheus = free_port(), free_port(), free_port()
         self.secrets = secrets
         ports = {"EVERLONG_PORT": self.api, "KAFKA_PORT": self.kafka, "PROMETHEUS_PORT": self.prometheus}
-        self._env = os.environ | {name: str(port) for name, port in ports.items()} | {"EVERLONG_SECRETS": str(secrets)}
+        self._env = os.environ | {name: str(port) for name, port in ports.items()} | {"EVERLONG_SECRETS": str(secrets)} | images()
         self._command = [*_program(), "-p", f"everlong-test-{os.getpid()}", "--profile", "shop"]
 
     def run(self, *arguments: str, timeout_s: float = 120.0, check: bool = True) -> str:
@@ -168,7 +168,7 @@ def test_kafka_valkey_and_the_api_ask_who_is_there(everything: Compose, user: st
 
 
 def test_prometheus_files_are_right(engine: None) -> None:
-    mounted = ["-v", f"{ROOT}/infra/prometheus:/etc/prometheus:ro", "--entrypoint", "promtool", "prom/prometheus:v2.42.0"]
+    mounted = ["-v", f"{ROOT}/infra/prometheus:/etc/prometheus:ro", "--entrypoint", "promtool", images()["PROMETHEUS_IMAGE"]]
     run = [shutil.which("docker") or "podman", "run", "--rm", *mounted]
     for check in (["check", "config", "/etc/prometheus/prometheus.yml"], ["test", "rules", "/etc/prometheus/rules.test.yml"]):
         done = subprocess.run([*run, *check], capture_output=True, text=True, timeout=120, check=False)

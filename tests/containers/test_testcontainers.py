@@ -21,7 +21,7 @@ from features.store.opening import open_store
 from features.table import USER, USER_CATEGORY
 from stream.kafka.connection import Connection
 from stream.kafka.producer import Outbound, Outgoing
-from tests.containers.conftest import free_port
+from tests.containers.conftest import free_port, images
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(300)]
 
@@ -32,7 +32,7 @@ def valkey(engine: None) -> Iterator[str]:
     from testcontainers.core.container import DockerContainer
 
     port = free_port()
-    with DockerContainer("valkey/valkey:9").with_bind_ports(6379, port):
+    with DockerContainer(images()["VALKEY_IMAGE"]).with_bind_ports(6379, port):
         yield f"redis://127.0.0.1:{port}/0"
 
 
@@ -53,7 +53,7 @@ def kafka(engine: None) -> Iterator[str]:
         "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
         "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
     }
-    container = DockerContainer("apache/kafka:4.1.1").with_bind_ports(9092, port)
+    container = DockerContainer(images()["KAFKA_IMAGE"]).with_bind_ports(9092, port)
     for name, value in settings.items():
         container = container.with_env(name, value)
     with container:

@@ -1,4 +1,4 @@
-"""What `make secrets` writes for docker-compose.yml."""
+"""docker-compose.yml: what `make secrets` writes for it, and the images it pins."""
 
 import re
 import stat
@@ -34,3 +34,16 @@ def test_secrets_are_made_once_and_belong_together(tmp_path: Path) -> None:
     assert second["kafka_password"] != kafka
     assert kafka not in "".join(second.values())
     assert second["valkey_password"] == valkey
+
+
+def test_every_image_is_pinned_by_version_and_digest() -> None:
+    compose, dockerfile = ((ROOT / name).read_text() for name in ("docker-compose.yml", "Dockerfile"))
+    pinned = re.findall(r"\$\{[A-Z]+_IMAGE:-([^}]+)\}", compose)
+    assert {image.partition(":")[0] for image in pinned} == {"apache/kafka", "valkey/valkey", "prom/prometheus", "python"}
+    for image in pinned:
+        assert re.fullmatch(r"[a-z/]+:v?\d+\.\d+\.\d+[a-z-]*@sha256:[0-9a-f]{64}", image), image
+    others = [line.split()[-1] for line in compose.splitlines() if line.strip().startswith("image:") and "_IMAGE:-" not in line]
+    assert set(others) == {"everlong:local"}
+    (base,) = (image for image in pinned if image.startswith("python:"))
+    assert re.findall(r"^ARG PYTHON_IMAGE=(.+)$", dockerfile, re.MULTILINE) == [base]
+    assert re.findall(r"^FROM (.+)$", dockerfile, re.MULTILINE) == ["${PYTHON_IMAGE}"]
