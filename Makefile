@@ -15,11 +15,14 @@ setup: $(VENV)/.installed  ## make .venv and install Everlong into it, with the 
 demo: $(VENV)/.installed  ## a shop's clicks, queries and orders become candidates, on this machine; ends by itself
 	@$(BIN)/everlong demo $(ARGS)
 
+# As many workers as cores, at most four. Tests that start servers share one of them (tests/conftest.py). ARGS="-n 0" runs all in one process.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+
 test: $(VENV)/.dev  ## run all tests; one that lacks something says what (ARGS="-m 'not containers'" and the like)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-unit: $(VENV)/.dev  ## run the unit tests that need only the installation, without those marked slow
-	@$(BIN)/python -m pytest tests/unit -m "not (slow or broker or chaos or containers or browser or data)" $(ARGS)
+	@$(PYTEST) tests/unit -m "not (slow or broker or chaos or containers or browser or data)" $(ARGS)
 
 check: $(VENV)/.dev  ## style, types, and which way imports point
 	@$(BIN)/ruff check .
