@@ -123,7 +123,7 @@ def test_the_command_goes_on_from_a_bundle(world):
         assert now > was
     for log in ("all.jsonl", "first.jsonl"):  # what the child learnt from cannot be tested, under whichever name
         refused = measured(out, parent.manifest.cut_ms, log)
-        assert "has learnt from" in str(refused.exception)
+        assert "the bundle was trained on " in str(refused.exception)
 
 
 def tuned(world, cut_ms=None, **changed):
