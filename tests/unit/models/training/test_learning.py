@@ -1,4 +1,4 @@
-"""What is trained foretells held-out baskets clearly better than popularity: on the simulated shop, and on real events."""
+"""A trained network predicts held-out baskets clearly better than popularity: on the simulated shop, and on real events."""
 
 import pytest
 import torch
@@ -46,6 +46,6 @@ def test_the_network_learns_its_own_objectives_first_and_the_towers_go_on_from_t
 def test_on_the_last_day_of_taobao_users():
     path = data_file("taobao_users.parquet")
     events = list(sources.read(path))
-    config = Config().replace(epochs=1, per_user=25, cut_ms=TAOBAO_LAST_DAY_MS, test_per_user=1)
+    config = Config().replace(epochs=1, per_user=10, cut_ms=TAOBAO_LAST_DAY_MS, test_per_user=1)
     bundle = train(events, [], config, seed=0, data=path.name, told=sources.Reading(path).touched())
     assert_beats_popularity(bundle.manifest.metrics)
