@@ -86,6 +86,7 @@ def test_what_is_no_table_of_steps_is_refused_by_name(tmp_path, content):
     assert not (tmp_path / "loss.svg").exists()
 
 
+@pytest.mark.slow
 def test_the_command_draws_while_it_trains_and_from_a_table_that_is_there(tmp_path):
     def everlong(*words):
         environ = os.environ | {"EVERLONG_DATA_DIR": str(tmp_path / "data"), "OMP_NUM_THREADS": "1"}

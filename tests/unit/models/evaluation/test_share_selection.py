@@ -127,6 +127,7 @@ def test_a_bundle_is_not_asked_about_those_by_whom_its_shares_were_chosen(world)
     assert unchosen(msgspec.structs.replace(manifest, chosen=False), "log", split) == split
 
 
+@pytest.mark.slow
 def test_a_training_reports_the_users_that_it_did_not_choose_by(world):
     split, catalogue, bundle = world
     mine, others = halves(split.starts, 5)

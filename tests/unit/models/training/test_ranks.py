@@ -75,6 +75,7 @@ with joined("cpu") as ranks:
 """
 
 
+@pytest.mark.slow
 def test_ranks_end_with_identical_weights_or_all_say_what_differs(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
     done = torchrun(tmp_path, str(tmp_path / "script.py"))
@@ -114,6 +115,7 @@ assert not dist.is_initialized()  # threads of a group that is left open may abo
 """
 
 
+@pytest.mark.slow
 def test_ranks_on_devices_of_several_kinds_are_refused_before_they_begin(tmp_path):
     (tmp_path / "script.py").write_text(KINDS)
     done = torchrun(tmp_path, str(tmp_path / "script.py"))

@@ -83,6 +83,7 @@ def test_without_a_folder_nothing_is_kept(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_library")
 def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     log, catalogue = shop(start_ms=START_MS, users=60, events=25)
@@ -109,6 +110,7 @@ def test_the_command_goes_on_where_it_was(tmp_path, monkeypatch):
     assert second["choice"]["shares"] == first["choice"]["shares"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_library")
 def test_what_follows_from_other_data_or_another_budget_is_made_again(tmp_path, monkeypatch):
     log, catalogue = shop(start_ms=START_MS, users=60, events=25)

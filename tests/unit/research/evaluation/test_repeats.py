@@ -113,6 +113,7 @@ def test_too_few_users_and_no_validation_leave_the_share_of_the_cascade(merge):
     assert RepeatShares(known, merge, USUAL).choose([]) == RepeatShare(USUAL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_library")
 @pytest.mark.parametrize("split", ["temporal", "users"])
 def test_held_out_events_do_not_influence_the_share(split, tmp_path):
