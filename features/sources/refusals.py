@@ -49,14 +49,14 @@ class Refusals:
         self.kinds: Counter[str] = Counter()
         self._first: dict[RefusalReason, list[Refused]] = {}
 
-    def add(self, rows: Iterable[int], reason: RefusalReason, detail: str) -> None:
-        """Count rows refused for one reason."""
+    def add(self, rows: Iterable[int], reason: RefusalReason, *details: str) -> None:
+        """Count rows refused for one reason. `details` are the sentences of the first rows; further rows get the last one."""
         if not (rows := list(rows)):
             return
         self.counts[reason] += len(rows)
         kept = self._first.setdefault(reason, [])
         if len(kept) < SHOWN:
-            kept += [Refused(row, reason, detail) for row in rows[: SHOWN - len(kept)]]
+            kept += [Refused(row, reason, details[min(at, len(details) - 1)]) for at, row in enumerate(rows[: SHOWN - len(kept)])]
 
     def add_kind(self, value: str, times: int) -> None:
         """Count an unknown kind by its value; values beyond MOST_VALUES are counted together."""

@@ -6,6 +6,7 @@ kind, or item (for a search: text) is refused.
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from features.sources.columns import EVENTS, Assigned, Role, assign, missing
 from features.sources.ids import TextColumn, ids, unfit, words
 from features.sources.kinds import ORDER, SEARCH
 from features.sources.raw import Raw
-from features.sources.refusals import RefusalReason, Refusals
+from features.sources.refusals import SHOWN, RefusalReason, Refusals
 from features.sources.times import Times, Unit
 
 UNKNOWN_CATEGORY = "unknown"
@@ -43,7 +44,7 @@ PLAIN = pa.schema(_BASE)
 FULL = pa.schema([*_BASE, *_MORE])
 
 
-Check = tuple[np.ndarray, RefusalReason, str]  # a mask of refused rows, the reason, and a sentence
+Check = tuple[np.ndarray, RefusalReason, str | Callable[[int], str]]  # mask of refused rows, reason, sentence (by position in the batch)
 
 
 class How(NamedTuple):
@@ -133,7 +134,7 @@ class Table:
             (searched & ~_there(text), RefusalReason.MISSING_TEXT, "a search without text"),
             (searched & _long(text), RefusalReason.WRONG_SHAPE, f"a search of more than {LONGEST_TEXT} characters"),
             *(check for role, words_ in batch.read.items() if role is not Role.TEXT for check in unfit(batch.name(role), words_.text)),
-            *((read.problem == problem, problem, "") for problem in sorted(set(read.problem) - {""})),
+            *((read.problem == reason, reason, partial(self.times.sentence, reason, read)) for reason in sorted(set(read.problem) - {""})),
             *self._by_rules(read.ts),
         ]  # fmt: skip
         columns = {"ts": read.ts, "kind": kind, "user": user, "text": pc.fill_null(text, ""), **further}
@@ -148,8 +149,9 @@ class Table:
     def _good(self, rows: np.ndarray, checks: Sequence[Check]) -> np.ndarray:
         good = np.ones(len(rows), bool)
         for bad, reason, sentence in checks:
-            if (new := bad & good).any():
-                self._refusals.add(rows[new].tolist(), reason, sentence or self.times.sentence(reason))
+            if (new := np.flatnonzero(bad & good)).size:
+                details = [sentence] if isinstance(sentence, str) else [sentence(int(at)) for at in new[:SHOWN]]
+                self._refusals.add(rows[new].tolist(), reason, *details)
                 good &= ~bad
         return good
 

@@ -47,7 +47,8 @@ class Read(NamedTuple):
     """Times of rows: milliseconds (0: none), and the reason why a row has none (empty: it has one)."""
 
     ts: np.ndarray  # (rows,) int64
-    problem: np.ndarray  # (rows,) of Reason or ""
+    problem: np.ndarray  # (rows,) of RefusalReason or ""
+    shown: pa.Array  # (rows,) the values as they are in the file
 
 
 class Times:
@@ -62,7 +63,6 @@ class Times:
         self._fixed = unit
         self._typed = ""
         self._rows: dict[str, tuple[int, int]] = {}  # by unit: the number of rows, and the first of them
-        self._odd = ""  # the first value that is not a time
 
     def read(self, column: pa.Array, rows: np.ndarray) -> Read:
         """The times of a batch; `rows` (n,) are its row numbers.
@@ -102,16 +102,17 @@ class Times:
                 f"column {self.column} mixes units of time: {' and '.join(parts)}: write one unit, or choose one, as in --time-unit ms"
             )
 
-    def sentence(self, reason: RefusalReason) -> str:
-        """The sentence for rows refused for `reason`, with the column and an example."""
+    def sentence(self, reason: RefusalReason, read: Read, at: int) -> str:
+        """The sentence for the row at position `at` of a batch that was read: its column, its value and the remedy."""
         if reason is RefusalReason.MISSING_TIME:
             return f"column {self.column} has no time"
+        value = _plain(read.shown, at)
         if reason is RefusalReason.BAD_TIME:
-            return f"column {self.column}: {self._odd} is not a time: write ISO 8601 (2026-09-21T14:20:00Z) or a number since the epoch"
+            return f"column {self.column}: {value} is not a time: write ISO 8601 (2026-09-21T14:20:00Z) or a number since the epoch"
         if self._typed:
-            return f"column {self.column} ({self._typed}): {self._odd} is not between 1990 and 2100: were its numbers in another unit?"
+            return f"column {self.column} ({self._typed}): {value} is not between 1990 and 2100: were its numbers in another unit?"
         units = f"as {_NAMES[self._fixed]}" if self._fixed else "in any unit"
-        return f"column {self.column}: {self._odd} is not between 1990 and 2100 {units}; set the unit with --time-unit"
+        return f"column {self.column}: {value} is not between 1990 and 2100 {units}"
 
     def __str__(self) -> str:
         found = self._typed or " and ".join(_NAMES[unit] for unit in self._rows) or "no times"
@@ -198,9 +199,7 @@ class Times:
         problem[there & ~good] = RefusalReason.IMPLAUSIBLE_TIME
         if unread is not None:
             problem[unread] = RefusalReason.BAD_TIME
-        if not self._odd and (odd := np.flatnonzero(there & ~good)).size:
-            self._odd = _plain(shown, int(odd[0]))
-        return Read(np.where(good, ts, 0), problem)
+        return Read(np.where(good, ts, 0), problem, shown)
 
 
 def _in_unit(numbers: np.ndarray, unit: Unit) -> tuple[np.ndarray, np.ndarray]:

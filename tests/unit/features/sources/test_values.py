@@ -97,6 +97,14 @@ def test_times_that_are_none_refuse_their_rows(tmp_path: Path) -> None:
         assert "column ts" in reading.refusals.first[0].detail
 
 
+def test_a_refused_row_shows_its_own_value(tmp_path: Path) -> None:
+    values = ["4102444800", "soon", "2026-09-21", "-5", "0", "later"]
+    first = sources.Reading(_events(tmp_path / "e.parquet", pa.array(values))).refusals.first
+    assert [row for row, _, _ in first] == [1, 2, 4, 5, 6]
+    for row, _, detail in first:
+        assert f"'{values[row - 1]}'" in detail
+
+
 @pytest.mark.fault("A file with events in the future or beyond the retention", "Training omits the same rows as the workers")
 def test_offline_reading_has_the_rules_of_the_workers(tmp_path: Path) -> None:
     rules = TimeRules(max_future_ms=1000, retention_ms=10_000)
