@@ -126,7 +126,7 @@ class Table:
         kind = self._kinds(batch)
         searched = kind == SEARCH
         read = self.times.read(raw.columns[self._columns.used[Role.TIME]], raw.rows)
-        checks = [
+        checks: list[Check] = [
             *((words_.broken, RefusalReason.NOT_UTF8, f"column {batch.name(role)} is not UTF-8") for role, words_ in batch.read.items()),
             (~_there(user), RefusalReason.MISSING_USER, f"column {batch.name(Role.USER)} has no user"),
             (kind == kinds.UNKNOWN, RefusalReason.UNKNOWN_KIND, f"column {batch.name(Role.KIND)} is not one of {', '.join(kinds.NAMES)}"),

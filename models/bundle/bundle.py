@@ -24,7 +24,7 @@ from models.errors import BundleError
 from models.index import ItemIndex
 from models.network.ulim import Network
 
-FORMAT = 5  # what a file holds, and how texts become ids (features.text, models.encoding.contents)
+FORMAT = 6  # what a file holds, and how texts become ids (features.text, models.encoding.contents)
 MANIFEST = "manifest.json"
 WEIGHTS, ITEM_VECTORS, CODEBOOK = "weights.safetensors", "items.safetensors", "codebook.safetensors"
 NAMES, POPULAR = "names.msgpack", "popular.msgpack"

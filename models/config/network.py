@@ -1,6 +1,5 @@
 """The shape of the network, and what its inputs and vectors mean."""
 
-
 import msgspec
 
 
@@ -17,10 +16,6 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     touched: int = 100  # P': most recent distinct categories read
     temperature: float = 0.07  # a logit is cosine / temperature
 
-    time_gap: bool = True  # events carry their age (SIM)
-    kind: bool = True  # events carry their behaviour: click, cart, favourite or order (M-GPT, MBHT)
-    paired_text: bool = True  # events carry the query they followed
-
     buckets: int = 32_768  # rows of the table of hashed words and character n-grams
     attribute_buckets: int = 4096  # rows of the table of hashed attributes
     words: bool = True  # hash whole words
@@ -28,14 +23,9 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     title_ids: int = 256  # hashed ids read per title
     query_ids: int = 96  # hashed ids read per query
     attribute_ids: int = 16  # hashed ids read per item's attributes
-    queries: bool = True  # False: every query is masked
 
     item_dropout: float = 0.15  # share of items whose id is hidden in training, so that content is learned to stand alone
     word_dropout: float = 0.1  # share of hashed ids hidden in training
 
     subspaces: int = 8  # P of the codebook, for each vector of `coded`
     coded: tuple[str, ...] = ("fused",)  # vectors that codes quantise: the fused vector, or modalities (models.codes.modalities)
-
-    folds: int = 0  # of `long`, at most this many tokens are counted buckets of older events: scores get + ln n (TWIN V2)
-    history: float = 1.0  # share of each lifelong sequence that is read, the most recent part of it
-

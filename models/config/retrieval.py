@@ -1,6 +1,6 @@
 """How a bundle's vectors become a candidate set. Changing it needs no training of the network."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
@@ -30,7 +30,6 @@ class RetrievalConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Categories searched, the shares of lists, and the popularity prior."""
 
     top_k: int = 8  # K: categories searched per user
-    category_source: Literal["gated", "pointer", "generator"] = "gated"  # distribution that the categories are taken from
     shares: Shares = USUAL
     exclude_bought: bool = True  # a user's purchases are never recommended to that user; training chooses by the log
     popular: int = 200  # popular items kept per category, and overall

@@ -6,7 +6,6 @@ serving see the same number. Where a row holds more than the model reads, the mo
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from math import log
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -14,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from features.fold import Bucket
-from features.rows import KINDS, Behaviour, Search, UserRow
+from features.rows import KINDS, Behaviour, CategoryRow, Search, UserRow
 from models.config import NetworkConfig
 from models.encoding.contents import query_words
-from models.encoding.sequences import Read
 from models.encoding.vocabulary import Vocabulary
 
 GAP_ROWS = 32
@@ -36,11 +33,10 @@ def tensors(arrays: Sequence[np.ndarray], device: str | torch.device) -> list[Te
 
 
 QUERY = len(KINDS) + 1  # a search without an event of its own; behaviours are 1 to len(KINDS), padding 0
-FOLDED = len(KINDS) + 2  # a bucket of the fold: many events as one
-KIND_ROWS = len(KINDS) + 3
+KIND_ROWS = len(KINDS) + 3  # no event has the last kind: it is free for tokens that an ablation adds
 COUNT_ROWS = 16
 
-Entry = Read | Search
+Entry = Behaviour | Search
 
 
 class Tokens(NamedTuple):
@@ -51,7 +47,6 @@ class Tokens(NamedTuple):
     kind: np.ndarray  # (B, T) int64, 0 pads
     gap: np.ndarray  # (B, T) int64, bucket of the time since
     text: np.ndarray  # (B, T) int64, number of the text in a Texts; 0 is no text
-    weight: np.ndarray  # (B, T) float32, ln of the number of events that the token stands for
 
     def take(self, at: np.ndarray) -> "Tokens":
         """The sequences at the given positions (m,), cut to the longest of them."""
@@ -142,9 +137,9 @@ def short_tokens(users: Sequence[UserRow], positions: Positions, texts: Texts, c
     return _tokens([_newest(user, cap) for user in users], [newest_ts(user) for user in users], positions, texts)
 
 
-def long_tokens(sequences: Sequence[Sequence[Read]], newest: Sequence[int], positions: Positions, texts: Texts) -> Tokens:
-    """Sequences of one category each, as models.encoding.sequences reads them: (R, L). `newest` is `newest_ts` of each one's user."""
-    return _tokens(sequences, newest, positions, texts)
+def long_tokens(rows: Sequence[CategoryRow], newest: Sequence[int], positions: Positions, texts: Texts, cap: int) -> Tokens:
+    """The newest `cap` events of R rows of one category each: (R, L). `newest` is `newest_ts` of the user of each."""
+    return _tokens([row.events[-cap:] for row in rows], newest, positions, texts)
 
 
 def touched_tokens(users: Sequence[UserRow], vocabulary: Vocabulary, cap: int) -> TouchedTokens:
@@ -176,7 +171,6 @@ def _tokens(rows: Sequence[Sequence[Entry]], newest: Sequence[int], positions: P
     single = np.array([isinstance(entry, Behaviour) for entry in entries], np.bool_)
     events = [entry for entry in entries if isinstance(entry, Behaviour)]
     item, category, kind, text, ts = np.zeros((5, len(entries)), np.int64)
-    weight = np.zeros(len(entries), np.float32)
     category[single] = [positions.vocabulary.category(event.category) for event in events]
     item[single] = positions.of_all([event.item for event in events], category[single])
     kind[single] = [event.kind + 1 for event in events]
@@ -184,16 +178,9 @@ def _tokens(rows: Sequence[Sequence[Entry]], newest: Sequence[int], positions: P
     ts[single] = [event.ts for event in events]
     for n, entry in enumerate(entries):
         if not isinstance(entry, Behaviour):
-            kind[n], text[n], weight[n], ts[n] = _describe(entry, texts)
+            kind[n], text[n], ts[n] = QUERY, texts.number(entry.text), entry.ts
     gap = gaps(np.repeat(np.array(newest, np.int64), [len(row) for row in rows]) - ts)
-    return Tokens(*(_padded(rows, column) for column in (item, category, kind, gap, text, weight)))
-
-
-def _describe(entry: Search | Bucket, texts: Texts) -> tuple[int, int, float, int]:
-    """(kind, text, weight, ts) of a token that is no single event."""
-    if isinstance(entry, Bucket):
-        return FOLDED, 0, log(max(1, entry.count)), entry.last_ts
-    return QUERY, texts.number(entry.text), 0.0, entry.ts
+    return Tokens(*(_padded(rows, column) for column in (item, category, kind, gap, text)))
 
 
 def _padded(rows: Sequence[Sequence[object]], column: np.ndarray) -> np.ndarray:

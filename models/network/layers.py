@@ -7,9 +7,9 @@ from torch.nn import functional as F
 NEVER = -1e4  # score of a masked position: exactly 0 after a softmax, and representable in float16
 
 
-def attend(query: Tensor, keys: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
-    """Target attention: (B, d), (B, T, d), (B, T), ln n (B, T) -> (B, T), exactly 0 where masked."""
-    scores = torch.einsum("bd,btd->bt", query, keys) / keys.shape[-1] ** 0.5 + weight  # (B, T)
+def attend(query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
+    """Target attention: queries (B, d), keys (B, T, d), mask (B, T) -> weights (B, T), exactly 0 where masked."""
+    scores = torch.einsum("bd,btd->bt", query, keys) / keys.shape[-1] ** 0.5  # (B, T)
     return scores.masked_fill(~mask, NEVER).softmax(1) * mask  # (B, T)
 
 

@@ -88,9 +88,7 @@ class Psu(nn.Module):
     def queries(self, words: np.ndarray, given: np.ndarray | None = None) -> Queries:
         """Queries from hashed ids (n, W) and, where a sentence encoder gave them, vectors (n, Dt)."""
         vectors = given if given is not None else np.zeros((len(words), self.text.in_features), np.float32)
-        query, here = self.said(*tensors((words, vectors), self.device))  # (n, d), (n,)
-        here = here & self.config.queries  # (n,)
-        return Queries(query * here.unsqueeze(-1), here)
+        return Queries(*self.said(*tensors((words, vectors), self.device)))
 
     def said(self, words: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
         """A text in the space that titles and queries share: hashed ids (n, W), given (n, Dt) -> unit (n, d), (n,)."""

@@ -18,8 +18,6 @@ from models.network.layers import NEVER, SelfAttention, attend, dnn, masked_mean
 from models.network.psu import ItemVectors, Queries
 from models.network.search import Spaces
 
-CLICK = 1  # the kind that stands for every behaviour where kinds are off
-
 
 class ItemSpace(nn.Module):
     """normalise(x + MLP(x)); x is the sum over modalities of g_m G_m e_m of an item, or G_q q of a query.
@@ -56,22 +54,16 @@ class EventTokens(nn.Module):
         self.kind = nn.Embedding(KIND_ROWS, config.dim)
         self.into = nn.Linear(config.dim, config.dim)
         self.asked = nn.Linear(config.dim, config.dim, bias=False)
-        self._inputs = config.kind, config.time_gap, config.paired_text
 
     def forward(
         self, vectors: Tensor, category: Tensor, kind: Tensor, gap: Tensor, text: Tensor, texts: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Item vectors (B, T, d), four (B, T), vectors of the texts (U, d) -> tokens, mask, masked item vectors, has-item mask."""
-        with_kind, with_gap, with_text = self._inputs
         has_item = (kind > 0) & (kind < QUERY)  # (B, T)
         vectors = vectors * has_item.unsqueeze(-1)  # (B, T, d)
         tokens = self.into(vectors) + self.category(category)  # (B, T, d)
-        tokens = tokens + self.kind(kind if with_kind else kind.masked_fill(has_item, CLICK))
-        if with_gap:
-            tokens = tokens + self.gap(gap)
-        if not with_text:
-            text = text.masked_fill(has_item, 0)  # a query by itself has nothing but its text
-        return tokens + self.asked(texts)[text], kind > 0, vectors, has_item  # (B, T, d), (B, T), (B, T, d), (B, T)
+        tokens = tokens + self.kind(kind) + self.gap(gap) + self.asked(texts)[text]  # (B, T, d)
+        return tokens, kind > 0, vectors, has_item
 
 
 class Profile(nn.Module):
@@ -125,9 +117,9 @@ class TargetPooling(nn.Module):
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, L, d), (R, L), ln n (R, L), p_s (R, d) -> p_l (R, d), attention (R, L)."""
-        attention = attend(self.query(pooled), self.key(tokens), mask, weight)  # (R, L)
+    def forward(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (R, L, d), mask (R, L), p_s (R, d) -> p_l (R, d), attention (R, L)."""
+        attention = attend(self.query(pooled), self.key(tokens), mask)  # (R, L)
         return (attention.unsqueeze(-1) * tokens).sum(1), attention  # (R, d), (R, L)
 
 
@@ -141,12 +133,10 @@ class LongTower(nn.Module):
         self.empty = nn.Parameter(torch.randn(dim) * 0.1)
         self.dnn = dnn(3 * dim, dim)
 
-    def forward(
-        self, tokens: Tensor, mask: Tensor, weight: Tensor, vectors: Tensor, pooled: Tensor, profile: Tensor, category: Tensor
-    ) -> Tensor:
-        """(R, L, d), (R, L), ln n (R, L), item vectors (R, L, d), p_s, u, category embedding (R, d) -> v_l unit (R, d)."""
+    def forward(self, tokens: Tensor, mask: Tensor, vectors: Tensor, pooled: Tensor, profile: Tensor, category: Tensor) -> Tensor:
+        """Tokens (R, L, d), mask (R, L), item vectors (R, L, d), p_s, u and category embedding (R, d) each -> unit v_l (R, d)."""
         tokens, mask = or_empty(tokens, mask, self.empty + category)  # (R, L, d), (R, L)
-        long, attention = self.pool(tokens, mask, weight, pooled)  # (R, d), (R, L)
+        long, attention = self.pool(tokens, mask, pooled)  # (R, d), (R, L)
         return self.interest(long, attention, vectors, pooled, profile)
 
     def interest(self, long: Tensor, attention: Tensor, vectors: Tensor, pooled: Tensor, profile: Tensor) -> Tensor:

@@ -32,12 +32,6 @@ class NextCategory(NamedTuple):
     gate: Tensor  # (B, 1), share of the pointer; 0 where there is nothing to point at
     attention: Tensor  # (B, P'), the pointer before it is scattered
 
-    def by(self, source: str) -> tuple[Tensor, Tensor]:
-        """`gated`, `pointer` or `generator` alone: probabilities (B, N), and the share (B, 1) of the pointer in them."""
-        if source == "pointer":
-            return self.pointer, torch.ones_like(self.gate)
-        return (self.generator, torch.zeros_like(self.gate)) if source == "generator" else (self.mixed, self.gate)
-
 
 class Pgin(nn.Module):
     """Pointer-generator over the categories of a vocabulary."""
@@ -54,12 +48,11 @@ class Pgin(nn.Module):
     def forward(self, profile: Tensor, pooled: Tensor, touched: Tensor, category: Tensor, table: Tensor, bias: Tensor) -> NextCategory:
         """u (B, d), p_s (B, d), touched tokens (B, P', d), their rows (B, P'), embeddings (N, d), ln popularity (N,)."""
         mask = category > 0  # (B, P')
-        flat = torch.zeros_like(mask, dtype=touched.dtype)  # (B, P')
         asked = self.ask(torch.cat([profile, pooled], 1))  # (B, d)
-        attention = attend(asked, self.key(touched), mask, flat)  # (B, P')
+        attention = attend(asked, self.key(touched), mask)  # (B, P')
         pointer = scatter(attention, category, len(table))  # (B, N)
         context = (attention.unsqueeze(-1) * touched).sum(1)  # (B, d)
-        far = attend(self.long_query(profile), self.long_key(touched), mask, flat)  # (B, P')
+        far = attend(self.long_query(profile), self.long_key(touched), mask)  # (B, P')
         long = (far.unsqueeze(-1) * touched).sum(1)  # (B, d)
         logits = self.generate(torch.cat([profile, pooled, long], 1)) @ table.T + bias  # (B, N)
         never = torch.arange(len(table), device=logits.device) < FIRST  # (N,)
@@ -124,7 +117,7 @@ class Network(nn.Module):
 
     def users(self, vectors: Tensor, short: Tokens, touched: TouchedTokens, texts: Tensor) -> EncodedUsers:
         """The state of B users from their newest events and their categories."""
-        item, category, kind, gap, text, _ = (tensor.long() for tensor in tensors(short, self.device))  # (B, S) each
+        item, category, kind, gap, text = (tensor.long() for tensor in tensors(short, self.device))  # (B, S) each
         rows, since, count = (tensor.long() for tensor in tensors(touched, self.device))  # (B, P') each
         profile, touched_tokens = self.towers.profile(rows, since, count)  # (B, d), (B, P', d)
         tokens, mask, mine, has_item = self.towers.tokens(vectors[item], category, kind, gap, text, texts)  # (B, S, d), ...
@@ -133,10 +126,9 @@ class Network(nn.Module):
 
     def long(self, vectors: Tensor, long: Tokens, texts: Tensor, pooled: Tensor, profile: Tensor, category: Tensor) -> Tensor:
         """v_l, unit length, (R, d) of R sub-sequences: p_s and u (R, d) of their users, row of their category (R,)."""
-        item, rows, kind, gap, text = (tensor.long() for tensor in tensors(long[:5], self.device))  # (R, L) each
-        weight = tensors(long[5:], self.device)[0].float()  # (R, L)
+        item, rows, kind, gap, text = (tensor.long() for tensor in tensors(long, self.device))  # (R, L) each
         tokens, mask, mine, _ = self.towers.tokens(vectors[item], rows, kind, gap, text, texts)  # (R, L, d), ...
-        return self.towers.long(tokens, mask, weight, mine, pooled, profile, self.towers.category(category))  # (R, d)
+        return self.towers.long(tokens, mask, mine, pooled, profile, self.towers.category(category))  # (R, d)
 
     def next_category(self, state: EncodedUsers) -> NextCategory:
         """Probabilities over the N rows of categories."""

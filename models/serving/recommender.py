@@ -13,9 +13,8 @@ from models.bundle import Bundle, ItemTable
 from models.codes.modalities import only_fused
 from models.encoding.contents import contents, query_words, strangers
 from models.encoding.inputs import Positions, Texts, long_tokens, newest_ts, short_tokens, touched_tokens
-from models.encoding.sequences import read
 from models.encoding.vocabulary import FIRST, UNKNOWN
-from models.network.ulim import EncodedUsers
+from models.network.ulim import EncodedUsers, NextCategory
 
 CHUNK = 8192  # items encoded at once
 
@@ -45,7 +44,6 @@ class Recommender:
         self.dim = bundle.manifest.dim
         self._network = bundle.network.to(device).eval()
         self._config, self._widths = bundle.manifest.config.network, bundle.manifest.widths
-        self._category_source = bundle.manifest.config.retrieval.category_source
         self._vocabulary = bundle.vocabulary
         self._places = {item: position for position, item in enumerate(bundle.items.ids)}
         self._positions = Positions(self._places, self._vocabulary)
@@ -79,26 +77,29 @@ class Recommender:
         """
         if not users:
             return []
-        next_ = self._network.next_category(state.state)
-        probability, pointer = next_.by(self._category_source)  # (B, N), (B, 1)
-        top = probability[:, FIRST:].topk(min(k, len(self._vocabulary.categories)), dim=1)
+        next_ = self.next_category(state.state)
+        top = next_.mixed[:, FIRST:].topk(min(k, len(self._vocabulary.categories)), dim=1)
         chosen = [
             [(self._vocabulary.category_name(row + FIRST), chance) for row, chance in zip(rows, chances, strict=True) if chance > 0]
             for rows, chances in zip(top.indices.tolist(), top.values.tolist(), strict=True)
         ]
-        pointed = (pointer * next_.attention).masked_fill(state.state.touched_rows != UNKNOWN, 0)
+        pointed = (next_.gate * next_.attention).masked_fill(state.state.touched_rows != UNKNOWN, 0)
         for n in pointed.any(1).nonzero()[:, 0].tolist():
             names = users[n].categories[-self._config.touched :]
             strange = [(at.category, chance) for at, chance in zip(names, pointed[n].tolist(), strict=False) if chance > 0]
             chosen[n] = sorted(chosen[n] + strange, key=lambda choice: -choice[1])[:k]
         return chosen
 
+    def next_category(self, state: EncodedUsers) -> NextCategory:
+        """PGIN's distribution over the N categories for B users, from which `categories` takes the likeliest."""
+        return self._network.next_category(state)
+
     @torch.inference_mode()
     def category_parts(self, users: Sequence[UserRow], state: ShortState, k: int) -> list[tuple[list[str], list[str]]]:
         """The `k` likeliest known categories of each user by the pointer alone, and by the generator alone: for evaluation."""
         if not users:
             return []
-        next_ = self._network.next_category(state.state)
+        next_ = self.next_category(state.state)
         named = []
         for part in (next_.pointer, next_.generator):
             top = part[:, FIRST:].topk(min(k, len(self._vocabulary.categories)), dim=1)
@@ -115,13 +116,12 @@ class Recommender:
             return np.zeros((0, self.dim), np.float32)
         texts = Texts(self._config)
         newest = [state.newest_ts[position] for position, _, _ in requests]
-        kept = [read(row, self._config.long, self._config.folds, self._config.history) for _, _, row in requests]
         device = self._network.device
         of = torch.tensor([position for position, _, _ in requests], device=device)
         category = torch.tensor([self._vocabulary.category(category) for _, category, _ in requests], device=device)
         user = state.state
         with self._lock:
-            tokens = long_tokens(kept, newest, self._positions, texts)
+            tokens = long_tokens([row for _, _, row in requests], newest, self._positions, texts, self._config.long)
             said = self._network.texts(texts.words())
             return self._network.long(self._vectors, tokens, said, user.pooled[of], user.profile[of], category).cpu().numpy()
 

@@ -13,7 +13,6 @@ from models.config import Config, NetworkConfig, TrainingConfig
 from models.encoding.catalogue import alive
 from models.encoding.contents import Contents, Widths, contents
 from models.encoding.inputs import Positions, Texts, Tokens, TouchedTokens, long_tokens, newest_ts, short_tokens, touched_tokens
-from models.encoding.sequences import read
 from models.encoding.vocabulary import Vocabulary
 
 
@@ -42,7 +41,7 @@ def prepare(done: Mapping[str, Deeds], items: Iterable[Item], config: NetworkCon
 
 
 CHUNK = 2048
-_TOKEN_TYPES = (np.int32, np.int32, np.int8, np.int8, np.int32, np.float32)
+_TOKEN_TYPES = (np.int32, np.int32, np.int8, np.int8, np.int32)
 
 
 class Examples(NamedTuple):
@@ -110,8 +109,7 @@ def _encode(
     users = [moment.row for moment, _ in chunk]
     rows = [moment.categories.get(event.category, CategoryRow()) for moment, event in chunk]
     short = short_tokens(users, positions, texts, config.network.short)
-    kept = [read(row, config.network.long, config.network.folds, config.network.history) for row in rows]
-    long = long_tokens(kept, [newest_ts(user) for user in users], positions, texts)
+    long = long_tokens(rows, [newest_ts(user) for user in users], positions, texts, config.network.long)
     category = np.array([vocabulary.category(event.category) for _, event in chunk], np.int64)
     item = np.array([positions.of(event.item, row) for (_, event), row in zip(chunk, category.tolist(), strict=True)], np.int64)
     return (

@@ -153,7 +153,7 @@ def joint_loss(
     if config.alignment:
         some = torch.from_numpy(rng.permutation(len(used))[: config.positions]).to(model.psu.device)  # all with all: a batch has thousands
         loss = loss + config.alignment * alignment(items.take(some), config.temperature)
-    if config.relevance and model.psu.config.queries:
+    if config.relevance:
         both = np.concatenate([np.stack([text.ravel(), item.ravel()], 1), np.stack([asked, chosen[:, 0]], 1)])  # (n, 2)
         loss = loss + config.relevance * position_relevance(items, queries, both, config, rng)
     return loss

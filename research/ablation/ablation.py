@@ -20,12 +20,11 @@ from models.evaluation.prediction_points import Question, offered, questions, us
 from models.evaluation.report import CASCADE
 from models.evaluation.score import Entry, tally
 from models.evaluation.split import Split, temporal, validation
-from models.serving.recommender import Recommender
 from models.serving.retriever import Options
 from models.training.phase import TrainingProgress
 from models.training.train import learn
 from research.ablation.comparison import TOLD, Effect, Scores, columns, effect
-from research.ablation.rows import DEFAULT, Row, TrainingKey
+from research.ablation.rows import DEFAULT, Row, TrainedRow, TrainingKey
 from research.digests import digest
 from research.evaluation.inputs import EvaluationPlan, Loaded, Phase, load_data
 from research.evaluation.oracle_category import ToldCategory
@@ -95,7 +94,7 @@ def ablate(
             shared = row.training(plan.config)
             if latest is None or latest[:2] != (shared, seed):
                 latest = (shared, seed, *_trained(plan, asked, row, seed, phase))
-            _keep(path, _scores(latest[2], config, asked, plan.device, latest[3]))
+            _keep(path, _scores(row, latest[2], config, asked, plan.device, latest[3]))
             tell(_result(plan, asked, rows, seeds, work))
     return _result(plan, asked, rows, seeds, work)
 
@@ -144,11 +143,15 @@ def _trained(plan: EvaluationPlan, asked: _Asked, row: Row, seed: int, phase: Ph
     return bundle, process_time() - began
 
 
-def _scores(bundle: Bundle, config: Config, asked: _Asked, device: str, seconds: float) -> Scores:
+def _scores(row: Row, bundle: Bundle, config: Config, asked: _Asked, device: str, seconds: float) -> Scores:
     served = replace(bundle, manifest=msgspec.structs.replace(bundle.manifest, config=config))
-    recommender = Recommender(served, device)
+    recommender = row.build_recommender(served, device)
+    cascade = Cascade(recommender, Options(config.retrieval.top_k), asked.catalogue, asked.own, bundle.popular)
+    began = process_time()
+    contender = row.finish(cascade, TrainedRow(served, asked.split.known, asked.catalogue, bundle.manifest.seed))
+    seconds += process_time() - began
     entries = [
-        Entry(CASCADE, 0, Cascade(recommender, Options(config.retrieval.top_k), asked.catalogue, asked.own, bundle.popular)),
+        Entry(CASCADE, 0, contender),
         Entry(TOLD, 0, ToldCategory(recommender, asked.catalogue, asked.own)),
     ]
     known = frozenset(event.item for deeds in asked.split.known.values() for event in deeds.events)
@@ -158,7 +161,7 @@ def _scores(bundle: Bundle, config: Config, asked: _Asked, device: str, seconds:
 
 def _place(work: Path, plan: EvaluationPlan, asked: _Asked, row: Row, seed: int) -> Path:
     """Where a row's scores are kept: all that they follow from is in the name, the code aside."""
-    changed = [row.of(plan.config), row.training(plan.config).mechanism]
+    changed = [row.of(plan.config), row.training(plan.config).mechanism, row.serving]
     facts = [asked.content, asked.split.name, asked.split.cut_ms, plan.test_users, plan.seed, plan.device, *changed, seed]
     return work / f"{digest(facts)}.npz"
 

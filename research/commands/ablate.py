@@ -22,7 +22,7 @@ def add_to(app: typer.Typer) -> None:
 def ablate(
     data: Annotated[str, typer.Option(help="`shop` for the simulated shop's history, or a file as `everlong replay` takes.")],
     rows: Annotated[
-        str, typer.Option(help="`mechanisms`, `seminar`, `sensitivity`, `all`, or names of rows, separated by commas.")
+        str, typer.Option(help="`mechanisms`, `seminar`, `reranking`, `sensitivity`, `all`, or names of rows, separated by commas.")
     ] = "mechanisms",
     products: ProductsFile = None,
     columns: Columns = "",

@@ -1,6 +1,6 @@
-"""Mechanisms of other papers, each plugged into ULIM's network by a builder; none of them is worth its cost (docs/ablations.md).
+"""Mechanisms of other papers, and inputs left out, each plugged into ULIM's network by a builder (docs/ablations.md has their effects).
 
-A builder has the signature of `Network` and replaces modules of the network that it returns.
+A builder has the signature of `Network`. It replaces modules of the network that it returns, or returns a subclass.
 """
 
 from collections.abc import Callable

@@ -44,9 +44,9 @@ class KeyedPooling(nn.Module):
         self.query = nn.Linear(dim, width)
         self.key = nn.Linear(width, width)
 
-    def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, pooled: Tensor, keyed: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, L, d), (R, L), ln n (R, L), p_s (R, d), keys (R, L, a) -> p_l (R, d), attention (R, L)."""
-        attention = attend(self.query(pooled), self.key(keyed), mask, weight)  # (R, L)
+    def forward(self, tokens: Tensor, mask: Tensor, pooled: Tensor, keyed: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (R, L, d), mask (R, L), p_s (R, d), keys (R, L, a) -> p_l (R, d), attention (R, L)."""
+        attention = attend(self.query(pooled), self.key(keyed), mask)  # (R, L)
         return (attention.unsqueeze(-1) * tokens).sum(1), attention  # (R, d), (R, L)
 
 
@@ -68,11 +68,10 @@ class DecoupledNetwork(Network):
 
     def long(self, vectors: Tensor, long: Tokens, texts: Tensor, pooled: Tensor, profile: Tensor, category: Tensor) -> Tensor:
         """v_l (R, d) as `Network.long` returns it, with attention over the keys."""
-        item, rows, kind, gap, text = (tensor.long() for tensor in tensors(long[:5], self.device))  # (R, L) each
-        weight = tensors(long[5:], self.device)[0].float()  # (R, L)
+        item, rows, kind, gap, text = (tensor.long() for tensor in tensors(long, self.device))  # (R, L) each
         read, tower = vectors[item], self.towers.long  # (R, L, d + a)
         tokens, mask, mine, has_item = self.towers.tokens(read[..., : self.dim], rows, kind, gap, text, texts)  # (R, L, d), ...
         keyed = self.attention(read[..., self.dim :], has_item, rows, tokens)  # (R, L, a)
         tokens, mask = or_empty(tokens, mask, tower.empty + self.towers.category(category))  # (R, L, d), (R, L)
-        found, attention = tower.pool(tokens, mask, weight, pooled.detach(), keyed)  # (R, d), (R, L)
+        found, attention = tower.pool(tokens, mask, pooled.detach(), keyed)  # (R, d), (R, L)
         return tower.interest(found, attention, mine, pooled, profile)

@@ -22,22 +22,22 @@ class Memory(nn.Module):
         self.gate = nn.Linear(2 * dim, dim)
         self.query, self.slot_key, self.out = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
 
-    def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, pooled: Tensor) -> Tensor:
-        """(R, L, d) oldest first, (R, L), ln n (R, L), p_s (R, d) -> what p_s reads from the memory (R, d)."""
-        slots = self.write(tokens, mask, weight)  # (R, Z, d)
+    def forward(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> Tensor:
+        """Tokens (R, L, d) oldest first, mask (R, L), p_s (R, d) -> what p_s reads from the memory (R, d)."""
+        slots = self.write(tokens, mask)  # (R, Z, d)
         there = torch.ones_like(slots[..., 0], dtype=torch.bool)  # (R, Z)
-        attention = attend(self.query(pooled), self.slot_key(slots), there, torch.zeros_like(slots[..., 0]))  # (R, Z)
+        attention = attend(self.query(pooled), self.slot_key(slots), there)  # (R, Z)
         return self.out((attention.unsqueeze(-1) * slots).sum(1))  # (R, d)
 
-    def write(self, tokens: Tensor, mask: Tensor, weight: Tensor) -> Tensor:
+    def write(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """The slots (R, Z, d) after all segments; a masked segment leaves them unchanged."""
         slots = self.slots.expand(len(tokens), -1, -1)  # (R, Z, d)
-        for segment, here, count in zip(*(part.split(SEGMENT, 1) for part in (tokens, mask, weight)), strict=True):
-            slots = self._written(slots, segment, here, count)
+        for segment, here in zip(*(part.split(SEGMENT, 1) for part in (tokens, mask)), strict=True):
+            slots = self._written(slots, segment, here)
         return slots
 
-    def _written(self, slots: Tensor, segment: Tensor, here: Tensor, count: Tensor) -> Tensor:
-        scores = self.ask(slots) @ self.key(segment).transpose(1, 2) / slots.shape[-1] ** 0.5 + count.unsqueeze(1)  # (R, Z, T)
+    def _written(self, slots: Tensor, segment: Tensor, here: Tensor) -> Tensor:
+        scores = self.ask(slots) @ self.key(segment).transpose(1, 2) / slots.shape[-1] ** 0.5  # (R, Z, T)
         shares = scores.masked_fill(~here.unsqueeze(1), NEVER).softmax(2)  # (R, Z, T)
         found = shares @ self.value(segment)  # (R, Z, d)
         gate = torch.sigmoid(self.gate(torch.cat([slots, found], 2))) * here.any(1)[:, None, None]  # (R, Z, d)
@@ -52,7 +52,7 @@ class MemoryPooling(nn.Module):
         self.target = TargetPooling(dim)
         self.memory = Memory(dim, slots)
 
-    def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, L, d), (R, L), ln n (R, L), p_s (R, d) -> p_l (R, d), attention (R, L)."""
-        long, attention = self.target(tokens, mask, weight, pooled)  # (R, d), (R, L)
-        return long + self.memory(tokens, mask, weight, pooled), attention
+    def forward(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (R, L, d), mask (R, L), p_s (R, d) -> p_l (R, d), attention (R, L)."""
+        long, attention = self.target(tokens, mask, pooled)  # (R, d), (R, L)
+        return long + self.memory(tokens, mask, pooled), attention

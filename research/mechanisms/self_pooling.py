@@ -13,8 +13,8 @@ class SelfPooling(nn.Module):
         self.block = SelfAttention(dim, heads)
         self.weigh = nn.Linear(dim, 1)
 
-    def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, L, d), (R, L), ln n (R, L), p_s (R, d), which is not read -> p_l (R, d), attention (R, L)."""
+    def forward(self, tokens: Tensor, mask: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (R, L, d), mask (R, L), p_s (R, d), which is not read -> p_l (R, d), attention (R, L)."""
         read = self.block(tokens, mask)  # (R, L, d)
-        scores = self.weigh(read).squeeze(-1) + weight  # (R, L)
+        scores = self.weigh(read).squeeze(-1)  # (R, L)
         return masked_mean(read, mask), scores.masked_fill(~mask, NEVER).softmax(1) * mask  # (R, d), (R, L)

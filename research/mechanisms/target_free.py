@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from models.network.layers import attend
+from models.network.layers import attend, masked_mean
 from models.network.towers import TargetPooling
 
 NEWEST = 16  # tokens whose mean is the query of recent interest
@@ -18,18 +18,13 @@ class TargetFreePooling(nn.Module):
         self.near, self.far = nn.Linear(dim, dim), nn.Linear(dim, dim)
         self.fuse = nn.Linear(3 * dim, dim)
 
-    def forward(self, tokens: Tensor, mask: Tensor, weight: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """(R, L, d), (R, L), ln n (R, L), p_s (R, d) -> p_l (R, d), the mean attention (R, L)."""
-        long, attention = self.target(tokens, mask, weight, pooled)  # (R, d), (R, L)
-        keys, counts = self.target.key(tokens), weight.exp() * mask  # (R, L, d), (R, L)
-        last = counts * (mask.flip(1).cumsum(1).flip(1) <= NEWEST)  # (R, L) of the newest unmasked tokens
+    def forward(self, tokens: Tensor, mask: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens (R, L, d), mask (R, L), p_s (R, d) -> p_l (R, d), the mean attention (R, L)."""
+        long, attention = self.target(tokens, mask, pooled)  # (R, d), (R, L)
+        keys = self.target.key(tokens)  # (R, L, d)
+        last = mask & (mask.flip(1).cumsum(1).flip(1) <= NEWEST)  # (R, L) of the newest unmasked tokens
         found, attentions = [long], [attention]
-        for ask, of in ((self.near, last), (self.far, counts)):
-            attentions.append(attend(ask(counted_mean(tokens, of)), keys, mask, weight))  # (R, L)
+        for ask, of in ((self.near, last), (self.far, mask)):
+            attentions.append(attend(ask(masked_mean(tokens, of)), keys, mask))  # (R, L)
             found.append((attentions[-1].unsqueeze(-1) * tokens).sum(1))  # (R, d)
         return self.fuse(torch.cat(found, 1)), torch.stack(attentions).mean(0)  # (R, d), (R, L)
-
-
-def counted_mean(tokens: Tensor, counts: Tensor) -> Tensor:
-    """The mean of tokens (R, L, d) weighted by the number of events each stands for (R, L): (R, d), zeros where there are none."""
-    return (tokens * counts.unsqueeze(-1)).sum(1) / counts.sum(1, keepdim=True).clamp(min=1)

@@ -19,9 +19,10 @@ from features.rows import pair
 from models.config import Config
 from models.encoding.contents import trim
 from models.encoding.histories import Histories, build, distinct
-from models.network.psu import ItemVectors
+from models.network.psu import ItemVectors, Psu
 from models.network.search import NextPairs, Steps
 from research.errors import NoTestError
+from research.mechanisms.inputs import SilentPsu
 from research.relevance.lexical import Bm25
 from research.relevance.measures import DRAWS, Measured, bootstrap, measure
 from research.relevance.report import RelevanceReport, report
@@ -171,20 +172,20 @@ def model_scores(trained: Trained, todo: Task, *, match_only: bool = False) -> n
 
 
 def _trained_ranks(todo: Task, config: Config, tuning: int, seed: int, ablations: bool, progress: Tell) -> dict[str, np.ndarray]:
-    """The ranks (cases,) of each variant: its configuration, and its passes over the next pair alone."""
+    """The ranks (cases,) of each variant: its configuration, its passes over the next pair alone, and its search unit."""
     pretraining = config.training.pretraining
-    variants = {SEMINAR: (config, tuning)}
+    variants: dict[str, tuple[Config, int, type[Psu]]] = {SEMINAR: (config, tuning, Psu)}
     if ablations:
         unpretrained, unaligned = (msgspec.structs.replace(pretraining, **part) for part in ({"epochs": 0}, {"alignment": 0.0}))
         variants |= {
-            f"{SEMINAR} without pretraining": (config.replace(pretraining=unpretrained), pretraining.epochs + tuning),
-            f"{SEMINAR} without alignment": (config.replace(pretraining=unaligned), tuning),
-            f"{SEMINAR} without queries": (config.replace(queries=False), tuning),
+            f"{SEMINAR} without pretraining": (config.replace(pretraining=unpretrained), pretraining.epochs + tuning, Psu),
+            f"{SEMINAR} without alignment": (config.replace(pretraining=unaligned), tuning, Psu),
+            f"{SEMINAR} without queries": (config, tuning, SilentPsu),
         }
     found: dict[str, np.ndarray] = {}
-    for name, (changed, passes) in variants.items():
+    for name, (changed, passes, psu) in variants.items():
         tell: Tell = lambda phase, *told, name=name: progress(f"{name}: {phase}", *told)  # noqa: E731
-        trained = train_seminar(todo.done, todo.catalogue, changed, todo.cut_ms, seed, passes, tell)
+        trained = train_seminar(todo.done, todo.catalogue, changed, todo.cut_ms, seed, passes, tell, build_psu=psu)
         found[name] = ranks(model_scores(trained, todo), todo.cases)
         if name == SEMINAR:
             found["PSU alone, cos(q, e)"] = ranks(model_scores(trained, todo, match_only=True), todo.cases)

@@ -47,10 +47,11 @@ def train_seminar(
     progress: Tell = lambda *_: None,
     device: str = "cpu",
     run: Run | None = None,
+    build_psu: type[Psu] = Psu,
 ) -> Trained:
     """Train on the baskets before `cut_ms`: all objectives, then `tuning` passes over the next pair alone.
 
-    Items of the catalogue that nobody touched before the cut have no id modality.
+    Items of the catalogue that nobody touched before the cut have no id modality. `build_psu`: another search unit, for ablations.
 
     Raises:
         NoHistoryError: there is no basket before the cut.
@@ -66,7 +67,7 @@ def train_seminar(
     vocabulary = Vocabulary.of((), (catalogue[at].item_id for at in touched.tolist()))
     widths = Widths.of(catalogue)
     table = contents(catalogue, vocabulary, config.network, widths)
-    model = Seminar(Psu(config.network, vocabulary.item_rows, widths), config.training.pretraining).to(device)
+    model = Seminar(build_psu(config.network, vocabulary.item_rows, widths), config.training.pretraining).to(device)
 
     def tell(now: TrainingProgress) -> None:
         progress(now.phase, now.step, now.steps, now.loss)

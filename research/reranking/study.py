@@ -53,10 +53,11 @@ class Reranked:
         self._cascade, self._scoring = cascade, scoring
 
     def answer(self, asked: Sequence[Question], k: int) -> list[Answer]:
-        """As promised by `Contender`."""
+        """As promised by `Contender`; the categories are those of the cascade."""
         users, rows = [question.row for question in asked], [question.rows for question in asked]
         lists = [self._ordered(users, rows, self._cascade.candidates(asked, depth(k), new), k) for new in (False, True)]
-        return [Answer(every, fresh) for every, fresh in zip(*lists, strict=True)]
+        categories = [answer.categories for answer in self._cascade.answer(asked, 1)]
+        return [Answer(*answer) for answer in zip(*lists, categories, strict=True)]
 
     def _ordered(
         self,

@@ -64,7 +64,7 @@ def esu(target: Vector, found: Matrix, weights: dict[str, Matrix], heads: int, e
     mixed: Vector = []
     for head in range(heads):
         mine = slice(head * wide, (head + 1) * wide)
-        shares = attend(asked[mine], [key[mine] for key in keys], [True] * len(keys), [0.0] * len(keys))
+        shares = attend(asked[mine], [key[mine] for key in keys], [True] * len(keys))
         mixed += [sum(share * value[i] for share, value in zip(shares, values, strict=True)) for i in range(mine.start, mine.stop)]
     return times(weights["out"], mixed)
 

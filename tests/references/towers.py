@@ -11,10 +11,10 @@ def masked_mean(tokens: list[Vector], mask: list[bool]) -> Vector:
     return [sum(token[i] for token in kept) / max(1, len(kept)) for i in range(len(tokens[0]))]
 
 
-def attend(query: Vector, keys: list[Vector], mask: list[bool], weight: Vector) -> Vector:
-    """Attention (T) of a query (d) over keys (T, d): softmax of the scaled products plus ln n; exactly 0 where masked."""
+def attend(query: Vector, keys: list[Vector], mask: list[bool]) -> Vector:
+    """Attention (T) of a query (d) over keys (T, d): softmax of the scaled products, exactly 0 where masked."""
     scale = sqrt(len(query))
-    scores = [sum(a * b for a, b in zip(query, key, strict=True)) / scale + extra for key, extra in zip(keys, weight, strict=True)]
+    scores = [sum(a * b for a, b in zip(query, key, strict=True)) / scale for key in keys]
     if not any(mask):
         return [0.0] * len(keys)
     top = max(score for score, here in zip(scores, mask, strict=True) if here)
@@ -34,7 +34,7 @@ def self_attention(queries: list[Vector], keys: list[Vector], values: list[Vecto
     """One head: (T, d) three times, keys that the mask lets through -> (T, d)."""
     mixed = []
     for query in queries:
-        shares = attend(query, keys, mask, [0.0] * len(keys))
+        shares = attend(query, keys, mask)
         mixed.append([sum(share * value[i] for share, value in zip(shares, values, strict=True)) for i in range(len(query))])
     return mixed
 
@@ -59,11 +59,6 @@ def recurrence(kept: list[Vector], added: list[Vector]) -> list[Vector]:
         state = [k * h + a for k, h, a in zip(keep, state, add, strict=True)]
         states.append(state)
     return states
-
-
-def counted_mean(tokens: list[Vector], counts: Vector) -> Vector:
-    """Mean (k) of tokens (T, k) that stand for so many events each (T); zeros where they stand for none."""
-    return [sum(token[i] * n for token, n in zip(tokens, counts, strict=True)) / max(1.0, sum(counts)) for i in range(len(tokens[0]))]
 
 
 def newest(mask: list[bool], count: int) -> list[bool]:

@@ -40,8 +40,8 @@ LIMIT_S = 240
 QUICK = CONFIG.replace(epochs=1, per_user=4)
 TRAININGS = {
     "usual": (QUICK, Network),
-    "folds, codes of modalities, an attention table": (
-        QUICK.replace(long=8, folds=4, coded=("text", "image")),
+    "codes of modalities, an attention table": (
+        QUICK.replace(long=8, coded=("text", "image")),
         encoding(lambda config: PackedAttention(config.dim, config.heads), mechanisms.attention_table(8)),
     ),
     "target-free": (QUICK, mechanisms.TARGET_FREE),

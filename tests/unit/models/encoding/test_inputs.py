@@ -12,8 +12,7 @@ from features.history import deeds
 from features.rows import Behaviour, CategoryRow, Pair, Search, Touched, UserRow
 from models.config import Config, NetworkConfig
 from models.encoding.contents import pieces
-from models.encoding.inputs import FOLDED, QUERY, Positions, Texts, gaps, long_tokens, newest_ts, short_tokens, touched_tokens
-from models.encoding.sequences import read
+from models.encoding.inputs import QUERY, Positions, Texts, gaps, long_tokens, newest_ts, short_tokens, touched_tokens
 from models.encoding.vocabulary import UNKNOWN, Vocabulary
 from models.training.dataset import build
 from models.training.losses import Pool
@@ -72,13 +71,12 @@ def test_short_tokens_hold_events_and_the_queries_that_no_event_carries():
     assert seen.words()[0].sum() == 0
 
 
-def test_a_sequence_keeps_its_newest_events_and_its_fold_as_counted_tokens():
+def test_a_sequence_keeps_its_newest_events():
     bucket = Bucket(0, DAY_MS, 5, 0, 0, 2, 1000)
-    row = CategoryRow(events=[Behaviour(DAY_MS + n, n + 1, "s1", "shoes", 0) for n in range(3)], folded=[bucket])
-    tokens = long_tokens([read(row, 9, 4), read(CategoryRow(), 9, 4)], [2 * DAY_MS, 0], POSITIONS, texts())
-    assert tokens.kind.tolist() == [[FOLDED, 1, 1, 1], [0, 0, 0, 0]]
-    np.testing.assert_allclose(tokens.weight[0], [np.log(7), 0, 0, 0], rtol=1e-6)
-    assert long_tokens([read(row, 2)], [2 * DAY_MS], POSITIONS, texts()).kind.tolist() == [[1, 1]]
+    row = CategoryRow(events=[Behaviour(DAY_MS + n, n + 1, "s1", "shoes", n) for n in range(3)], folded=[bucket])
+    tokens = long_tokens([row, CategoryRow()], [2 * DAY_MS, 0], POSITIONS, texts(), cap=9)
+    assert tokens.kind.tolist() == [[1, 2, 3], [0, 0, 0]]
+    assert long_tokens([row], [2 * DAY_MS], POSITIONS, texts(), cap=2).kind.tolist() == [[2, 3]]
 
 
 def test_touched_categories_are_the_newest_with_their_times_and_counts():

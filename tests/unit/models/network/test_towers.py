@@ -24,12 +24,11 @@ CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 def test_pooling_and_attention_are_those_of_the_loops(shape):
     batch, length, dim, seed = shape
     tokens, query, mask = drawn(seed, batch, length, dim), drawn(seed + 1, batch, dim), masks(seed, batch, length)
-    weight = drawn(seed + 2, batch, length).abs()
-    pooled, attention = masked_mean(tokens, mask), attend(query, tokens, mask, weight)
+    pooled, attention = masked_mean(tokens, mask), attend(query, tokens, mask)
     for b in range(batch):
         here = mask[b].tolist()
         torch.testing.assert_close(pooled[b], torch.tensor(reference.masked_mean(tokens[b].tolist(), here)), **CLOSE)
-        slow = reference.attend(query[b].tolist(), tokens[b].tolist(), here, weight[b].tolist())
+        slow = reference.attend(query[b].tolist(), tokens[b].tolist(), here)
         torch.testing.assert_close(attention[b], torch.tensor(slow), **CLOSE)
     assert (attention[~mask] == 0).all()
 
@@ -82,12 +81,12 @@ def test_what_is_masked_changes_nothing_and_the_empty_sequence_has_its_token(sha
     torch.manual_seed(seed)
     dim, mask, tokens, profile = 4, masks(seed, batch, length), drawn(seed, batch, length, 4), drawn(seed, batch, 4)
     short, long = ShortTower(NetworkConfig(dim=dim)), LongTower(NetworkConfig(dim=dim))
-    zero, mine = torch.zeros(batch, length), tokens * mask.unsqueeze(-1)
+    mine = tokens * mask.unsqueeze(-1)
 
     def outputs(padding):
         filled = torch.where(mask.unsqueeze(-1), tokens, padding)
         pooled, vector = short(filled, mask, mine, mask, profile)
-        return pooled, vector, long(filled, mask, zero, mine, pooled, profile, profile)
+        return pooled, vector, long(filled, mask, mine, pooled, profile, profile)
 
     for one, other in zip(outputs(torch.tensor(0.0)), outputs(torch.tensor(7.0)), strict=True):
         torch.testing.assert_close(one, other, **CLOSE)
@@ -110,14 +109,6 @@ def test_pgin_mixes_probabilities_and_points_at_nothing_that_was_not_touched():
     assert (next_.generator[:, :2] == 0).all()
     next_.mixed[0, 3].log().backward()
     assert all(parameter.grad is not None for parameter in pgin.parameters())
-
-
-def test_a_bucket_of_n_events_draws_the_attention_of_n_events():
-    query, key = torch.randn(1, 4), torch.randn(1, 1, 4)
-    other = torch.randn(1, 1, 4)
-    many = attend(query, torch.cat([other, key.expand(-1, 3, -1)], 1), torch.ones(1, 4, dtype=torch.bool), torch.zeros(1, 4))
-    one = attend(query, torch.cat([other, key], 1), torch.ones(1, 2, dtype=torch.bool), torch.tensor([[0.0, 3.0]]).clamp(min=1).log())
-    torch.testing.assert_close(many[:, 0], one[:, 0])
 
 
 def test_every_parameter_is_registered_and_items_are_unit_vectors():

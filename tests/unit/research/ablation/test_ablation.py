@@ -19,7 +19,7 @@ from models.serving.recommender import Recommender
 from research.ablation.ablation import ablate
 from research.ablation.comparison import COLUMNS, Scores, effect
 from research.ablation.page import heading, section, text
-from research.ablation.rows import GROUPS, chosen, trained_as
+from research.ablation.rows import DEFAULT, GROUPS, chosen, trained_as
 from research.errors import UnknownRowError
 from research.evaluation.inputs import EvaluationPlan
 from research.evaluation.oracle_category import ToldCategory
@@ -94,10 +94,12 @@ def test_the_rows_are_of_known_settings_and_stand_beside_rows():
         config = row.of(Config())
         assert msgspec.json.decode(msgspec.json.encode(config), type=Config) == config
         assert (config == Config()) == (not row.changes)
+        plugged = bool(row.training(Config()).mechanism or row.serving)
+        assert row.name == DEFAULT or bool(row.changes) != plugged
     assert [row.name for row in chosen("L 8 with 4 folds")] == ["default", "L 8", "L 8 with 4 folds"]
     with pytest.raises(UnknownRowError, match="mechanisms"):
         chosen("no such row")
-    assert trained_as(Config().replace(top_k=3, category_source="pointer")) == Config()
+    assert trained_as(Config().replace(top_k=3, demand=1.0)) == Config()
 
 
 def test_an_effect_is_the_difference_of_pairs_and_is_surer_than_the_scores():
@@ -154,3 +156,25 @@ def test_the_command_writes_its_page(log, tmp_path):
     assert other.exit_code == 0, other.output
     assert "\n## log.jsonl, validation\n" in page.read_text()
     assert "\n## log.jsonl, validation, two\n" in page.read_text()
+
+
+def test_a_reranked_row_shares_the_training_and_keeps_the_categories_of_the_cascade(log, tmp_path, monkeypatch):
+    trained = []
+    learn = runs.learn
+    monkeypatch.setattr(runs, "learn", lambda *given, **named: trained.append(given[3]) or learn(*given, **named))
+    found = ablate(EvaluationPlan(str(log), QUICK, test_users=5), chosen("reranking"), tmp_path / "work", silent, lambda _: None)
+    assert trained == [0]
+    default, by_repeats, by_attention = found.effects
+    assert [default.name, by_repeats.name, by_attention.name] == [row.name for row in GROUPS["reranking"]]
+    for effect_ in (by_repeats, by_attention):
+        assert effect_.more["category hit@8"].mean == 0
+        assert effect_.more["told category hr@20"].mean == 0
+        assert effect_.seconds > default.seconds
+    assert len(list((tmp_path / "work").glob("*.npz"))) == 3
+
+
+def test_categories_of_one_part_share_the_training_and_are_kept_apart(log, tmp_path):
+    work = tmp_path / "work"
+    found = ablate(EvaluationPlan(str(log), QUICK, test_users=5), chosen("pointer only,generator only"), work, silent, lambda _: None)
+    assert len(list(work.glob("*.npz"))) == 3
+    assert all(effect_.more["told category hr@20"].mean == 0 for effect_ in found.effects[1:])

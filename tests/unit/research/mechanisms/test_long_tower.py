@@ -18,7 +18,7 @@ from models.training.train import learn
 from research import mechanisms
 from research.mechanisms.memory import SEGMENT, Memory
 from research.mechanisms.self_pooling import SelfPooling
-from research.mechanisms.target_free import NEWEST, TargetFreePooling, counted_mean
+from research.mechanisms.target_free import NEWEST, TargetFreePooling
 from tests.drawn import drawn, masks
 from tests.references import towers as reference
 from tests.tiny_bundle import CONFIG, quickly_trained, shop
@@ -37,8 +37,8 @@ BUILDERS = [
 ]
 
 
-def attended(query, keys, values, mask, weight):
-    shares = reference.attend(query.tolist(), keys.tolist(), mask, weight.tolist())
+def attended(query, keys, values, mask):
+    shares = reference.attend(query.tolist(), keys.tolist(), mask)
     return sum((share * value for share, value in zip(shares, values, strict=True)), torch.zeros(values.shape[1])), torch.tensor(shares)
 
 
@@ -49,27 +49,17 @@ def test_three_queries_are_those_of_the_loops(shape):
     torch.manual_seed(seed)
     pool, tokens, mask = TargetFreePooling(4), drawn(seed, batch, length, 4), masks(seed, batch, length)
     mask[0], pooled = False, drawn(seed + 1, batch, 4)
-    weight = drawn(seed + 2, batch, length).abs()
     with torch.inference_mode():
-        found, attention = pool(tokens, mask, weight, pooled)
-        keys, counts = pool.target.key(tokens), weight.exp()
+        found, attention = pool(tokens, mask, pooled)
+        keys = pool.target.key(tokens)
         for b in range(batch):
             here = mask[b].tolist()
             last = reference.newest(here, NEWEST)
-            near, far = (
-                torch.tensor(reference.counted_mean(tokens[b].tolist(), [n * kept for n, kept in zip(counts[b].tolist(), of, strict=True)]))
-                for of in (last, here)
-            )
+            near, far = (torch.tensor(reference.masked_mean(tokens[b].tolist(), of)) for of in (last, here))
             asked = (pool.target.query(pooled[b]), pool.near(near), pool.far(far))
-            parts, shares = zip(*(attended(query, keys[b], tokens[b], here, weight[b]) for query in asked), strict=True)
+            parts, shares = zip(*(attended(query, keys[b], tokens[b], here) for query in asked), strict=True)
             torch.testing.assert_close(found[b], pool.fuse(torch.cat(parts)), **CLOSE)
             torch.testing.assert_close(attention[b], sum(shares) / 3, **CLOSE)
-
-
-def test_a_bucket_of_n_events_counts_n_times_in_a_query():
-    tokens = drawn(0, 1, 3, 4)
-    many = torch.cat([tokens[:, :1].expand(-1, 5, -1), tokens[:, 1:]], 1)
-    torch.testing.assert_close(counted_mean(tokens, torch.tensor([[5.0, 1.0, 1.0]])), counted_mean(many, torch.ones(1, 7)))
 
 
 @given(sizes)
@@ -78,9 +68,9 @@ def test_the_memory_is_that_of_the_loops(shape):
     batch, length, seed = shape
     torch.manual_seed(seed)
     memory, tokens, mask = Memory(4, 3), drawn(seed, batch, length, 4), masks(seed, batch, length)
-    mask[0], pooled, weight = False, drawn(seed + 1, batch, 4), drawn(seed + 2, batch, length).abs()
+    mask[0], pooled = False, drawn(seed + 1, batch, 4)
     with torch.inference_mode():
-        found = memory(tokens, mask, weight, pooled)
+        found = memory(tokens, mask, pooled)
         for b in range(batch):
             slots = memory.slots.clone()
             for start in range(0, length, SEGMENT):
@@ -89,12 +79,12 @@ def test_the_memory_is_that_of_the_loops(shape):
                 if not any(here):
                     continue
                 keys, values = memory.key(tokens[b, at]), memory.value(tokens[b, at])
-                each = torch.stack([attended(memory.ask(slot), keys, values, here, weight[b, at])[0] for slot in slots])
+                each = torch.stack([attended(memory.ask(slot), keys, values, here)[0] for slot in slots])
                 gate = memory.gate(torch.cat([slots, each], 1)).sigmoid()
                 slots = (1 - gate) * slots + gate * each
-            read, _ = attended(memory.query(pooled[b]), memory.slot_key(slots), slots, [True] * 3, torch.zeros(3))
+            read, _ = attended(memory.query(pooled[b]), memory.slot_key(slots), slots, [True] * 3)
             torch.testing.assert_close(found[b], memory.out(read), **CLOSE)
-    torch.testing.assert_close(memory.write(tokens, mask, weight)[0], memory.slots)
+    torch.testing.assert_close(memory.write(tokens, mask)[0], memory.slots)
 
 
 def network(build_network=Network):
@@ -138,7 +128,7 @@ def test_attention_of_its_own_table_does_not_move_the_representations():
     tokens = net.towers.tokens.into(vectors[None])
     there = torch.ones(1, len(vectors), dtype=torch.bool)
     keys = net.attention(table[None, :, CONFIG.network.dim :], there, torch.arange(len(vectors))[None], tokens)
-    attend(drawn(0, 1, 6), keys, there, torch.zeros(1, len(vectors)))[0, 0].backward()
+    attend(drawn(0, 1, 6), keys, there)[0, 0].backward()
     moved = {name for name, weights in net.named_parameters() if weights.grad is not None and weights.grad.abs().sum() > 0}
     assert moved == {f"attention.{name}" for name in ("item.weight", "category.weight", "content.weight")}
 
@@ -179,7 +169,7 @@ def test_pooling_by_self_attention_is_that_of_the_loops(batch, length, seed):
     mask[:, 0] = True
     block = pooling.block
     with torch.inference_mode():
-        pooled, attention = pooling(tokens, mask, torch.zeros(batch, length), drawn(seed, batch, 4))
+        pooled, attention = pooling(tokens, mask, drawn(seed, batch, 4))
         query, key, value = block.qkv(block.first(tokens)).split(4, -1)
         for b in range(batch):
             here = mask[b].tolist()
