@@ -1,6 +1,6 @@
 """Rows to bytes and back: one versioned binary layout, MessagePack arrays in the order of the fields of features.rows."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -13,7 +13,7 @@ LAYOUT = 1
 _LAYOUT = bytes([LAYOUT])
 
 _encoder = msgspec.msgpack.Encoder()
-_decoders: dict[type, msgspec.msgpack.Decoder] = {}
+_decoders: dict[type, msgspec.msgpack.Decoder[Any]] = {}
 
 
 def pack(row: msgspec.Struct) -> bytes:
@@ -34,14 +34,15 @@ def unpack(kind: type[Row], packed: bytes | None) -> Row:
         _refuse_other(kind, packed)
     decoder = _decoders.get(kind) or _decoders.setdefault(kind, msgspec.msgpack.Decoder(kind))
     try:
-        row = decoder.decode(packed)
+        row: Any = decoder.decode(packed)
     except Exception as error:  # msgspec, UTF-8, nesting depth: arbitrary bytes can raise anything
         raise UnreadableRowError(f"{len(packed)} bytes are no {kind.__name__}: {error}") from error
     if row.version != LAYOUT:
         raise UnreadableRowError(f"a {kind.__name__} of layout {row.version}, which there is not")
     if (fault := fault_of(row)) is not None:
         raise UnreadableRowError(f"a damaged {kind.__name__}: {fault}")
-    return row
+    checked: Row = row
+    return checked
 
 
 def _refuse_other(kind: type[msgspec.Struct], packed: bytes) -> None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from features.apply import apply
 from features.events import Event, Item, Query
@@ -102,7 +102,7 @@ def _spread(baskets: list[tuple[int, list[Behaviour]]], count: int | None) -> li
     return [baskets[int((n + 1) * step) - 1] for n in range(count)]
 
 
-def _take(done: Sequence, start: int, before_ts: int | None) -> tuple[Sequence, int]:
+def _take(done: Sequence[Any], start: int, before_ts: int | None) -> tuple[Sequence[Any], int]:
     """The elements from position `start` up to the first one at or after `before_ts`, and the position of that one."""
     end = start
     while end < len(done) and (before_ts is None or done[end].ts < before_ts):

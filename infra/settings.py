@@ -296,7 +296,7 @@ def shown(value: Any) -> str:
 
 def _explain(wrong: Any) -> str:
     """One pydantic error as a sentence: the variable, what is wrong, and the remedy."""
-    sentence = wrong["msg"].removeprefix("Value error, ")
+    sentence: str = wrong["msg"].removeprefix("Value error, ")
     if not wrong["loc"]:
         return sentence
     name = str(wrong["loc"][0])

@@ -15,10 +15,12 @@ HIGHEST_PRICE = 1e15
 def numbers(name: str, column: pa.Array) -> np.ndarray:
     """A column as numbers (rows,) float64, NaN for anything else: `1,299.00`, `1.299,00 €` and `$12` are numbers, `—` is not."""
     if _numeric(column):
-        return pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        values: np.ndarray = pc.cast(column, pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+        return values
     coded = pc.dictionary_encode(words(name, column).text)
     parsed = np.array([*(number(text) for text in coded.dictionary.to_pylist()), math.nan])
-    return parsed[pc.fill_null(coded.indices, len(parsed) - 1).to_numpy(zero_copy_only=False)]
+    found: np.ndarray = parsed[pc.fill_null(coded.indices, len(parsed) - 1).to_numpy(zero_copy_only=False)]
+    return found
 
 
 def prices(name: str, column: pa.Array) -> tuple[np.ndarray, int]:
@@ -31,7 +33,7 @@ def prices(name: str, column: pa.Array) -> tuple[np.ndarray, int]:
 
 
 def _numeric(column: pa.Array) -> bool:
-    return pa.types.is_integer(column.type) or pa.types.is_floating(column.type)
+    return bool(pa.types.is_integer(column.type) or pa.types.is_floating(column.type))
 
 
 def number(text: str) -> float:

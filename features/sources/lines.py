@@ -18,6 +18,7 @@ _ORDER = (Topic.ITEMS, Topic.QUERIES, Topic.CLICKS, Topic.ORDERS)  # order of ev
 _ANY_TIME = (2**53, TimeRules(max_future_ms=0, retention_ms=2**53))
 _SCHEMA = pa.schema([("row", pa.int64()), ("ts", pa.int64()), ("topic", pa.int8()), ("line", pa.binary())])
 _OTHER_UNITS = (("seconds", 1), ("microseconds", 1_000_000), ("nanoseconds", 1_000_000_000))
+_REASONS = frozenset(reason.value for reason in RefusalReason)
 _PLAUSIBLE_S = (631_152_000, 4_102_444_800)  # 1990 to 2100
 
 
@@ -59,7 +60,7 @@ def _parse(numbered: Numbered, refusals: Refusals, now_ms: int, rules: TimeRules
         return None
     good, bad = decode(topic, [line], now_ms, rules)
     if bad:
-        reason = RefusalReason(bad[0].reason) if bad[0].reason in set(RefusalReason) else RefusalReason.WRONG_SHAPE
+        reason = RefusalReason(bad[0].reason.value) if bad[0].reason.value in _REASONS else RefusalReason.WRONG_SHAPE
         hint = _unit(line) if reason in (RefusalReason.FUTURE, RefusalReason.BEYOND_RETENTION, RefusalReason.WRONG_SHAPE) else ""
         refusals.add([row], reason, bad[0].detail + hint)
         return None

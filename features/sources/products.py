@@ -158,7 +158,8 @@ class Products:
         if column is None:
             return [None] * len(raw.rows)
         text = (ids if categories else words)(column, raw.columns[column]).text
-        return without_placeholders(text).to_pylist()
+        found: list[str | None] = without_placeholders(text).to_pylist()
+        return found
 
     def _titles(self, raw: Raw) -> list[str | None]:
         if Product.TITLE in self.columns.used:
@@ -172,7 +173,8 @@ class Products:
             return [0.0] * len(raw.rows)
         found, bad = amounts.prices(column, raw.columns[column])
         self.bad_prices += bad
-        return found.tolist()
+        prices: list[float] = found.tolist()
+        return prices
 
     def _vectors(self, raw: Raw, role: Product) -> list[list[float] | None]:
         column = self.columns.used.get(role)

@@ -29,7 +29,7 @@ def parquet_names(path: Path) -> list[str]:
         SourceError: it cannot be read, or has two columns of the same name.
     """
     try:
-        names = pyarrow.parquet.read_schema(path).names
+        names: list[str] = pyarrow.parquet.read_schema(path).names
     except (pa.ArrowException, OSError) as error:
         raise SourceError(f"{path} starts like parquet but cannot be read ({error}): is it complete?") from error
     if twice := sorted({name for name in names if names.count(name) > 1}):

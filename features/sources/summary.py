@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 import pyarrow as pa
@@ -122,7 +123,7 @@ def refusing(refusals: Refusals, rows: int) -> Refusing:
     )
 
 
-def _rows(reading: Reading) -> dict:
+def _rows(reading: Reading) -> dict[str, Any]:
     users, items, categories, queries, kinds = _Counts(), _Counts(), _Counts(), _Counts(), Counter[int]()
     first_ms = last_ms = None
     for chunk in reading.chunks():
@@ -152,7 +153,7 @@ def _rows(reading: Reading) -> dict:
     }
 
 
-def _events(reading: Reading) -> dict:
+def _events(reading: Reading) -> dict[str, Any]:
     users, kinds = Counter[str](), Counter[str]()
     items: set[str] = set()
     categories: set[str] = set()

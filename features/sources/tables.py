@@ -255,8 +255,10 @@ def _array(column: pa.Array | np.ndarray, type_: pa.DataType) -> pa.Array:
 
 
 def _there(column: pa.Array) -> np.ndarray:
-    return column.is_valid().to_numpy(zero_copy_only=False)
+    found: np.ndarray = column.is_valid().to_numpy(zero_copy_only=False)
+    return found
 
 
 def _long(column: pa.Array) -> np.ndarray:
-    return pc.fill_null(pc.greater(pc.utf8_length(column), LONGEST_TEXT), False).to_numpy(zero_copy_only=False)
+    found: np.ndarray = pc.fill_null(pc.greater(pc.utf8_length(column), LONGEST_TEXT), False).to_numpy(zero_copy_only=False)
+    return found

@@ -245,4 +245,5 @@ def _plain(column: pa.Array, at: int) -> str:
 
 
 def _holds(condition: pa.Array) -> np.ndarray:
-    return pc.fill_null(condition, False).to_numpy(zero_copy_only=False)
+    found: np.ndarray = pc.fill_null(condition, False).to_numpy(zero_copy_only=False)
+    return found

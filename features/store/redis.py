@@ -160,7 +160,8 @@ class RedisStore:
 
     def _dump(self, key: Key) -> bytes | None:
         """The bytes of a key that is not a hash."""
-        return self._ask(lambda: self._client.dump(self._hash(key)))
+        found: bytes | None = self._ask(lambda: self._client.dump(self._hash(key)))
+        return found
 
     def quarantine(self, rows: Sequence[Quarantined]) -> None:
         """See `OnlineStore.quarantine`. They are fields of one hash, PROJECT:quarantine."""

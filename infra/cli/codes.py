@@ -2,7 +2,7 @@
 
 import time
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -122,7 +122,7 @@ def _described(registry: "CodebookRegistry", bundle: str, now_ms: int) -> dict[s
     }
 
 
-def _print(bundle: dict) -> None:
+def _print(bundle: dict[str, Any]) -> None:
     columns = ("codebook", "state", "how", "parent", "items", "changed", "age")
     rows = (
         (g["codebook"], g["state"], g["how"], g.get("parent", ""), g.get("items", ""), g.get("changed", ""), _age(g.get("age_s")))

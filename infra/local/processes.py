@@ -46,7 +46,7 @@ class Child:
     env: Mapping[str, str] | None
     log: Path
     restart: bool
-    process: subprocess.Popen | None = None
+    process: subprocess.Popen[bytes] | None = None
     started: float = 0.0  # monotonic seconds
     backoff_s: float = 0.0
     restarts: int = 0

@@ -41,10 +41,11 @@ class Visitor:
             wanted *= np.exp(WORD_WEIGHT * np.array(told))
         times = self.seen.get(category)
         if not times:
-            return wanted / wanted.sum()
+            found: np.ndarray = wanted / wanted.sum()
+            return found
         places = list(times)
         wanted[places] *= SEEN_WEIGHT
-        chances = (1 - SEEN_AGAIN) * wanted / wanted.sum()
+        chances: np.ndarray = (1 - SEEN_AGAIN) * wanted / wanted.sum()
         again = np.fromiter(times.values(), float)
         chances[places] += SEEN_AGAIN * again / again.sum()
         return chances

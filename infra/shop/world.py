@@ -100,7 +100,8 @@ class World:
         """A user's preference for each item of a category, (n,), above 0, the highest 1."""
         vectors, appeal = self.latents(category)
         logits = TASTE_WEIGHT * (vectors @ truth.tastes[category]) + appeal
-        return np.exp(logits - logits.max())
+        found: np.ndarray = np.exp(logits - logits.max())
+        return found
 
     def _make_user(self, user: int) -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([self.seed, _USER, user])
@@ -112,8 +113,10 @@ class World:
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    found: np.ndarray = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return found
 
 
 def _normalised(weights: np.ndarray) -> np.ndarray:
-    return weights / weights.sum()
+    found: np.ndarray = weights / weights.sum()
+    return found

@@ -204,7 +204,8 @@ def _counts(codebook: Codebook, codes: Codes) -> np.ndarray:
 
 def _perplexity(codebook: Codebook, codes: Codes) -> np.ndarray:
     shares = _counts(codebook, codes) / len(codes)
-    return np.exp(-(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1))
+    found: np.ndarray = np.exp(-(shares * np.log(np.maximum(shares, 1e-300))).sum(axis=1))
+    return found
 
 
 def _overlap(codebook: Codebook, vectors: Floats, codes: Codes, seed: int) -> float:
@@ -226,4 +227,5 @@ def _rows(vectors: Floats, codebook: Codebook) -> np.ndarray:
 
 
 def _finite(vectors: Floats, codebook: Codebook) -> Floats:
-    return np.asarray(vectors, np.float32)[_rows(vectors, codebook)]
+    found: Floats = np.asarray(vectors, np.float32)[_rows(vectors, codebook)]
+    return found

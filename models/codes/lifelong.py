@@ -78,7 +78,8 @@ class LifelongHits(NamedTuple):
         here = self.positions >= 0
         top = self.scores.max(axis=-1, keepdims=True, initial=_FAR)
         raised = np.exp(np.where(here, self.scores - np.where(here.any(-1, keepdims=True), top, 0), _FAR))
-        return raised / np.maximum(raised.sum(axis=-1, keepdims=True), np.finfo(np.float32).tiny)
+        found: Floats = raised / np.maximum(raised.sum(axis=-1, keepdims=True), np.finfo(np.float32).tiny)
+        return found
 
 
 class LifelongSearch:
@@ -199,7 +200,8 @@ def best(scores: Floats, count: int) -> Rows:
     above = scores[rows] > least
     ties = np.flatnonzero(~above)[: count - int(above.sum())]
     above[ties] = True
-    return rows[above]
+    found: Rows = rows[above]
+    return found
 
 
 def _checked(queries: Floats, exact: Floats | None, histories: CodedHistories, dim: int) -> tuple[Floats, Floats]:

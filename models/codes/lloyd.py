@@ -101,7 +101,8 @@ def _seeds(centroids: Floats, parts: Floats, numbers: Codes, count: int) -> Floa
 
 def _errors(centroids: Floats, parts: Floats, numbers: NDArray[np.integer]) -> Doubles:
     """Squared distances (n,) of parts (n, w) from the centroids (C, w) of their numbers."""
-    return np.square(parts.astype(np.float64) - centroids[numbers]).sum(axis=1)
+    found: Doubles = np.square(parts.astype(np.float64) - centroids[numbers]).sum(axis=1)
+    return found
 
 
 def _parts(vectors: Floats, p: int, centroids: Floats) -> Floats:

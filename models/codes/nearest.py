@@ -56,7 +56,8 @@ class Nearest:
         lengths = np.sqrt(np.einsum("pmw,pmw->pm", parts, parts).astype(np.float64))
         reach = lengths * (1 + 2.0**-16) + self._longest
         error32, error64, underflow = 2.0**-22 * reach * self._longest, 2.0**-50 * reach * reach, 1e-36
-        return (parts.shape[2] + 4) * (error32 + error64 + underflow)
+        found: Doubles = (parts.shape[2] + 4) * (error32 + error64 + underflow)
+        return found
 
 
 def distances(parts: Floats, centroids: Floats) -> Doubles:

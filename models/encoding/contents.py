@@ -118,7 +118,8 @@ def given(vectors: Sequence[Sequence[float] | None], width: int) -> np.ndarray:
         array = array.astype(np.float32).astype(np.float64)
     array[~np.isfinite(array).all(1)] = 0
     array /= np.maximum(np.abs(array).max(1, initial=0, keepdims=True), 1e-300)  # so that squares stay finite
-    return (array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-300)).astype(np.float32)
+    found: np.ndarray = (array / np.maximum(np.linalg.norm(array, axis=1, keepdims=True), 1e-300)).astype(np.float32)
+    return found
 
 
 def trim(words: np.ndarray) -> np.ndarray:

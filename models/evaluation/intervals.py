@@ -26,7 +26,8 @@ class Bootstrap:
         counted = ~np.isnan(values)
         sums, counts = self._by_user(np.where(counted, values, 0.0)), self._by_user(counted.astype(np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
-            return (self._weights @ sums) / (self._weights @ counts)
+            found: np.ndarray = (self._weights @ sums) / (self._weights @ counts)
+            return found
 
     def _by_user(self, values: np.ndarray) -> np.ndarray:
         columns = [np.bincount(self._owners, column, minlength=self.users) for column in values.T]
@@ -37,7 +38,8 @@ def mean(values: np.ndarray) -> np.ndarray:
     """Mean over moments (Q, M) -> (M,), of those that count; NaN where none does."""
     counted = ~np.isnan(values)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(counted, values, 0.0).sum(0) / counted.sum(0)
+        found: np.ndarray = np.where(counted, values, 0.0).sum(0) / counted.sum(0)
+        return found
 
 
 def bounds(resampled: np.ndarray) -> np.ndarray:

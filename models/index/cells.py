@@ -170,4 +170,5 @@ class Ranking:
         return places
 
     def _expected(self, queries: Floats, scores: Floats, begin: int, end: int | None) -> Floats:
-        return scores + np.sqrt(np.einsum("rd,rd->r", queries, queries))[:, None] * self._hope[begin:end]
+        found: Floats = scores + np.sqrt(np.einsum("rd,rd->r", queries, queries))[:, None] * self._hope[begin:end]
+        return found

@@ -91,7 +91,7 @@ class ItemIndex:
     @property
     def dim(self) -> int:
         """d of the vectors."""
-        return self._snapshot.base.rows.vectors.shape[1]
+        return int(self._snapshot.base.rows.vectors.shape[1])
 
     @property
     def generation(self) -> str:

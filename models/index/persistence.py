@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -71,7 +71,7 @@ def load(directory: Path) -> tuple[SavedBase, Ids, Ids]:
     """
     directory = Path(directory)
     manifest = _manifest(directory)
-    arrays: dict[str, NDArray] = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for name in (VECTORS, ARRAYS, NAMES):
         _check(directory / name, manifest.files.get(name, ""))
         try:
@@ -96,7 +96,7 @@ def load(directory: Path) -> tuple[SavedBase, Ids, Ids]:
     return SavedBase(base, codebooks, manifest.generation, (directory / EXTRA).read_bytes()), items, categories
 
 
-def _arrays(stored: SavedBase) -> dict[str, NDArray]:
+def _arrays(stored: SavedBase) -> dict[str, NDArray[Any]]:
     base, rows = stored.base, stored.base.rows
     arrays = {"categories": rows.categories, "prices": rows.prices, "available": rows.available, "first_rows": base.starts}
     arrays.update({f"codes:{name}": codes for name, codes in rows.codes.items()})
@@ -110,7 +110,7 @@ def _arrays(stored: SavedBase) -> dict[str, NDArray]:
     return arrays
 
 
-def _base(arrays: Mapping[str, NDArray], manifest: SnapshotManifest) -> Block:
+def _base(arrays: Mapping[str, NDArray[Any]], manifest: SnapshotManifest) -> Block:
     rows = Rows(
         np.arange(manifest.items, dtype=np.int32),
         arrays["categories"],
@@ -128,7 +128,7 @@ def _base(arrays: Mapping[str, NDArray], manifest: SnapshotManifest) -> Block:
     return Block(rows, arrays["first_rows"], scan)
 
 
-def _names(items: Ids, categories: Ids, numbers: Numbers) -> dict[str, NDArray]:
+def _names(items: Ids, categories: Ids, numbers: Numbers) -> dict[str, NDArray[Any]]:
     arrays = {}
     for what, ids, chosen in (("items", items, numbers), ("categories", categories, np.arange(len(categories)))):
         texts, lengths = [], []
@@ -141,7 +141,7 @@ def _names(items: Ids, categories: Ids, numbers: Numbers) -> dict[str, NDArray]:
     return arrays
 
 
-def _unpacked(arrays: Mapping[str, NDArray], what: str) -> Iterator[str]:
+def _unpacked(arrays: Mapping[str, NDArray[Any]], what: str) -> Iterator[str]:
     text = arrays[f"{what}.text"].tobytes()
     ends = np.cumsum(arrays[f"{what}.lengths"], dtype=np.int64).tolist()
     return (text[first:last].decode(errors="surrogatepass") for first, last in pairwise([0, *ends]))
@@ -171,7 +171,7 @@ def _check(path: Path, checksum: str) -> None:
         raise SnapshotError(f"checksum of {path.name}", digest.hexdigest(), checksum)
 
 
-def _write(path: Path, content: bytes | Mapping[str, NDArray]) -> str:
+def _write(path: Path, content: bytes | Mapping[str, NDArray[Any]]) -> str:
     """Write bytes, or arrays as safetensors without a copy of them; the checksum of what was written."""
     digest = blake2b(digest_size=16)
     pieces: list[bytes | memoryview] = [content] if isinstance(content, bytes) else [_header(content), *map(_buffer, content.values())]
@@ -186,11 +186,11 @@ def _write(path: Path, content: bytes | Mapping[str, NDArray]) -> str:
     return digest.hexdigest()
 
 
-def _buffer(array: NDArray) -> memoryview:
+def _buffer(array: NDArray[Any]) -> memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _header(arrays: Mapping[str, NDArray]) -> bytes:
+def _header(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     told, end = {}, 0
     for name, array in arrays.items():
         told[name] = {"dtype": _TYPES[array.dtype.name], "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}

@@ -1,7 +1,7 @@
 """Items as a struct of arrays, one row per item, and the numbers that stand for their names."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,8 @@ class Ids:
 
     def names(self, numbers: NDArray[np.integer]) -> list[str]:
         """The names of numbers that `add` gave out."""
-        return self._names[numbers].tolist()
+        found: list[str] = self._names[numbers].tolist()
+        return found
 
     def add(self, names: Iterable[str]) -> Numbers:
         """The numbers of names; unknown ones get the next."""
@@ -97,7 +98,7 @@ def empty(like: Rows) -> Rows:
 def gather(first: Rows, second: Rows | None, order: Order) -> Rows:
     """Rows of `first` followed by `second`, in another order, some left out. Makes one copy and holds no lock of Python's for long."""
 
-    def pick(name: str) -> NDArray:
+    def pick(name: str) -> NDArray[Any]:
         return picked(getattr(first, name), None if second is None else getattr(second, name), order)
 
     codes = {
@@ -107,7 +108,7 @@ def gather(first: Rows, second: Rows | None, order: Order) -> Rows:
     return Rows(pick("numbers"), pick("categories"), pick("vectors"), pick("prices"), pick("available"), codes, parts)
 
 
-def picked(first: NDArray, second: NDArray | None, order: Order) -> NDArray:
+def picked(first: NDArray[Any], second: NDArray[Any] | None, order: Order) -> NDArray[Any]:
     """Rows of two arrays, one after the other, in another order."""
     found = np.empty((len(order), *first.shape[1:]), dtype=first.dtype)
     if second is None or not len(second):

@@ -53,7 +53,8 @@ class Levels:
             part, chunk = codes[start : start + _CHUNK, :dim], residuals[start : start + _CHUNK]
             for middle in self._middles:
                 part += chunk > middle
-        return codes[:, ::2] | (codes[:, 1::2] << 4)
+        found: Codes = codes[:, ::2] | (codes[:, 1::2] << 4)
+        return found
 
     def decode(self, codes: Codes) -> Floats:
         """The residuals (n, d) that codes stand for."""

@@ -47,10 +47,11 @@ def narrowed(scores: Floats, k: int) -> tuple[Floats, NDArray[np.int64]]:
     return np.where(columns < 0, FAR, along(scores, columns)), columns
 
 
-def along(array: NDArray, columns: NDArray[np.int64]) -> NDArray:
+def along(array: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[Any]:
     """Of each row of an array (R, m) some columns (R, k); of negative ones anything."""
     rows, width = array.shape
-    return array.ravel().take(columns + (np.arange(rows) * width)[:, None], mode="wrap")
+    found: NDArray[Any] = array.ravel().take(columns + (np.arange(rows) * width)[:, None], mode="wrap")
+    return found
 
 
 def packed(keep: NDArray[np.bool_]) -> NDArray[np.int64]:

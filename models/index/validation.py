@@ -41,7 +41,7 @@ def accepted(now: Snapshot, changes: Sequence[Upsert], items: Ids, categories: I
     return Rows(items.add(change.item for change in changes), lists, vectors, prices, available, codes, parts)
 
 
-def filled(values: Any, n: int, missing: Any, dtype: type) -> NDArray:
+def filled(values: Any, n: int, missing: Any, dtype: type) -> NDArray[Any]:
     """An array (n,) of values, or of one that stands for all where there are none.
 
     Raises:
@@ -49,7 +49,7 @@ def filled(values: Any, n: int, missing: Any, dtype: type) -> NDArray:
     """
     if values is None:
         return np.full(n, missing, dtype=dtype)
-    found: NDArray = np.asarray(values, dtype=dtype)
+    found: NDArray[Any] = np.asarray(values, dtype=dtype)
     if found.shape != (n,) or not np.isfinite(found).all():
         raise ValueError(f"{n} items, but values of shape {found.shape}, or not all of them finite")
     return found
@@ -77,9 +77,9 @@ def _codes(changes: Sequence[Upsert], coded: Floats, codebook: Codebook) -> Code
     return codes
 
 
-def _stacked(what: str, width: int, values: Sequence[tuple[str, Any]], dtype: type = np.float32) -> NDArray:
+def _stacked(what: str, width: int, values: Sequence[tuple[str, Any]], dtype: type = np.float32) -> NDArray[Any]:
     """Values (n, width) of items."""
-    found: NDArray = np.empty((len(values), width), dtype=dtype)
+    found: NDArray[Any] = np.empty((len(values), width), dtype=dtype)
     for place, (item, value) in enumerate(values):
         if np.shape(value) != (width,):
             raise ValueError(f"the {what} of item {item!r} must be ({width},), got {np.shape(value)}")

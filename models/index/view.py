@@ -1,6 +1,7 @@
 """One immutable moment of an index: everything that reads goes through it."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,7 +117,7 @@ class View:
         found = search.search(now.base, search.IndexQuery(vectors, categories, k, sieve, struck, ids))
         return now.segment.better(vectors, categories, found, where, excluded, ids) if len(now.segment) else found
 
-    def _gathered(self, numbers: Numbers, name: str, missing: int) -> NDArray:
+    def _gathered(self, numbers: Numbers, name: str, missing: int) -> NDArray[Any]:
         rows, fresh = self._snapshot.find(numbers)
         return _either(rows, fresh, getattr(self._snapshot.base.rows, name), getattr(self._snapshot.segment.rows, name), missing)
 
@@ -141,7 +142,7 @@ def checked(vectors: Floats, dim: int) -> Floats:
     return vectors.reshape(len(vectors), dim)
 
 
-def _either(rows: NDArray[np.int64], fresh: NDArray[np.int64], base: NDArray, segment: NDArray, missing: int) -> NDArray:
+def _either(rows: NDArray[np.int64], fresh: NDArray[np.int64], base: NDArray[Any], segment: NDArray[Any], missing: int) -> NDArray[Any]:
     """For each item what its row of the segment says, else its row of the base, else `missing`."""
     if len(base):
         absent = np.flatnonzero(rows < 0)

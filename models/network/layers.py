@@ -10,7 +10,8 @@ NEVER = -1e4  # score of a masked position: exactly 0 after a softmax, and repre
 def attend(query: Tensor, keys: Tensor, mask: Tensor) -> Tensor:
     """Target attention: queries (B, d), keys (B, T, d), mask (B, T) -> weights (B, T), exactly 0 where masked."""
     scores = torch.einsum("bd,btd->bt", query, keys) / keys.shape[-1] ** 0.5  # (B, T)
-    return scores.masked_fill(~mask, NEVER).softmax(1) * mask  # (B, T)
+    found: Tensor = scores.masked_fill(~mask, NEVER).softmax(1) * mask  # (B, T)
+    return found
 
 
 def masked_mean(tokens: Tensor, mask: Tensor) -> Tensor:
@@ -57,4 +58,5 @@ class SelfAttention(nn.Module):
         query, key, value = split.permute(2, 0, 3, 1, 4)  # (B, H, T, d/H) each
         attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)  # (B, H, T, d/H)
         tokens = tokens + self.mix(attended.transpose(1, 2).reshape(batch, length, dim))  # (B, T, d)
-        return tokens + self.feed(self.second(tokens))  # (B, T, d)
+        found: Tensor = tokens + self.feed(self.second(tokens))  # (B, T, d)
+        return found

@@ -89,7 +89,8 @@ class HistorySearch(nn.Module):
 
     def _heads(self, projected: Tensor) -> Tensor:
         """(B, T, d) -> (B, H, T, d/H)."""
-        return projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        found: Tensor = projected.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return found
 
     def _top(self, scores: Tensor, mask: Tensor) -> NearestSteps:
         """The best K of scores (B, C, L)."""
@@ -143,7 +144,8 @@ class Seminar(nn.Module):
         target = pair(query, has_query, item, has_item, self.config.query_share)  # (B, C, d)
         interest = self.search(target, history, mask)  # (B, C, d)
         weighed = self.head(torch.cat([interest, target, interest * target], -1)).squeeze(-1)  # (B, C)
-        return weighed + self.relevance * self.match(items, queries, asked)  # (B, C)
+        found: Tensor = weighed + self.relevance * self.match(items, queries, asked)  # (B, C)
+        return found
 
     def match(self, items: ItemVectors, queries: Queries, asked: NextPairs) -> Tensor:
         """cos(q, e) / temperature in PSU space (B, C); 0 where the query or the item is missing."""

@@ -128,12 +128,14 @@ class Network(nn.Module):
         """v_l, unit length, (R, d) of R sub-sequences: p_s and u (R, d) of their users, row of their category (R,)."""
         item, rows, kind, gap, text = (tensor.long() for tensor in tensors(long, self.device))  # (R, L) each
         tokens, mask, mine, _ = self.towers.tokens(vectors[item], rows, kind, gap, text, texts)  # (R, L, d), ...
-        return self.towers.long(tokens, mask, mine, pooled, profile, self.towers.category(category))  # (R, d)
+        found: Tensor = self.towers.long(tokens, mask, mine, pooled, profile, self.towers.category(category))  # (R, d)
+        return found
 
     def next_category(self, state: EncodedUsers) -> NextCategory:
         """Probabilities over the N rows of categories."""
         table = self.towers.category.weight  # (N, d)
-        return self.pgin(state.profile, state.pooled, state.touched, state.touched_rows, table, self.popularity)
+        found: NextCategory = self.pgin(state.profile, state.pooled, state.touched, state.touched_rows, table, self.popularity)
+        return found
 
 
 Builder = Callable[[NetworkConfig, int, int, Widths], Network]  # the arguments of `Network`; ablations pass others

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
+from features.events import Item
 from models.bundle import Bundle
 from models.config import Config
 from models.errors import NothingToLearnError
@@ -59,8 +60,8 @@ class _Asked(NamedTuple):
     loaded: Loaded
     content: str  # the digest of what is loaded
     split: Split
-    catalogue: list
-    own: list
+    catalogue: list[Item]
+    own: list[Item]
     questions: list[Question]
 
 

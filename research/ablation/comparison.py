@@ -73,7 +73,8 @@ def _resampled(bootstrap: Bootstrap, values: np.ndarray, seed: int) -> np.ndarra
     """(seeds, Q, M) -> means (draws, M), each over users and over seeds drawn with replacement."""
     each = np.stack([bootstrap.means(one) for one in values])  # (seeds, draws, M)
     drawn = np.random.default_rng(seed).integers(0, len(values), (len(values), DRAWS))[:, : each.shape[1]]  # (seeds, draws)
-    return np.take_along_axis(each, drawn[:, :, None], 0).mean(0)  # (draws, M)
+    found: np.ndarray = np.take_along_axis(each, drawn[:, :, None], 0).mean(0)  # (draws, M)
+    return found
 
 
 def _estimates(values: np.ndarray, resampled: np.ndarray) -> dict[str, Estimate]:

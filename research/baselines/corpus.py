@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -126,7 +126,7 @@ def _questions(user: str, events: Sequence[Event], stamps: Sequence[int], start:
     return questions
 
 
-def _spread(what: list, count: int) -> list:
+def _spread(what: list[Any], count: int) -> list[Any]:
     """At most `count` of them, evenly spread."""
     if len(what) <= count:
         return what

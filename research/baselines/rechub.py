@@ -72,7 +72,8 @@ class Gru(Stepwise):
 
     def _run(self, items: Tensor) -> Tensor:
         vectors = F.dropout(self.table(items), self.settings.dropout, self.training)
-        return self.network.gru(vectors)[0]
+        found: Tensor = self.network.gru(vectors)[0]
+        return found
 
 
 class Attention(Stepwise):
@@ -82,7 +83,8 @@ class Attention(Stepwise):
         rows, longest = items.shape
         inputs = {"seq": F.pad(items, (0, 1 if longest == 1 else 0, 0, 1 if rows == 1 else 0))}
         vectors = self.network.seq_forward(inputs, self.network.item_emb(inputs, self.network.features[:1])[:, 0])
-        return vectors[:rows, :longest]
+        found: Tensor = vectors[:rows, :longest]
+        return found
 
 
 def left_aligned(items: Tensor, lengths: Tensor) -> Tensor:

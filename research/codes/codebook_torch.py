@@ -106,7 +106,8 @@ class TorchCodebook:
         """How far (P, m) two values of nearness must lie apart to be told apart, in float64."""
         unit = _FINE if torch.get_float32_matmul_precision() == "highest" else _COARSE
         reach = parts.double().square().sum(2).sqrt() * (1 + 2.0**-16) + self._longest
-        return (self.width + 4) * (unit * reach * self._longest + 2.0**-50 * reach * reach + 1e-36)
+        found: Tensor = (self.width + 4) * (unit * reach * self._longest + 2.0**-50 * reach * reach + 1e-36)
+        return found
 
     def _distances(self, parts: Tensor, p: Tensor) -> Tensor:
         """Squared distances (u, C) in float64 of parts (u, w) of sub-spaces p (u,), summed in the order of the dimensions."""

@@ -33,7 +33,8 @@ class AttentionTable(nn.Module):
 
     def forward(self, ids: Tensor, has_item: Tensor, category: Tensor, tokens: Tensor) -> Tensor:
         """Embeddings of ids (R, L, a), has-item mask (R, L), rows of categories (R, L), tokens (R, L, d) -> keys (R, L, a)."""
-        return ids * has_item.unsqueeze(-1) + self.category(category) + self.content(tokens.detach())
+        found: Tensor = ids * has_item.unsqueeze(-1) + self.category(category) + self.content(tokens.detach())
+        return found
 
 
 class KeyedPooling(nn.Module):

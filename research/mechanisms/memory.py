@@ -27,7 +27,8 @@ class Memory(nn.Module):
         slots = self.write(tokens, mask)  # (R, Z, d)
         there = torch.ones_like(slots[..., 0], dtype=torch.bool)  # (R, Z)
         attention = attend(self.query(pooled), self.slot_key(slots), there)  # (R, Z)
-        return self.out((attention.unsqueeze(-1) * slots).sum(1))  # (R, d)
+        found: Tensor = self.out((attention.unsqueeze(-1) * slots).sum(1))  # (R, d)
+        return found
 
     def write(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """The slots (R, Z, d) after all segments; a masked segment leaves them unchanged."""
@@ -41,7 +42,8 @@ class Memory(nn.Module):
         shares = scores.masked_fill(~here.unsqueeze(1), NEVER).softmax(2)  # (R, Z, T)
         found = shares @ self.value(segment)  # (R, Z, d)
         gate = torch.sigmoid(self.gate(torch.cat([slots, found], 2))) * here.any(1)[:, None, None]  # (R, Z, d)
-        return slots + gate * (found - slots)  # (R, Z, d)
+        written: Tensor = slots + gate * (found - slots)  # (R, Z, d)
+        return written
 
 
 class MemoryPooling(nn.Module):

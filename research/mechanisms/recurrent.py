@@ -27,7 +27,8 @@ class Recurrent(nn.Module):
         moved = torch.sigmoid(self.gate(read)) * mask.unsqueeze(-1)  # (B, T, d) z_t
         states = scan(1 - moved, moved * self.candidate(read))  # (B, T, d)
         tokens = tokens + self.mix(states)  # (B, T, d)
-        return tokens + self.feed(self.second(tokens))  # (B, T, d)
+        found: Tensor = tokens + self.feed(self.second(tokens))  # (B, T, d)
+        return found
 
 
 def scan(kept: Tensor, added: Tensor) -> Tensor:

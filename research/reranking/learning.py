@@ -80,4 +80,5 @@ def distinct(histories: RerankHistories) -> np.ndarray:
     same = histories.number[:, :, None] == histories.number[:, None, :]  # (B, L, L)
     later = np.triu(np.ones(same.shape[1:], np.bool_), 1)
     there = histories.kind > 0
-    return there & ~(same & later & there[:, None, :]).any(2)
+    found: np.ndarray = there & ~(same & later & there[:, None, :]).any(2)
+    return found

@@ -29,7 +29,8 @@ class TargetAttention(nn.Module):
         history = vectors[asked.item] + self.kind(asked.kind) + self.gap(asked.gap)  # (B, L, d)
         target = vectors[asked.asked_item]  # (B, C, d)
         interest = self.search(target, history, asked.mask)  # (B, C, d)
-        return self.head(torch.cat([interest, target, interest * target], -1)).squeeze(-1)  # (B, C)
+        found: Tensor = self.head(torch.cat([interest, target, interest * target], -1)).squeeze(-1)  # (B, C)
+        return found
 
 
 class Reranker(nn.Module):
@@ -44,4 +45,5 @@ class Reranker(nn.Module):
     def forward(self, vectors: Tensor, asked: RerankBatch) -> Tensor:
         """Logits (B, C) of candidates; `vectors` (n, d) are the items', which histories and candidates point into."""
         logits = self.repeats(repeats(asked)).squeeze(-1)  # (B, C)
-        return logits if self.attention is None else logits + self.attention(vectors, asked)
+        found: Tensor = logits if self.attention is None else logits + self.attention(vectors, asked)
+        return found

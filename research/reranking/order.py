@@ -70,7 +70,8 @@ def _scores(
     asked = candidates([[(candidate.item, candidate.category) for candidate in mine] for mine in found], numbers)
     device = by.vectors.device
     scores = by.reranker(by.vectors, RerankBatch(tensors(histories, device), tensors(asked, device)))  # (B, C)
-    return np.round(scores.cpu().numpy(), DIGITS)
+    rounded: np.ndarray = np.round(scores.cpu().numpy(), DIGITS)
+    return rounded
 
 
 def _best(found: Sequence[Candidate], scores: np.ndarray, limit: int) -> list[Candidate]:

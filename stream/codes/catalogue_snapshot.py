@@ -78,7 +78,8 @@ class CatalogueSnapshot:
     def of_codebook(self, codebook: str) -> np.ndarray:
         """Mask (n,): the items whose code belongs to this codebook."""
         number = self._tags.index(codebook) if codebook in self._tags else -1
-        return self._tag[: len(self)] == number
+        found: np.ndarray = self._tag[: len(self)] == number
+        return found
 
     def load_table(self, names: Sequence[str], vectors: Floats, codes: Codes, parts: Floats | None = None) -> None:
         """Begin with the bundle's item table: these items are in every index, with or without a record in the topic."""

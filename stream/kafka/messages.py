@@ -37,7 +37,8 @@ def decode(kind: type[Message], value: bytes | None) -> Message | Skipped:
         return Skipped("empty", "the record has no value")
     try:
         decoder = _decoders.get(kind) or _decoders.setdefault(kind, msgspec.json.Decoder(kind))
-        return decoder.decode(value)
+        found: Message | Skipped = decoder.decode(value)
+        return found
     except msgspec.ValidationError as error:
         return Skipped("wrong_shape", _short(error))
     except UnicodeDecodeError as error:
@@ -46,7 +47,7 @@ def decode(kind: type[Message], value: bytes | None) -> Message | Skipped:
         return Skipped("bad_json", _short(error))
 
 
-_decoders: dict[type[msgspec.Struct], msgspec.json.Decoder] = {}
+_decoders: dict[type[msgspec.Struct], msgspec.json.Decoder[Any]] = {}
 
 
 def _short(error: Exception) -> str:

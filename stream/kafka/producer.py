@@ -200,7 +200,7 @@ class Outbound:
             await _close(producer, error)
 
 
-class _Oversized(MessageSizeTooLargeError):
+class _Oversized(MessageSizeTooLargeError):  # type: ignore[misc]  # aiokafka has no types
     """The client refused the record before sending it."""
 
 

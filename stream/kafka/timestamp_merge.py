@@ -115,7 +115,7 @@ class TimestampMerge:
         return False
 
     def _head_ts(self, lane: Lane) -> int:
-        return self._lanes[lane][0][0].timestamp
+        return int(self._lanes[lane][0][0].timestamp)
 
     def _cut(self, lane: Lane, limit: int | None) -> list[Any]:
         """Take the records up to `limit` (ms) from the lane's first list, within the sizes of pieces."""

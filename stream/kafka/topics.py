@@ -44,7 +44,7 @@ def partition_of(key: bytes, partitions: int) -> int:
 
     The log position of a row is offsets of one partition, so all records of a key must lie in that one.
     """
-    return (murmur2(key) & 0x7FFFFFFF) % partitions
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 def misplaced(key: bytes, partition: int, partitions: int) -> str | None:

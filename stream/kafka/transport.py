@@ -213,7 +213,7 @@ class Consumer(driver.Consumer):
             return True
         if not state.has_valid_position or state.highwater is None:
             return False
-        return state.position >= (state.highwater if state.lso is None else min(state.lso, state.highwater))
+        return bool(state.position >= (state.highwater if state.lso is None else min(state.lso, state.highwater)))
 
     def _state(self, lane: Lane) -> Any:
         client = self._thread._consumer
@@ -238,7 +238,7 @@ class Transport(driver.Transport):
         self.era = 0
 
 
-class PassThrough(faust.Schema):
+class PassThrough(faust.Schema[Any, Any]):
     """Passes lists to the agent as they are."""
 
     def loads_key(self, app: Any, message: Any, **kwargs: Any) -> Any:

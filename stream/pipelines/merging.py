@@ -101,7 +101,7 @@ def raised(position: LogPosition, ends: Mapping[Topic, int]) -> LogPosition:
 
 
 def _holds(position: LogPosition, one: ArrivedEvent) -> bool:
-    return one.offset < getattr(position, one.topic.value)
+    return bool(one.offset < getattr(position, one.topic.value))
 
 
 def newest(row: UserRow) -> int:

@@ -56,9 +56,7 @@ class Refresh:
         self._store, self._clock_ms, self._options = store, clock_ms, options
         self._steps: Steps = untimed
 
-    def process(
-        self, serving: Serving, requests: Sequence[RefreshRequest], behind: bool = False, steps: Steps = untimed
-    ) -> RefreshOutcome:
+    def process(self, serving: Serving, requests: Sequence[RefreshRequest], behind: bool = False, steps: Steps = untimed) -> RefreshOutcome:
         """Refresh the users of `requests`, which name each user once (`coalesce`). `behind`: the backlog exceeds the budget, so only level
         `short` is computed.
 

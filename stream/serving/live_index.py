@@ -319,4 +319,3 @@ class LiveIndex:
         except Exception as error:
             self._failure = error
             log.exception("a thread of the index failed")
-

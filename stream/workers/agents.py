@@ -56,7 +56,7 @@ class Backoff(NamedTuple):
 
     def wait_s(self, tries: int, at_least_s: float, random_share: float) -> float:
         """Seconds to wait after this many failed tries. Half of it is jitter (share in 0..1), to avoid a thundering herd."""
-        ceiling = min(self.longest_s, max(self.first_s * 2 ** min(tries - 1, 30), at_least_s))
+        ceiling: float = min(self.longest_s, max(self.first_s * 2 ** min(tries - 1, 30), at_least_s))
         return ceiling * (0.5 + 0.5 * random_share)
 
 
