@@ -226,7 +226,7 @@ def decode(topic: Topic, payloads: Sequence[bytes | None], now_ms: int, rules: T
         else:
             try:
                 event = parse(topic, payload)
-            except Exception as error:  # msgspec, UTF-8, nesting depth: arbitrary bytes can raise anything
+            except Exception as error:  # noqa: BLE001 - msgspec, UTF-8, nesting depth: arbitrary bytes can raise anything
                 bad.append(Refusal(position, _reason(payload, error), str(error) + _framing(payload)))
                 continue
             if _may_hold_controls(payload) and (field := _controlled(event)) is not None:

@@ -44,7 +44,7 @@ def decode_all(records: Iterable[bytes]) -> list[Quarantined]:
 def _decode(record: bytes) -> Quarantined | None:
     try:
         return _decoder.decode(record)
-    except Exception:  # another program may have written anything
+    except Exception:  # noqa: BLE001 - another program may have written anything
         return None
 
 

@@ -163,12 +163,12 @@ def _tenths(what: str) -> Callable[[int, int], None]:
 class LineFormatter(logging.Formatter):
     """Formats each record as one line, whatever its text contains; only a traceback follows, indented."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - overrides
         """The line."""
         record.message = safe(record.message.rstrip())
         return super().formatMessage(record)
 
-    def formatException(self, ei: Any) -> str:
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - overrides
         """The traceback."""
         return indent(safe(super().formatException(ei), lines=True), "    ")
 

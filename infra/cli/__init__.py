@@ -66,7 +66,7 @@ def main() -> None:
     except typer.TyperException as error:
         _show_usage(error)
         sys.exit(error.exit_code)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - every error ends in a sentence and an exit code
         complain(error)
         from features.errors import SourceError
 

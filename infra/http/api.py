@@ -60,7 +60,7 @@ Clock = Callable[[], int]
 log = logging.getLogger(__name__)
 
 
-def make_api(
+def make_api(  # noqa: PLR0913
     store: OnlineStore,
     publisher: Publisher,
     metrics: ApiMetrics,
@@ -162,7 +162,7 @@ def _add_reads(app: FastAPI, access: Access, answers: Answers, users: Users, max
 
 
 def _add_events(app: FastAPI, access: Access, publisher: Publisher, settings: Settings, clock: Clock) -> None:
-    Held = Annotated[Scopes, Depends(access.needs(Scope.WRITE, Scope.ADMIN))]
+    Held = Annotated[Scopes, Depends(access.needs(Scope.WRITE, Scope.ADMIN))]  # noqa: N806 - a type
 
     async def take(request: Request, topic: Topic | None, held: Scopes) -> Response:
         if topic is not None:

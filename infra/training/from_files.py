@@ -65,7 +65,7 @@ def file_history(reading: Reading) -> FileHistory:
     return FileHistory(events, described + reading.described(), reading.path.name, reading.undescribed())
 
 
-def train_bundle(
+def train_bundle(  # noqa: PLR0913
     history: FileHistory,
     out: Path,
     *,

@@ -43,7 +43,7 @@ class ItemIndex:
 
     _snapshot: Snapshot  # replaced as a whole, never changed
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         codebook: Codebook,
         vectors: Floats,

@@ -88,7 +88,7 @@ class SampledItems(NamedTuple):
     log_q: np.ndarray  # (N,) float64
 
 
-def learn(
+def learn(  # noqa: PLR0913
     model: Seminar,
     histories: Histories,
     table: Contents,

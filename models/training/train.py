@@ -37,7 +37,7 @@ from models.training.pretraining import learn as teach
 from models.training.warm_start import begin_new, new_since, take_over
 
 
-def train(
+def train(  # noqa: PLR0913
     events: Iterable[Event],
     items: Iterable[Item],
     config: Config,
@@ -90,7 +90,7 @@ def train(
     return with_items(judged(bundle, there, split, seed, device, choose), newest)
 
 
-def learn(
+def learn(  # noqa: PLR0913
     known: Mapping[str, Deeds],
     items: Iterable[Item],
     config: Config,

@@ -75,7 +75,7 @@ def task(events: Iterable[Event], items: Iterable[Item], config: Config, holdout
     return Task(done, catalogue, cut_ms, cases, _only(histories, np.array(kept)), clicks)
 
 
-def next_click_report(
+def next_click_report(  # noqa: PLR0913
     data: str,
     events: Iterable[Event],
     items: Iterable[Item],

@@ -37,7 +37,7 @@ class Trained(NamedTuple):
     positions: Mapping[str, int]
 
 
-def train_seminar(
+def train_seminar(  # noqa: PLR0913
     done: Mapping[str, Deeds],
     catalogue: Sequence[Item],
     config: Config,

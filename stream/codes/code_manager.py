@@ -43,7 +43,7 @@ class Changes(NamedTuple):
 class CodeManager:
     """Manages the codes of one bundle. The reader of `item-codes` calls `apply`; another thread calls `tick` every now and then."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         catalogue: CatalogueSnapshot,
         own: Codebook,

@@ -29,7 +29,7 @@ _SASL = "the broker asks for no user name and password: set EVERLONG_KAFKA_SECUR
 _CERTIFICATE = "the broker does not accept our certificate, or requires one: set EVERLONG_KAFKA_SSL_CERTFILE and EVERLONG_KAFKA_SSL_KEYFILE"
 
 
-class _Closed(Exception):
+class _ClosedError(Exception):
     """The broker closed the connection; `greeted`: after all handshakes, on the first request."""
 
     def __init__(self, greeted: bool) -> None:
@@ -52,7 +52,7 @@ def greet(connection: Connection, timeout_s: float = GREETING_S) -> None:
             return
         except BrokerRefusedError as error:
             refusals.append(error)
-        except (OSError, aio.KafkaError, _Closed) as error:
+        except (OSError, aio.KafkaError, _ClosedError) as error:
             failures.append(f"{host}:{port}: {error}")
     if refusals:
         raise refusals[0]
@@ -109,7 +109,7 @@ async def _greet(connection: Connection, host: str, port: int, timeout_s: float)
         raise BrokerRefusedError(f"Kafka at {where}: {_sasl_reason(connection, error)}") from None
     except ssl.SSLCertVerificationError as error:
         raise BrokerRefusedError(f"Kafka at {where}: {_distrust(error, host)}") from error
-    except (OSError, _Closed) as error:
+    except (OSError, _ClosedError) as error:
         if (reason := await _guess(connection, host, port, error)) is not None:
             raise BrokerRefusedError(f"Kafka at {where}: {reason}") from error
         raise
@@ -128,7 +128,7 @@ async def _talk(connection: Connection, host: str, port: int, timeout_s: float) 
         cause = error.__cause__
         if isinstance(cause, ssl.SSLError):
             raise cause from None
-        raise _Closed(greeted) from error
+        raise _ClosedError(greeted) from error
     finally:
         if client is not None:
             client.close()
@@ -157,12 +157,12 @@ def _distrust(error: ssl.SSLCertVerificationError, host: str) -> str:
 
 async def _guess(connection: Connection, host: str, port: int, error: Exception) -> str | None:
     """Why a port that accepts connections refuses us, found by trying other protocols; None if it is just down."""
-    tls, closed = connection.ssl_context() is not None, isinstance(error, _Closed)
+    tls, closed = connection.ssl_context() is not None, isinstance(error, _ClosedError)
     if isinstance(error, ssl.SSLError) and "ALERT" in (error.reason or ""):
         return _CERTIFICATE
     if isinstance(error, ConnectionRefusedError | TimeoutError | socket.gaierror):
         return None
-    if isinstance(error, _Closed) and error.greeted:
+    if isinstance(error, _ClosedError) and error.greeted:
         return None if connection.security_protocol.startswith("SASL") else _ASKS.format("SSL" if tls else "PLAINTEXT")
     if tls:
         return _NO_TLS if await _speaks(host, port, None) else _CERTIFICATE if closed else None

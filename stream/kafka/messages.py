@@ -43,7 +43,7 @@ def decode(kind: type[Message], value: bytes | None) -> Message | Skipped:
         return Skipped("wrong_shape", _short(error))
     except UnicodeDecodeError as error:
         return Skipped("not_utf8", _short(error))
-    except Exception as error:  # malformed JSON, depth, and whatever else bytes can do to a decoder
+    except Exception as error:  # noqa: BLE001 - malformed JSON, depth, and whatever else bytes can do to a decoder
         return Skipped("bad_json", _short(error))
 
 

@@ -138,8 +138,8 @@ class Outbound:
         if producer is None:
             raise PublishError("the producer was stopped")
         failures = await self._send(producer, [Outgoing(*record) for record in records])
-        unsendable = [Unsendable(record, error) for record, error in failures if isinstance(error, _Oversized)]
-        failures = [failure for failure in failures if not isinstance(failure[1], _Oversized)]
+        unsendable = [Unsendable(record, error) for record, error in failures if isinstance(error, _OversizedError)]
+        failures = [failure for failure in failures if not isinstance(failure[1], _OversizedError)]
         refusal = next((error for _, error in failures if isinstance(error, _TOO_LARGE)), None)
         if refusal is not None:  # of a batch: most of its records may be small enough
             await self._discard(producer, refusal)
@@ -165,7 +165,7 @@ class Outbound:
             try:
                 sent[await producer.send(topic, value, key, partition, timestamp_ms, headers)] = record
             except MessageSizeTooLargeError as error:
-                failures.append((record, _Oversized(*error.args)))
+                failures.append((record, _OversizedError(*error.args)))
             except KafkaError as error:
                 failures.append((record, error))
                 break
@@ -200,7 +200,7 @@ class Outbound:
             await _close(producer, error)
 
 
-class _Oversized(MessageSizeTooLargeError):  # type: ignore[misc]  # aiokafka has no types
+class _OversizedError(MessageSizeTooLargeError):  # type: ignore[misc]  # aiokafka has no types
     """The client refused the record before sending it."""
 
 

@@ -184,7 +184,7 @@ class Consumer(driver.Consumer):
     async def _seek_back(self) -> None:
         try:
             await self.perform_seek()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - any failure: the next rebalance seeks again
             self.log.warning("could not seek back after a rebalance: %r", error)
 
     def _forget(self) -> None:

@@ -51,7 +51,7 @@ class Ingest:
     show it: markers of transactions, aborted records and compaction leave gaps too.)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913
         self,
         store: OnlineStore,
         clock_ms: Callable[[], int],

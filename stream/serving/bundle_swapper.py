@@ -53,7 +53,7 @@ class BundleSwapper(Generic[T]):
                 self.problem = None
                 return False
             new = self._make(self._directory)
-        except Exception as error:  # whatever is wrong with the new one is no reason to lose the old one
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with the new one is no reason to lose the old one
             return self._refuse(f"the new bundle is not used, {self.generation} is still served: {error}")
         self.problem = None
         old, self._current, self.generation = self.current, new, found

@@ -54,7 +54,7 @@ class Snapshots:
                 return None
             index, extra = ItemIndex.load(place)
             mark = msgspec.json.decode(extra, type=_Mark)
-        except Exception as error:  # a damaged file may raise anything; the topic has all of it
+        except Exception as error:  # noqa: BLE001 - a damaged file may raise anything; the topic has all of it
             log.warning("the snapshot of the index in %s is not used, the topic is read from its start: %s", self._folder, error)
             return None
         found = ranges(connection, topic)

@@ -167,7 +167,7 @@ class WorkerContext:
                 while not self.app.should_stop:
                     await self._attempt(job)
                     await self.app.sleep(TICK_S)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - a bug in a job ends the worker
                 await self.app.crash(error)
             except asyncio.CancelledError:  # after `_on_shutdown`, in the middle of a job that may have connected again
                 await asyncio.shield(self._producer.stop())
