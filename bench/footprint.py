@@ -5,13 +5,14 @@ import gc
 import json
 import sys
 from contextlib import suppress
-from pathlib import Path
 
 import faiss
+import psutil
 
 from bench.items import draw
 from models.codes.codebook import Codebook
 from models.index import ItemIndex, Sizes, bytes_per_item
+from research.evaluation.evaluation import peak_bytes
 
 SUBSPACES = 16
 
@@ -27,22 +28,21 @@ def main() -> int:
     labels = [names[number] for number in category]
     dim = vectors.shape[1]
     del items, category
-    before = resident("VmRSS")
+    before = resident()
     index = ItemIndex(codebook, vectors, [f"item-{number:07d}" for number in range(count)], labels, codes=codes)
-    held, peak = resident("VmRSS") - before, resident("VmHWM") - before
+    held, peak = resident() - before, peak_bytes() - before
     formula = bytes_per_item(dim, SUBSPACES, exact=count <= Sizes().exact)
     told = {"measured": held / count, "peak": peak / count, "formula": formula, "rows": f"{len(index):,}"}
     print(json.dumps(told))
     return 0
 
 
-def resident(what: str) -> int:
-    """Bytes of this process in memory now, or at most so far, after giving back what is free."""
+def resident() -> int:
+    """Bytes of this process in memory, after giving back what is free."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) * 1024
+    return psutil.Process().memory_info().rss
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ EverlongError
     RequestError                 a request to the API that is refused
     EmbeddedMissingError, EmbeddedFailedError, ChildFailedError, NotReadyError, PortTakenError, LogFullError
     NothingRunningError, AlreadyRunningError, FolderNotEmptyError
-    NothingToPlotError
+    NothingToPlotError, PlottingUnavailableError
 """
 
 from collections.abc import Sequence
@@ -82,6 +82,15 @@ class AlreadyRunningError(EverlongError):
 
 class FolderNotEmptyError(EverlongError):
     """The folder for the demonstration's data is not empty."""
+
+
+class PlottingUnavailableError(EverlongError):
+    """The extra `plot` is not installed."""
+
+    remedy = "pip install 'everlong[plot]'"
+
+    def __init__(self) -> None:
+        super().__init__("plots need matplotlib, which is not installed")
 
 
 class NothingToPlotError(EverlongError):

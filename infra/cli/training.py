@@ -72,13 +72,15 @@ def train(
 
     from infra.settings import load_settings
     from infra.training.from_files import ShopPlan, file_history, shop_history, train_bundle
-    from infra.training.plot import write_plot
+    from infra.training.plot import require_plotting, write_plot
     from infra.wiring import choose_device
     from models.codes.modalities import choose
     from models.errors import CheckpointError, UnknownModalityError, WarmStartError
     from models.evaluation.table import lines
     from models.training.devices import joined, own_card
 
+    if plot is not None:
+        require_plotting()
     settings = load_settings()
     asked: dict[str, Any] = {"epochs": epochs, "dim": dim, "warm_start_rate" if parent else "learning_rate": learning_rate}
     try:

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -32,12 +33,10 @@ def environment() -> dict[str, str]:
 def belonging_to(folder: Path) -> list[int]:
     """Processes, other than this one, that were given the folder by their command line or environment."""
     found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            with suppress(OSError):
-                said = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-                if str(folder).encode() in said:
-                    found.append(int(process.name))
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and any(str(folder) in text for text in [*process.cmdline(), *process.environ().values()]):
+                found.append(process.pid)
     return found
 
 
@@ -63,11 +62,11 @@ def workers(folder: Path) -> dict[str, dict[str, str]]:
     """The environment of each worker that runs with this folder, by role."""
     found = {}
     for pid in belonging_to(folder):
-        with suppress(OSError, UnicodeDecodeError):
-            *_, role = Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            *_, role = process.cmdline() or [""]
             if role in WORKERS:
-                pairs = Path(f"/proc/{pid}/environ").read_text().rstrip("\0").split("\0")
-                found[role] = dict(pair.split("=", 1) for pair in pairs)
+                found[role] = process.environ()
     return found
 
 

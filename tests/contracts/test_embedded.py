@@ -8,6 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from kafka import KafkaConsumer, KafkaProducer
@@ -33,8 +34,8 @@ with stop_on_signals(), Supervisor(Path(sys.argv[1]) / "logs", 5) as supervisor:
 
 
 def alive(pid: int) -> bool:
-    with suppress(OSError):
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    with suppress(psutil.Error):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     return False
 
 
