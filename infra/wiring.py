@@ -1,9 +1,9 @@
 """Creates connections, stores and devices from settings."""
 
 import logging
-import time
 
 from features.errors import StoreUnavailableError
+from features.retries import RetryPolicy
 from features.store import Key, OnlineStore
 from features.store.opening import open_store
 from features.table import USER
@@ -64,20 +64,19 @@ def open_online_store(settings: Settings, wait_s: float = 0.0, create: bool = Tr
     """
     if settings.store_url is None:
         raise MissingSettingError("no store is named", "set EVERLONG_STORE_URL=redis://host:port or start `everlong up`")
-    end = time.monotonic() + wait_s
-    said = False
-    while True:
-        try:
-            store = open_store(settings.store_url.get_secret_value(), create=create)
-            store.read([PROBE])
-            return store
-        except StoreUnavailableError as error:
-            if time.monotonic() >= end:
-                raise
-            if not said:
-                log.warning("waiting up to %.0f s: %s", wait_s, error)
-            said = True
-            time.sleep(error.retry_after_s)
+    url = settings.store_url.get_secret_value()
+
+    def opened() -> OnlineStore:
+        store = open_store(url, create=create)
+        store.read([PROBE])
+        return store
+
+    def tell(error: Exception, tries: int) -> None:
+        if tries == 1:
+            log.warning("waiting up to %.0f s: %s", wait_s, error)
+
+    policy = RetryPolicy(longest_s=1.0, give_up_after_s=wait_s)
+    return policy.retrying(lambda error: isinstance(error, StoreUnavailableError), tell)(opened)
 
 
 def choose_device(settings: Settings, card: str = "cuda") -> str:

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from time import monotonic, sleep
 
 from features.errors import StoreUnavailableError
 from features.quarantine import MOST_ROWS, Quarantined, decode_all, encode
+from features.retries import RetryPolicy
 from features.store import Key, LogPosition, Stored
 from features.store.layout import (
     bytes_value,
@@ -113,15 +113,8 @@ class SqliteStore:
 
     def _write_ahead(self, busy_timeout_s: float) -> None:
         """Enable the write-ahead log. SQLite's timeout does not apply while a new file is switched to it, so this waits."""
-        until = monotonic() + busy_timeout_s
-        while True:
-            try:
-                self._connection.execute("PRAGMA journal_mode=WAL")
-                return
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or monotonic() >= until:
-                    raise
-            sleep(SWITCH_AGAIN_S)
+        policy = RetryPolicy(SWITCH_AGAIN_S, SWITCH_AGAIN_S, busy_timeout_s)
+        policy.retrying(_busy)(self._connection.execute, "PRAGMA journal_mode=WAL")
 
     def _prepare(self) -> None:
         """Create the tables as Feast does, and add the column of milliseconds to tables that Feast created."""
@@ -188,3 +181,8 @@ def _quote(name: str) -> str:
 
 def _marks(values: Collection[object]) -> str:
     return ",".join("?" * len(values))
+
+
+def _busy(error: BaseException) -> bool:
+    """Whether another process holds the lock."""
+    return isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY

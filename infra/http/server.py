@@ -24,6 +24,7 @@ from stream.errors import PublishError
 from stream.kafka.access import greet
 from stream.kafka.connection import Connection
 from stream.kafka.producer import Outbound
+from stream.kafka.topic_reader import READING
 from stream.kafka.topics import CANDIDATES, prefixed
 
 log = logging.getLogger(__name__)
@@ -138,19 +139,21 @@ class RecentUsers:
         return sorted(users, key=users.__getitem__, reverse=True)
 
     def _run(self) -> None:
+        def tell(error: Exception, _: int) -> None:
+            log.warning("the reader of %s lost the broker and will retry: %r", self._topic, error)
+
+        with suppress(KafkaError):  # while stopping
+            READING.retrying(lambda error: isinstance(error, KafkaError), tell, self._stopping)(self._read)
+
+    def _read(self) -> None:
         options = {"auto_offset_reset": "latest", "max_partition_fetch_bytes": FETCH_BYTES}
-        while not self._stopping.is_set():
-            try:
-                with closing(self._broker.consumer(self._topic, **options)) as consumer:
-                    while not self._stopping.is_set():
-                        for records in consumer.poll(timeout_ms=0, max_records=100).values():
-                            for record in records:
-                                self._note(record.key, record.timestamp)
-                        _skip(consumer)
-                        self._stopping.wait(CHECK_S / 4)
-            except KafkaError as error:
-                log.warning("the reader of %s lost the broker and will retry: %r", self._topic, error)
-                self._stopping.wait(1.0)
+        with closing(self._broker.consumer(self._topic, **options)) as consumer:
+            while not self._stopping.is_set():
+                for records in consumer.poll(timeout_ms=0, max_records=100).values():
+                    for record in records:
+                        self._note(record.key, record.timestamp)
+                _skip(consumer)
+                self._stopping.wait(CHECK_S / 4)
 
     def _note(self, key: bytes | None, published_ms: int) -> None:
         user = (key or b"").decode(errors="replace")

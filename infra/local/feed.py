@@ -1,11 +1,11 @@
 """Publishes events to their topics: all at once, or at the pace of their time stamps."""
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from features.events import Event, Item
+from features.retries import RetryPolicy
 from infra.clock import wall_ms
 from infra.local.trimming import Room
 from stream.errors import PublishError
@@ -15,7 +15,7 @@ from stream.pipelines.replay import Record, record
 
 BATCH_EVENTS = 1_000
 STEP_S = 0.05
-OUTAGE_S = 300.0
+_POLICY = RetryPolicy(first_s=0.5)
 
 OnSent = Callable[[Sequence[Event], int], None]  # the events, and the wall clock (ms) at which they were sent
 
@@ -57,15 +57,7 @@ class Feed:
         """
         if self._room is not None and self._room.sending(sum(len(value or b"") for _, _, value, *_ in records)):
             await asyncio.to_thread(self._room.wait)
-        give_up = time.monotonic() + OUTAGE_S
-        while True:
-            try:
-                await self._outbound.publish(records)
-                break
-            except PublishError as error:
-                if time.monotonic() > give_up:
-                    raise
-                await asyncio.sleep(error.retry_after_s)
+        await _POLICY.retrying_async(lambda error: isinstance(error, PublishError), None, asyncio.sleep)(self._outbound.publish, records)
         self.sent.update(topic.removeprefix(self._prefix) for topic, *_ in records)
 
     async def send_all(self, events: Sequence[Event], tell: Callable[[int, int], None] = lambda done, total: None) -> None:

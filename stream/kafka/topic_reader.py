@@ -10,6 +10,7 @@ from typing import Any
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
+from features.retries import RetryPolicy
 from stream.kafka.access import partitions_of
 from stream.kafka.connection import Connection
 
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 0.05  # between empty fetches: some brokers answer them at once
 MOST_RECORDS = 2000
+READING = RetryPolicy(first_s=1.0, longest_s=1.0, give_up_after_s=float("inf"))  # of threads that follow a topic
 Offsets = dict[int, int]  # by partition, the offset of its next record
 Apply = Callable[[Sequence[Any], Offsets], None]  # records, each partition's in order, and the offsets behind them
 
@@ -69,16 +71,15 @@ class TopicReader:
         return self._caught_up.is_set()
 
     def _run(self) -> None:
+        def tell(error: Exception, _: int) -> None:
+            log.warning("reading %s failed, will try again: %r", self._topic, error)
+
         try:
-            while not self._stopping.is_set():
-                try:
-                    self._read()
-                except KafkaError as error:
-                    log.warning("reading %s failed, will try again: %r", self._topic, error)
-                    self._stopping.wait(1.0)
+            READING.retrying(lambda error: isinstance(error, KafkaError), tell, self._stopping)(self._read)
         except Exception as error:
-            self._failure = error
-            log.exception("the reader of %s failed", self._topic)
+            if not (isinstance(error, KafkaError) and self._stopping.is_set()):
+                self._failure = error
+                log.exception("the reader of %s failed", self._topic)
 
     def _read(self) -> None:
         """Read from the offsets until stopped."""

@@ -2,7 +2,7 @@
 
 What a handler raises, and what follows:
 
-    features.errors.RetryableError    the batch is retried in place, unacknowledged, with backoff; after `Backoff.give_up_after_s` a crash
+    features.errors.RetryableError    retried in place, unacknowledged (features.retries); after `give_up_after_s` a crash
     an outage as KafkaError           the same
     anything else                     a bug: crash; the worker commits what is done and exits 1, the batch is delivered again
 
@@ -11,13 +11,13 @@ A record that cannot be used (a poison record) is the handler's to publish as a 
 
 import asyncio
 import logging
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any
 
 from features.errors import RetryableError
+from features.retries import RetryPolicy
 from stream.kafka.app import App
 from stream.kafka.producer import outage
 from stream.kafka.transport import Consumer, PassThrough, Transport
@@ -47,20 +47,7 @@ Handler = Callable[[Batch], Awaitable[None]]
 OnRetry = Callable[[Exception, int], None]
 
 
-class Backoff(NamedTuple):
-    """Waits between tries, in seconds: the first, the longest, and after how long in all to give up."""
-
-    first_s: float = 0.1
-    longest_s: float = 5.0
-    give_up_after_s: float = 300.0
-
-    def wait_s(self, tries: int, at_least_s: float, random_share: float) -> float:
-        """Seconds to wait after this many failed tries. Half of it is jitter (share in 0..1), to avoid a thundering herd."""
-        ceiling: float = min(self.longest_s, max(self.first_s * 2 ** min(tries - 1, 30), at_least_s))
-        return ceiling * (0.5 + 0.5 * random_share)
-
-
-BACKOFF = Backoff()
+POLICY = RetryPolicy()
 
 
 def batch_agent(
@@ -70,7 +57,7 @@ def batch_agent(
     *,
     in_step: bool,
     on_retry: OnRetry | None = None,
-    backoff: Backoff = BACKOFF,
+    policy: RetryPolicy = POLICY,
     together: int = 1,
 ) -> None:
     """Register an agent that awaits `handle(batch)` for one batch at a time. The handler must acknowledge the batch before it returns.
@@ -87,7 +74,7 @@ def batch_agent(
     async def agent(stream: Any) -> None:
         async with aclosing(_grouped(stream, together)) as groups:
             async for events in groups:
-                await _process(app, handle, stream, events, backoff, on_retry)
+                await _process(app, handle, stream, events, policy, on_retry)
 
     agent.__name__ = "-".join(("agent", *topic_names))
     app.agent(app.topic(*topic_names, schema=PassThrough()), name=agent.__name__)(agent)
@@ -120,35 +107,38 @@ async def _grouped(stream: Any, most: int) -> AsyncGenerator[list[Any], None]:
         await asyncio.gather(filling, first, return_exceptions=True)
 
 
-async def _process(app: App, handle: Handler, stream: Any, events: list[Any], backoff: Backoff, on_retry: OnRetry | None) -> None:
+async def _process(app: App, handle: Handler, stream: Any, events: list[Any], policy: RetryPolicy, on_retry: OnRetry | None) -> None:
     """Process one batch, with retries, until the handler returns, or the worker stops, or its partitions are revoked."""
 
     async def acknowledge() -> None:
         for event in events:
             await stream.ack(event)
 
-    began, tries = monotonic(), 0
     batch = Batch([record for event in events for record in event.value] if len(events) > 1 else events[0].value, acknowledge)
     message = events[0].message
-    while True:
-        try:
-            await handle(batch)
-            break
-        except Exception as error:
-            tries += 1
-            if not _retryable(error) or monotonic() - began >= backoff.give_up_after_s:
-                raise
-            log.warning("try %d of %s/%d failed, will try again: %s", tries, message.topic, message.partition, error)
-            if on_retry is not None:
-                on_retry(error, tries)
-            wait_s = backoff.wait_s(tries, getattr(error, "retry_after_s", 0.0), random.random())
+
+    def tell(error: Exception, tries: int) -> None:
+        log.warning("try %d of %s/%d failed, will try again: %s", tries, message.topic, message.partition, error)
+        if on_retry is not None:
+            on_retry(error, tries)
+
+    async def pause(wait_s: float) -> None:
         if not await _pause(app, [event.message for event in events], wait_s):
-            return
+            raise _AbandonedError
+
+    try:
+        await policy.retrying_async(_retryable, tell, pause)(handle, batch)
+    except _AbandonedError:
+        return
     if not batch.acknowledged:
         raise RuntimeError(f"the handler of {message.topic} returned without acknowledging its batch")
 
 
-def _retryable(error: Exception) -> bool:
+class _AbandonedError(Exception):
+    """The worker stops or its partitions are revoked: the batch is delivered again."""
+
+
+def _retryable(error: BaseException) -> bool:
     return isinstance(error, RetryableError) or outage(error)
 
 

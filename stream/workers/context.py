@@ -13,6 +13,7 @@ import msgspec
 from kafka.errors import KafkaError
 
 from features.errors import StoreUnavailableError
+from features.retries import RetryPolicy
 from features.store import OnlineStore
 from stream.errors import PublishError
 from stream.kafka.admin import count_partitions
@@ -23,7 +24,7 @@ from stream.kafka.producer import Outbound, Outgoing, Unsendable
 from stream.kafka.topics import TopicSpec, prefixed
 from stream.kafka.transport import Transport
 from stream.pipelines.batch import Steps
-from stream.workers.agents import Backoff, Batch, batch_agent
+from stream.workers.agents import Batch, batch_agent
 from stream.workers.observer import WorkerObserver
 from stream.workers.stopwatch import Stopwatch
 
@@ -107,8 +108,8 @@ class WorkerContext:
             self._observer.recovered()
 
         names = [self.topic(spec) for spec in topics]
-        backoff = Backoff(longest_s=self.options.retry_max_s)
-        batch_agent(self.app, names, timed, in_step=in_step, on_retry=on_retry, backoff=backoff, together=together)
+        policy = RetryPolicy(longest_s=self.options.retry_max_s)
+        batch_agent(self.app, names, timed, in_step=in_step, on_retry=on_retry, policy=policy, together=together)
 
     def every_tick(self, job: Job) -> None:
         """Await `job` every TICK_S while the worker runs, also after an outage; any other failure crashes the worker."""

@@ -8,10 +8,11 @@ import asyncio
 import sys
 
 from features.errors import StoreUnavailableError
+from features.retries import RetryPolicy
 from infra.terminal import show_logs
 from stream.kafka.app import make_app, run
 from stream.kafka.connection import Connection
-from stream.workers.agents import Backoff, batch_agent
+from stream.workers.agents import batch_agent
 
 
 def main():
@@ -44,7 +45,7 @@ def main():
         note("done", records)
         await batch.acknowledge()
 
-    batch_agent(app, [topic], handle, in_step=False, backoff=Backoff(give_up_after_s=1.0 if behaviour == "outage" else 300.0))
+    batch_agent(app, [topic], handle, in_step=False, policy=RetryPolicy(give_up_after_s=1.0 if behaviour == "outage" else 300.0))
     sys.exit(run(app, stop_deadline_s=4.0))
 
 

@@ -9,7 +9,7 @@ from kafka.admin import KafkaAdminClient
 
 from stream.kafka.app import make_app
 from stream.kafka.producer import Outbound
-from stream.workers.agents import BACKOFF, batch_agent
+from stream.workers.agents import POLICY, batch_agent
 
 
 class Reader:
@@ -44,11 +44,11 @@ class Reader:
 
 
 @asynccontextmanager
-async def reading(connection, group, topics, handle=None, *, in_step=False, backoff=BACKOFF, **settings):
+async def reading(connection, group, topics, handle=None, *, in_step=False, policy=POLICY, **settings):
     """A worker in this event loop, stopped at the end."""
     reader = Reader(handle)
     app = reader.app = make_app("test", connection, group=group, **{"broker_commit_interval": 0.3, **settings})
-    batch_agent(app, topics, reader.handle, in_step=in_step, backoff=backoff, on_retry=lambda error, tries: reader.retries.append(tries))
+    batch_agent(app, topics, reader.handle, in_step=in_step, policy=policy, on_retry=lambda error, tries: reader.retries.append(tries))
     await app.start()
     try:
         yield reader

@@ -8,11 +8,11 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from features.errors import StoreUnavailableError
+from features.retries import RetryPolicy
 from stream.errors import PublishError, StalledError
 from stream.kafka.messages import sent_header, sent_ms
 from stream.kafka.producer import Outbound
 from stream.kafka.timestamp_merge import MergeLimits
-from stream.workers.agents import Backoff
 from tests.broker.reader import committed, create, publish, reading
 
 pytestmark = [pytest.mark.broker, pytest.mark.timeout(180)]
@@ -174,7 +174,7 @@ def test_an_outage_is_waited_for_in_place_without_a_commit(kafka, prefix, group)
 
     async def main():
         await publish(kafka, [(topic, key, NOW) for key in range(100)])
-        async with reading(kafka, group, [topic], fail_at_first, backoff=Backoff(first_s=0.4)) as reader:
+        async with reading(kafka, group, [topic], fail_at_first, policy=RetryPolicy(first_s=0.4)) as reader:
             await reader.until(lambda: reader.count() == 100)
         assert reader.retries == [1, 2, 3]
         assert [offset for offset, _ in seen[:4]] == [0] * 4

@@ -15,7 +15,6 @@ from stream.kafka.admin import wait_for_broker
 from stream.kafka.connection import Connection
 from stream.kafka.messages import sent_header, sent_ms
 from stream.kafka.producer import Outbound, outage
-from stream.workers.agents import Backoff
 from tests.beside import ROOT
 
 NOBODY = Connection(bootstrap="127.0.0.1:1")
@@ -82,15 +81,6 @@ def test_the_sent_header_is_a_round_trip():
     assert sent_ms([sent_header(1234)], 5) == 1234
     before = int(time.time() * 1000)
     assert before <= sent_ms([sent_header()], 0) <= time.time() * 1000
-
-
-def test_backoff_grows_to_its_bound_and_honours_the_store():
-    backoff = Backoff(first_s=0.1, longest_s=5.0)
-    assert backoff.wait_s(1, 0.0, 1.0) == pytest.approx(0.1)
-    assert backoff.wait_s(3, 0.0, 1.0) == pytest.approx(0.4)
-    assert backoff.wait_s(1, 0.5, 1.0) == pytest.approx(0.5)
-    assert backoff.wait_s(50, 0.5, 1.0) == 5.0
-    assert backoff.wait_s(50, 0.5, 0.0) == 2.5
 
 
 def test_every_consumer_is_made_here_and_so_reads_what_is_committed():
