@@ -20,7 +20,7 @@ from research.mechanisms.recurrent import Recurrent
 
 SERVED, LEARNT, ROUNDS = 64, 256, 9  # users refreshed at once; examples of a batch
 WAYS = ("attention", "packed", "recurrent")
-HEADS = ("lengths", "users", "filled", "rows", *WAYS, *(f"{way}, learnt" for way in WAYS))
+HEADS = ("lengths", "users", "filled", "rows", *WAYS, *(f"{way}, training" for way in WAYS))
 
 
 def measure(options: argparse.Namespace, _: Path) -> str:
@@ -36,7 +36,7 @@ def measure(options: argparse.Namespace, _: Path) -> str:
             f"## Short encoder: {config.short} newest events, d {config.dim}",
             "",
             f"Milliseconds of CPU of one block over a batch of users, one core, the median of {ROUNDS} rounds in turn: forward as in",
-            "serving, and forward with backward (`learnt`). `filled` is the share of places where there is an event, `rows` how many",
+            "serving, and forward with backward (`training`). `filled` is the share of places where there is an event, `rows` how many",
             "rows the users are packed into. A batch that is nearly full is not packed, so `packed` is `attention` there.",
             "",
             *table.markdown(HEADS, rows),

@@ -1,4 +1,4 @@
-"""A million items: 8 category searches and one of the whole pool a user, beside the usual ways on the same items. One core."""
+"""A million items: 8 category searches and a global one per user, compared with common methods on the same items. One core."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""Events a second of one ingest worker that works off a backlog, beside the plain way (a) and the ceiling of I/O (b).
+"""Events per second of one ingest worker on a backlog, compared with a plain agent (a) and the ceiling of I/O (b).
 
 All three read the same log from its beginning into the same, emptied Valkey, in turns, and are timed from the end of their first
 write to the end of their last. Processes are warm: what comes before the first write is not counted.

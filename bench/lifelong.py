@@ -114,11 +114,11 @@ def _cases(options: argparse.Namespace, folder: Path) -> Iterator[Case]:
         numbers = rng.integers(0, count, (JUDGED, LENGTH))
         near = vectors[numbers[:, 0]] if name == "clustered" else 0  # a target is like something in the history, where things are alike
         yield Case(name, vectors, numbers, unit(near + rng.standard_normal((JUDGED, DIM)) * (0.5 / DIM**0.5)))
-    learnt = trained.catalogue(options, folder)
-    events = np.resize(learnt.events, max(len(learnt.events), 2 * LENGTH))
+    source = trained.catalogue(options, folder)
+    events = np.resize(source.events, max(len(source.events), 2 * LENGTH))
     starts = np.linspace(0, len(events) - LENGTH - 1, JUDGED).astype(np.int64)
     numbers = events[starts[:, None] + np.arange(LENGTH)]
-    yield Case(f"trained on {learnt.name}, histories of its users joined", learnt.vectors, numbers, learnt.vectors[events[starts + LENGTH]])
+    yield Case(f"trained on {source.name}, histories of its users joined", source.vectors, numbers, source.vectors[events[starts + LENGTH]])
 
 
 def _fused(count: int) -> Case:

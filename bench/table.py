@@ -15,7 +15,7 @@ Attempts that failed are in [LOG.md](LOG.md).
 
 
 def write(page: Path, name: str, section: str) -> None:
-    """Put a section into the page, in the place of the one that stood there."""
+    """Write a section into the page, replacing the previous one."""
     write_section(page, name, section, HEAD)
 
 

@@ -12,7 +12,7 @@ CODE = ("*.py", "pyproject.toml", "constraints.txt")  # what a result follows fr
 
 
 def write_section(page: Path, name: str, section: str, head: str = "") -> None:
-    """Put a section into the page: in the place of the one of that name, else at the end. A new page begins with `head`."""
+    """Write a section into the page: it replaces the one of that name, or is appended. A new page begins with `head`."""
     name = re.sub(r"[^\w.,() -]|--+", "_", name)
     text = page.read_text(encoding="utf-8") if page.exists() else head
     marked = f"<!-- {name} -->\n{section.rstrip()}\n<!-- /{name} -->\n"

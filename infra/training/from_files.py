@@ -46,7 +46,7 @@ class FileHistory(NamedTuple):
     events: Sequence[Event]
     items: Sequence[Item]
     name: str
-    told: Sequence[Item] = ()
+    inferred: Sequence[Item] = ()
 
 
 def shop_history(plan: ShopPlan) -> FileHistory:
@@ -116,7 +116,7 @@ def train_bundle(  # noqa: PLR0913
             run=Run(kept, ranks),
             parent=parent,
             choose=choose,
-            told=history.told,
+            inferred=history.inferred,
         )
     if ranks.leads:
         for note in bundle.manifest.notes:

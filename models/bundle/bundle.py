@@ -35,12 +35,12 @@ COPY_OR_TRAIN = "copy the whole directory again, or train a bundle with this ver
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bundle is. `files` holds the checksum of each file; `metrics` are those of the held-out events.
+    """The description of a bundle. `files` has the checksum of each file; `metrics` are those of the held-out events.
 
-    Events of `data` before `cut_ms` were learnt from; None where a bundle of an older version does not say. One that goes on
-    from a bundle names that generation, its `parent`, and `earlier` data that those before it learnt from. `steps` are all
-    that its towers went through. `chosen`: the shares in `config` were chosen by some of the users held out
-    (models.evaluation.share_selection.chooses, with `seed`). `notes` say what of the data was ignored.
+    It was trained on the events of `data` before `cut_ms` (None: unknown). A bundle that continues another one names that generation
+    as `parent`, and in `earlier` the data of its predecessors. `steps` counts all training steps of the towers. `chosen`: the shares
+    in `config` were chosen on some of the held-out users (models.evaluation.share_selection.chooses, with `seed`). `notes` say which
+    data was ignored.
     """
 
     format: int = FORMAT
@@ -251,7 +251,7 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
 
 
 def _agree(manifest: Manifest, vocabulary: Vocabulary, items: ItemTable, codebook: Codebook) -> None:
-    remedy = "the parts are of two trainings: copy the whole directory again or train anew"
+    remedy = "the parts are of two trainings: copy the whole directory again or train again"
     wide = manifest.dim * len(manifest.config.network.coded)
     parts = None if only_fused(manifest.config.network.coded) else (manifest.items, wide)
     for what, found, expected in (

@@ -52,7 +52,7 @@ class Codebook:
             vectors: (n, d) float32.
             subspaces: P.
             seed: of the draw and of the first centroids.
-            start: the codebook to go on from.
+            start: the codebook to start from.
             rounds: of assignment and mean; None: 25 cold, 5 warm.
 
         Raises:

@@ -160,7 +160,7 @@ class Policy(msgspec.Struct, frozen=True):
 def refresh(codebook: Codebook, vectors: Floats, action: str | Decision, seed: int) -> Codebook:
     """The codebook after an action on vectors (n, D): the same object for none and encode, else one trained on them.
 
-    Codes anew are `encode(vectors)` of what this gives; vectors that are not finite train nothing.
+    The new codes are its `encode(vectors)`. Vectors that are not finite are not trained on.
 
     Raises:
         ValueError: vectors of another D, or no `Action`.

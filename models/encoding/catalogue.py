@@ -27,22 +27,22 @@ def known_at(states: Iterable[Item], cut_ms: int) -> list[Item]:
 
 
 def catalogue_of(states: Iterable[Item], done: Mapping[str, Deeds]) -> list[Item]:
-    """What is alive, with the items that nothing but events tell of: these have no title, and the category of their newest event."""
+    """Items that are not deleted, and items known only from events: these have no title, and the category of their newest event."""
     states = list(states)
     described = {item.item_id for item in states}
-    told: dict[str, Item] = {}
+    inferred: dict[str, Item] = {}
     for deed in done.values():
         for event in deed.events:
-            if event.item not in described and (event.item not in told or event.ts > told[event.item].ts):
-                told[event.item] = Item(item_id=event.item, category_id=event.category, title="", ts=event.ts, inferred=True)
-    return alive([*states, *told.values()])
+            if event.item not in described and (event.item not in inferred or event.ts > inferred[event.item].ts):
+                inferred[event.item] = Item(item_id=event.item, category_id=event.category, title="", ts=event.ts, inferred=True)
+    return alive([*states, *inferred.values()])
 
 
-def catalogue_at(cut_ms: int, described: Iterable[Item], told: Iterable[Item], known: Mapping[str, Deeds]) -> list[Item]:
-    """What could be recommended at the cut: items that are `described`, as `known_at` says, and of others those that `known` events touch.
+def catalogue_at(cut_ms: int, described: Iterable[Item], inferred: Iterable[Item], known: Mapping[str, Deeds]) -> list[Item]:
+    """What could be recommended at the cut: `described` items as `known_at` gives them, and other items with `known` events.
 
-    `told` are states of items that only events tell of. That one is there at all because a held-out event tells of it would
-    give the answer away.
+    `inferred` are states of items known only from events. An item whose only events are held out is left out: its presence would give
+    the answer away.
     """
     touched = {event.item for deed in known.values() for event in deed.events}
-    return catalogue_of([*(item for item in told if item.item_id in touched), *known_at(described, cut_ms)], known)
+    return catalogue_of([*(item for item in inferred if item.item_id in touched), *known_at(described, cut_ms)], known)

@@ -18,17 +18,17 @@ from models.evaluation.split import Split
 
 
 class Offered(NamedTuple):
-    """What the cascade can find: the catalogue of the cut, and for a user who had them items that came after it."""
+    """What the cascade can find: the catalogue as of the cut, and later items that a tested user had already interacted with."""
 
     catalogue: list[Item]
     own: list[Item]
 
 
-def offered(described: Iterable[Item], told: Sequence[Item], split: Split, users: Iterable[str]) -> Offered:
-    """What can be found when these users are asked. `described` and `told` as models.encoding.catalogue.catalogue_at takes them."""
-    catalogue = catalogue_at(split.cut_ms, described, told, split.known)
+def offered(described: Iterable[Item], inferred: Sequence[Item], split: Split, users: Iterable[str]) -> Offered:
+    """What can be found for these users. `described` and `inferred`: see models.encoding.catalogue.catalogue_at."""
+    catalogue = catalogue_at(split.cut_ms, described, inferred, split.known)
     there = {item.item_id for item in catalogue}
-    return Offered(catalogue, own_items(split, users, [item for item in told if item.item_id not in there]))
+    return Offered(catalogue, own_items(split, users, [item for item in inferred if item.item_id not in there]))
 
 
 HORIZON_MS = DAY_MS

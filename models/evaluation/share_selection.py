@@ -87,7 +87,7 @@ def enough(users: int) -> bool:
 
 
 def chooses(user: str, seed: int) -> bool:
-    """Whether a held-out user belongs to those by whom is chosen, about half of all, whoever else is held out; others are reported."""
+    """Whether shares are chosen on this held-out user, as on about half of them, by the user alone; results are reported for the rest."""
     return bool(blake2b(f"{seed} {user}".encode(), digest_size=1).digest()[0] & 1)
 
 

@@ -71,7 +71,7 @@ class Block:
 
 
 def build(old: Block, kept: Order, new: Rows, categories: int, sizes: Sizes) -> Block:
-    """A block of the rows `kept` of an old one and of new rows. Only new rows and those of categories that are cut anew are encoded."""
+    """A block of the `kept` rows of an old block and of new rows. Encodes only new rows and categories whose cells are rebuilt."""
     order = np.concatenate([kept, len(old) + np.arange(new.n)])
     lists = picked(old.rows.categories, new.categories, order)
     counts = np.bincount(lists, minlength=categories)

@@ -87,7 +87,7 @@ def wanted(counts: Counts, cell: int) -> Counts:
 
 
 def outgrown(cells: Cells, counts: Counts, joined: Counts, cell: int) -> NDArray[np.bool_]:
-    """Categories (N,) to be cut anew: new ones, much grown or shrunk ones, and those of which more than half was replaced."""
+    """Categories (N,) whose cells must be rebuilt: new, much grown or shrunk, or with more than half of the items replaced."""
     had, target = np.diff(cells.first), wanted(counts, cell)
     grown = (2 * target > 3 * had) | (2 * target < had)
     return (counts > 0) & (grown | (2 * joined > cells.cut))

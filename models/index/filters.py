@@ -83,7 +83,7 @@ class Struck(NamedTuple):
         return place, self.keys[np.arange(len(place)) + np.repeat(first - np.cumsum(counts) + counts, counts)] % self.stride
 
     def strike(self, candidates: NDArray[np.int64], queries: NDArray[np.int64]) -> None:
-        """Put -1 in the place of each candidate (R', m) of `queries` (R',) that it excludes; none is below -1.
+        """Replace by -1 each candidate (R', m) of `queries` (R',) that it excludes; none is below -1.
 
         A table of hashes passes over nearly all candidates, so that only a few are looked up.
         """

@@ -178,7 +178,7 @@ class ItemIndex:
         """Have codes of all items under another codebook too. Searches and `apply` go on meanwhile; what serves stays.
 
         Args:
-            codebook: the generation to hold; one that is held already is made anew.
+            codebook: the generation to hold; one that is held already is built again.
             changed: codes (P,) by item that are known; unknown items are passed over.
             unchanged_from: a generation held, whose codes all other items keep; None: they are encoded here.
 
@@ -222,7 +222,7 @@ class ItemIndex:
 
     @classmethod
     def load(cls, directory: Path, sizes: Sizes | None = None) -> tuple["ItemIndex", bytes]:
-        """An index as it was saved, without cutting or encoding anything anew, and the `extra` of then.
+        """A saved index, without clustering or encoding anything again, and the `extra` that was saved with it.
 
         Raises:
             SnapshotError: a file is missing or changed, or parts do not belong together.

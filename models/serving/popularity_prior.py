@@ -1,8 +1,8 @@
-"""How much items are wanted of late, as a prior in the order of what the searches find.
+"""The recent popularity of items, as a prior in the order of what the searches find.
 
-Towers learn from all of a log at once, and a unit vector tells little of how much an item is wanted now. So the hits of each search
-come in the order of score + temperature * weight * ln(1 + n), where n counts the item's events, each half after every half-life:
-beside exp(score / temperature), which a softmax was trained with, that is about n ** weight.
+Towers are trained on a whole log at once, and a unit vector says little about current demand. So the hits of each search are
+ordered by score + temperature * weight * ln(1 + n), where n counts the item's events, each halved per half-life. Relative to
+exp(score / temperature), which the softmax was trained with, that is a factor of about n ** weight.
 """
 
 import numpy as np

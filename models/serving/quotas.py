@@ -41,9 +41,9 @@ class Lists(NamedTuple):
 
 
 class Extra(NamedTuple):
-    """A list beside the searches, for each of B users: who found its items, its hits, its share of the places.
+    """An additional list for each of B users: the path that found its items, its hits, its share of the slots.
 
-    `share` is 0 (leave the list out) to below 1. Users without hits leave their places to the other lists.
+    `share` is 0 (no list) to below 1. The slots of users without hits go to the other lists.
     """
 
     path: str
@@ -52,12 +52,12 @@ class Extra(NamedTuple):
 
     @property
     def weight(self) -> float:
-        """Its weight beside the searches, which weigh 1 together."""
+        """Its weight, if the searches together have weight 1."""
         return beside(self.share)
 
 
 def beside(share: float) -> float:
-    """The weight of a list that has `share` of the places beside lists that weigh 1 together."""
+    """The weight of a list with `share` of the slots, if the other lists together have weight 1."""
     return share / (1 - share)
 
 

@@ -20,7 +20,7 @@ CHUNK = 8192  # items encoded at once
 
 
 class ShortState(NamedTuple):
-    """Users before any category is chosen: what `categories` and `long` go on from."""
+    """Encoded users before any category is chosen, the input of `categories` and `long`."""
 
     vectors: np.ndarray  # (B, d) float32, unit length: the short interest of each
     newest_ts: list[int]  # (B,) ms

@@ -1,4 +1,4 @@
-"""From what was learnt to a bundle: vectors of the catalogue, their codebook and codes, the manifest."""
+"""From a trained network to a bundle: vectors of the catalogue, their codebook and codes, the manifest."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -35,7 +35,7 @@ def _chunks(items: Contents) -> Iterator[Contents]:
 
 @torch.inference_mode()
 def bundle_of(network: Network, prepared: Prepared, config: Config, seed: int, data: str, created: str, steps: int) -> Bundle:
-    """The bundle of a network that learnt `steps` steps; without metrics."""
+    """The bundle of a network that was trained for `steps` steps, without metrics."""
     parent, catalogue = prepared.parent, prepared.catalogue
     vectors, parts = _encoded(network, prepared.contents, config.network)  # (V, d), (V, D)
     start = parent.codebook if parent else None
@@ -65,7 +65,7 @@ def bundle_of(network: Network, prepared: Prepared, config: Config, seed: int, d
 
 @torch.inference_mode()
 def with_items(bundle: Bundle, catalogue: Sequence[Item]) -> Bundle:
-    """The bundle over another catalogue: items get the vectors and codes that serving gives them, nothing is learnt."""
+    """The bundle over another catalogue: items get the vectors and codes that serving gives them, without training."""
     manifest = bundle.manifest
     told = contents(catalogue, bundle.vocabulary, manifest.config.network, manifest.widths)
     items = _table(catalogue, *_encoded(bundle.network, told, manifest.config.network), bundle.codebook)

@@ -162,7 +162,7 @@ class Checkpoints:
         return self._clock() - self._newest >= self._every_s or bool(self._every_steps and step % self._every_steps == 0)
 
     def write(self, path: Path, content: bytes) -> None:
-        """Write a checkpoint in the place of the one before: after a crash one of the two is there, whole."""
+        """Replace the checkpoint: after a crash either the old or the new one is there, complete."""
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(".new")
         with beside.open("wb") as file:

@@ -26,7 +26,7 @@ class Prepared(NamedTuple):
     widths: Widths
     contents: Contents  # of the V items
     category: np.ndarray  # (V,) rows of the vocabulary
-    parent: Bundle | None  # that is gone on from
+    parent: Bundle | None  # the bundle whose training is continued
 
 
 def prepare(done: Mapping[str, Deeds], items: Iterable[Item], config: NetworkConfig, cut_ms: int, parent: Bundle | None) -> Prepared:

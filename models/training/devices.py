@@ -46,7 +46,7 @@ class Precision:
         return torch.autocast(self._device, self.half, enabled=self.half is not None)
 
     def backward(self, loss: Tensor) -> None:
-        """Gradients of the scaled loss; none of a loss that nothing was learnt in, as that of an empty slice."""
+        """Gradients of the scaled loss; none if the loss depends on no parameter, as that of an empty slice."""
         scaled = self.scaler.scale(loss)
         if scaled.requires_grad:
             scaled.backward()

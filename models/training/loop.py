@@ -68,7 +68,7 @@ class Keeping:
             self._checkpoints.write(self._path, self._state.pack(place, self._about, done=True))
 
     def _compare(self, about: Mapping[str, str]) -> None:
-        """Weights and what is learnt, those of all ranks."""
+        """Raise RanksDifferError if the ranks have other weights, or differ in `about`."""
         if self._ranks.size > 1:
             self._ranks.agree({**about, "weights": digest(self._state.weights())})
 
@@ -79,11 +79,11 @@ def _about(phase: Phase) -> dict[str, str]:
         "steps": f"{phase.epochs} x {phase.per_epoch}",
         "learning rate": repr(phase.learning_rate),
         "settings": phase.settings,
-        "data": digest(phase.learnt_from),
+        "data": digest(phase.data),
     }
 
 
-NEWEST = 0.05  # weight of the newest step in the mean loss that is told
+NEWEST = 0.05  # weight of the newest step in the mean loss that is reported
 
 
 def fit(module: nn.Module, phase: Phase, rng: np.random.Generator, tell: Tell = lambda _: None, run: Run | None = None) -> None:

@@ -27,10 +27,10 @@ Tell = Callable[[TrainingProgress], None]
 
 
 class Phase(NamedTuple):
-    """One pass of the loop. All that is random in it comes from the generator that is handed in and from torch's.
+    """One run of the training loop. All its randomness comes from the given generator and from torch's.
 
-    `batches` gives those of one epoch, positions (B,) of examples, and draws from the generator before the first of them
-    only; `loss` gives the mean loss of a batch, a scalar, and may draw.
+    `batches` yields the batches of one epoch, positions (B,) of examples, and draws from the generator only before the first of
+    them; `loss` returns the mean loss of a batch, a scalar, and may draw.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Phase(NamedTuple):
     epochs: int
     learning_rate: float  # the highest of the schedule
     settings: str = ""  # all that `loss` and `batches` were made with
-    learnt_from: Sequence[np.ndarray] = ()  # the data; a checkpoint is compared by both
+    data: Sequence[np.ndarray] = ()  # what is trained on; a checkpoint must agree in both
     fused: bool = False  # one kernel a step: faster for large tables, and other last bits
 
     @property

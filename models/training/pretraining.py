@@ -118,7 +118,7 @@ def learn(  # noqa: PLR0913
         epochs,
         config.learning_rate,
         settings=msgspec.json.encode((model.psu.config, config)).decode(),
-        learnt_from=(*histories, *table),
+        data=(*histories, *table),
         fused=True,
     )
     fit(model, told, rng, progress, run)

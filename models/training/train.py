@@ -50,16 +50,16 @@ def train(  # noqa: PLR0913
     run: Run | None = None,
     parent: Bundle | None = None,
     choose: bool = True,
-    told: Sequence[Item] = (),
+    inferred: Sequence[Item] = (),
 ) -> Bundle:
-    """Learn from the events before the cut, evaluate on those after it (`bundle.manifest.metrics`), give the bundle.
+    """Train on the events before the cut, evaluate on those after it (`bundle.manifest.metrics`), and return the bundle.
 
-    `items` are all states of the items that are described, `told` states of those that nothing but events tell of. Learnt from and
-    evaluated over is the catalogue as it was known at the cut; the bundle's items are the newest states of all that are alive,
-    those that came after the cut among them, as serving encodes new items.
-    Of several processes (`run`) only the one that leads evaluates; the others' bundles have no metrics, and the items of the cut.
-    `choose`: as models.evaluation.evaluate_bundle says, which adds what is held out to the bundle's popular items too.
-    With a `parent`, what that learnt from is history alone, and the last share of what is newer is held out.
+    `items` are all states of the described items; `inferred` are states of items that are known only from events. The catalogue as of
+    the cut is trained on and evaluated; the bundle contains the newest state of every item that is not deleted, including those that
+    appeared after the cut, encoded as serving encodes new items.
+    Of several processes (`run`) only the leader evaluates; the bundles of the others have no metrics, and the items of the cut.
+    `choose`: see models.evaluation.evaluate_bundle, which also counts the held-out events for the bundle's popular items.
+    With a `parent`, events that it was trained on are history only, and the last share of the newer events is held out.
 
     Raises:
         NothingToLearnError: there is no event before the cut, or no item in the end. WarmStartError: as `learn` says.
@@ -68,9 +68,9 @@ def train(  # noqa: PLR0913
     done = deeds(events)
     split = temporal(done, config.training.holdout, config.training.cut_ms, new_since(parent, done) if parent else 0)
     described = list(items)
-    if not (newest := catalogue_of([*told, *described], done)):
+    if not (newest := catalogue_of([*inferred, *described], done)):
         raise NothingToLearnError("every item is deleted by the end of the log", "give the states of items that can be recommended")
-    there = offered(described, told, split, split.starts)
+    there = offered(described, inferred, split, split.starts)
     bundle = learn(
         split.known,
         there.catalogue,
@@ -105,12 +105,12 @@ def learn(  # noqa: PLR0913
     parent: Bundle | None = None,
     build_network: Builder = Network,
 ) -> Bundle:
-    """A bundle learnt from what users did before `cut_ms`, and from nothing else; its manifest has no metrics.
+    """Train a bundle on what users did before `cut_ms`, and on nothing else; its manifest has no metrics.
 
-    `items` is the catalogue: what is not in it, or deleted by its newest state, is a stranger to histories and no target. `created` and
-    `data` go into the manifest as they are. The same input and seed give the same bundle on one machine and thread count, whatever
-    the order of items. With a `parent` training starts from its weights, on the events after its own (models.training.warm_start); the
-    parent itself is not changed. `build_network` is the seam for ablations; serving loads bundles of the default alone.
+    `items` is the catalogue: an item that is not in it, or whose newest state is a deletion, is unknown in histories and never a
+    target. `created` and `data` are copied into the manifest. The same input and seed give the same bundle on one machine and thread
+    count, in any order of items. With a `parent`, training starts from its weights, on events newer than its own
+    (models.training.warm_start); the parent is not changed. `build_network` is for ablations; serving loads only the default network.
 
     Raises:
         NothingToLearnError: there is no event before the cut.
@@ -157,7 +157,7 @@ def _fit(
     progress: Callable[[TrainingProgress], None],
     run: Run | None,
 ) -> int:
-    """Learn; gives the number of steps."""
+    """Train, and return the number of steps."""
     rng = np.random.default_rng(seed)
     table = prepared.contents.join(strangers(prepared.vocabulary, config.network, prepared.widths))
     pool, training = Pool(prepared.category, examples.item), config.training
@@ -178,7 +178,7 @@ def _fit(
         training.epochs,
         training.learning_rate,
         settings=msgspec.json.encode(config).decode(),
-        learnt_from=(*examples.arrays, *table),
+        data=(*examples.arrays, *table),
     )
     fit(network, phase, rng, progress, run)
     return phase.steps

@@ -1,7 +1,7 @@
-"""Going on from a bundle on newer events, in the place of learning everything anew.
+"""Continuing the training of a bundle on newer events, instead of training from scratch.
 
-What the bundle learnt from is history: the rows of an example hold it, but nothing of it is an example again. Known items and
-categories keep their rows of the tables. The id of a new item starts as what its content says, so that at first it changes
+Events that the bundle was trained on are history: rows contain them, but none is an example again. Known items and
+categories keep their rows of the tables. The id embedding of a new item starts as its content vector, so that at first it changes
 nothing; other new rows start at the mean of the known ones. The codebook starts from the bundle's.
 """
 
@@ -44,27 +44,27 @@ def config_for(parent: Bundle, requested: Mapping[str, object]) -> Config:
 
 
 def new_since(parent: Bundle, done: Mapping[str, Deeds]) -> int:
-    """When (ms) what the bundle has learnt from ends: what happened from then on is new to it.
+    """The time (ms) until which events were trained on by the bundle; events from then on are new to it.
 
     Raises:
         WarmStartError: all events are older, or the bundle does not say.
     """
     since = parent.manifest.cut_ms
     if since is None:
-        raise WarmStartError(f"the bundle {parent.generation} does not say until when it learnt", "train it again, without --from")
+        raise WarmStartError(f"the bundle {parent.generation} does not say until when it was trained", "train it again, without --from")
     newest = max((deeds.events[-1].ts for deeds in done.values() if deeds.events), default=0)
     if newest < since:
-        ends, learnt = (datetime.fromtimestamp(ts / 1000, UTC).isoformat(timespec="seconds") for ts in (newest, since))
+        ends, trained = (datetime.fromtimestamp(ts / 1000, UTC).isoformat(timespec="seconds") for ts in (newest, since))
         raise WarmStartError(
-            f"nothing is new: the bundle {parent.generation} learnt from what was before {learnt}, and the newest event that may be "
-            f"learnt from is of {ends}: give data with newer events, or a later --cut"
+            f"nothing is new: the bundle {parent.generation} was trained on events before {trained}, and the newest event to train on is "
+            f"of {ends}: give data with newer events, or a later --cut"
         )
     return since
 
 
 @torch.no_grad()
 def take_over(network: nn.Module, parent: nn.Module) -> None:
-    """Put the parent's weights into a network of the same shapes but for tables that have more rows; torch's generator is drawn from.
+    """Copy the parent's weights into a network of the same shapes, except tables with more rows. Advances torch's random generator.
 
     Raises:
         WarmStartError: the shapes differ in another way.
@@ -72,7 +72,7 @@ def take_over(network: nn.Module, parent: nn.Module) -> None:
     old = parent.state_dict()
     for name, now in [*network.named_parameters(), *network.named_buffers()]:
         if name not in old or old[name].shape[1:] != now.shape[1:] or len(now.reshape(-1)) < len(old[name].reshape(-1)):
-            raise WarmStartError(f"the bundle's weights {name} are not those of this version", "train anew without --from")
+            raise WarmStartError(f"the bundle's weights {name} are not those of this version", "train again, without --from")
         rows = old[name].cpu()
         more = len(now) - len(rows) if now.ndim else 0
         if more:

@@ -108,7 +108,7 @@ def _asked(plan: EvaluationPlan, held_out: bool) -> _Asked:
     if not split.starts:
         raise NothingToLearnError("no event is left to ask for", "ask for a larger --holdout or give a longer history")
     users = users_asked(split, plan.test_users, plan.seed)
-    there = offered(loaded.described, loaded.told, split, users)
+    there = offered(loaded.described, loaded.inferred, split, users)
     return _Asked(loaded, loaded.digest(), split, *there, list(questions(split, plan.config.training.test_per_user, users)))
 
 

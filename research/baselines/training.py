@@ -62,7 +62,7 @@ class BaselineTraining:
                 yield ValidationBatch(interests, torch.from_numpy(self._corpus.item[batch]))
 
     def _windows(self) -> Iterator[ValidationBatch]:
-        """Windows of S events, cut anew each epoch; a window's events are asked for the baskets that come right after them."""
+        """Windows of S events, drawn again each epoch; the targets of a window's events are the baskets right after them."""
         assert isinstance(self.encoder, Stepwise)
         corpus, length = self._corpus, self._settings.length
         windows = corpus.windows(length, self._rng)

@@ -186,7 +186,7 @@ class _Evaluation:
         if not enough(len(users)):
             self.choice = Choice(self.config.retrieval.shares, self.config.retrieval.exclude_bought, len(users), 0, 0.0, 0.0)
             return
-        there = offered(self._loaded.described, self._loaded.told, part, users)
+        there = offered(self._loaded.described, self._loaded.inferred, part, users)
         bundle, seconds = self._bundle(part, there, plan.seed, CHOOSING)
         began = self._clock()
         asked = questions(part, self.config.training.test_per_user, users)
@@ -199,7 +199,7 @@ class _Evaluation:
         plan, split = self._plan, self._split
         sample = EvaluationSample(self.config.training.test_per_user, plan.test_users, plan.seed)
         users = users_asked(split, sample.users, sample.seed)
-        there = offered(self._loaded.described, self._loaded.told, split, users)
+        there = offered(self._loaded.described, self._loaded.inferred, split, users)
         cascades = self._trained(there) if given is None else [(plan.seed, self._cascade(given, split, there))]
         self.codes += [one for _, cascade in cascades if (one := code_recall(cascade.bundle, split.known, users)) is not None]
         entries = [entry for seed, cascade in cascades for entry in _both(cascade, seed)]

@@ -48,18 +48,17 @@ class EvaluationPlan(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A file, read: who did what, the items that it or a table of products describes, those that only events tell of,
-    what to call it, rows that were no event."""
+    """A file that was read: behaviour by user, described items, items known only from events, the name, and the number of refused rows."""
 
     done: Mapping[str, Deeds]
     described: Sequence[Item]
-    told: Sequence[Item]
+    inferred: Sequence[Item]
     name: str
     refused: int
 
     def digest(self) -> str:
-        """What follows from all of it: a corrected file, another table of products or sample of users has another."""
-        return digest([self.name, *self.done.items(), "described", *self.described, "told", *self.told])
+        """A digest of all of it: it differs for a corrected file, another table of products or another sample of users."""
+        return digest([self.name, *self.done.items(), "described", *self.described, "inferred", *self.inferred])
 
 
 def load_data(plan: EvaluationPlan) -> Loaded:

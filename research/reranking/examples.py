@@ -35,7 +35,7 @@ class RerankExamples(NamedTuple):
 
 
 def first_seen(catalogue: Sequence[Item], done: Mapping[str, Deeds]) -> np.ndarray:
-    """Since when (ms) each item of the catalogue is known, (V,) int64: its own time, or the first event that tells of it."""
+    """Since when (ms) each item of the catalogue is known, (V,) int64: its own time, or that of its first event."""
     first = {item.item_id: item.ts for item in catalogue}
     for deeds in done.values():
         for event in deeds.events:

@@ -43,7 +43,7 @@ class Learning:
             config.epochs,
             config.learning_rate,
             settings=msgspec.json.encode(config).decode(),
-            learnt_from=(*examples.arrays, self._vectors.cpu().numpy()),
+            data=(*examples.arrays, self._vectors.cpu().numpy()),
         )
         fit(self._reranker, phase, np.random.default_rng([seed, 1]), tell, run)
 

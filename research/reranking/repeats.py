@@ -1,6 +1,6 @@
-"""How often, how long ago and by what a user had a candidate, and its category: numbers, nothing learnt.
+"""How often, how long ago and by what a user had a candidate, and its category: counts, no training.
 
-A candidate's events are found by its number, not by its vector: SIM's hard search beside the soft one of GSU and ESU.
+A candidate's events are found by its number, not by its vector: SIM's hard search, next to the soft search of GSU and ESU.
 """
 
 import torch

@@ -173,7 +173,7 @@ class Consumer(driver.Consumer):
         self._forget_held()
         await super().perform_seek()
         # aiokafka's seek_to_committed leaves a partition without a commit where it is: past records that were fetched and dropped.
-        # Not seek_to_beginning: that waits behind a fetch of 1.5 s. Where the log begins later, aiokafka goes on from there.
+        # Not seek_to_beginning: that waits behind a fetch of 1.5 s. Where the log begins later, aiokafka continues from there.
         if fresh := {TP(*tp): 0 for tp in self.assignment() if self._read_offset.get(TP(*tp)) is None}:
             try:
                 await self.seek_wait(fresh)

@@ -1,4 +1,4 @@
-"""What every worker needs around its pipeline: a Faust app, a producer, a store, and jobs that run beside the batches."""
+"""What every worker needs around its pipeline: a Faust app, a producer, a store, and periodic jobs."""
 
 import asyncio
 import gc

@@ -52,7 +52,7 @@ def events():
 @pytest.fixture(scope="module")
 def bundle(events, tmp_path_factory):
     return save(
-        train(events, [], SMALL, seed=0, data=DATA, told=sources.Reading(data_file(DATA)).touched()),
+        train(events, [], SMALL, seed=0, data=DATA, inferred=sources.Reading(data_file(DATA)).touched()),
         tmp_path_factory.mktemp("trained") / "bundle",
     )
 

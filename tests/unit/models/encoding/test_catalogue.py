@@ -111,7 +111,7 @@ def test_an_item_that_only_held_out_events_tell_of_is_served_but_neither_learnt_
     late = Click(event_id="late", user_id=sorted(split.starts)[0], item_id="late", category_id="c0", ts=end)
     config = QUICK.replace(cut_ms=split.cut_ms)
     told = [Item(item_id="late", category_id="c0", title="", ts=end)]
-    plain, bundle = (train(log, catalogue, config, 0, told=items) for log, items in ((events, []), ([*events, late], told)))
+    plain, bundle = (train(log, catalogue, config, 0, inferred=items) for log, items in ((events, []), ([*events, late], told)))
     assert bundle.generation == plain.generation
     assert seen[0] == seen[1]
     assert "late" not in {*seen[1], *bundle.vocabulary.items}
@@ -126,9 +126,9 @@ def test_a_training_asks_over_the_items_that_an_evaluation_asks_over(world, seen
     late = Click(event_id="late", user_id="u0", item_id="late", category_id="c0", ts=end)
     sources.write(path, [*some, *later, *events, late])
     history, loaded = file_history(sources.Reading(path)), load_data(EvaluationPlan(str(path), QUICK))
-    train(history.events, history.items, QUICK, 0, told=history.told)
+    train(history.events, history.items, QUICK, 0, inferred=history.inferred)
     split = temporal(loaded.done, QUICK.training.holdout)
-    expected = {item.item_id for item in offered(loaded.described, loaded.told, split, []).catalogue}
+    expected = {item.item_id for item in offered(loaded.described, loaded.inferred, split, []).catalogue}
     assert seen == [expected]
     assert "new" in expected
     assert "late" not in expected

@@ -34,7 +34,7 @@ def training(directory, every_steps=3, break_at=None, about=ABOUT, changed=None,
     run = Run(checkpoints)
     model, rng = network(), np.random.default_rng(5)
     for name, rate in (("First part", 1e-2), ("second", 3e-3)):
-        learnt = {"name": name, "learnt_from": (np.arange(4.0),), "settings": "small"} | (changed or {})
+        learnt = {"name": name, "data": (np.arange(4.0),), "settings": "small"} | (changed or {})
         fit(model, phase(model, rate=rate, epochs=epochs, fused=fused)._replace(**learnt), rng, tell, run)
     return [tensor.clone() for tensor in model.state_dict().values()], told
 
@@ -84,8 +84,8 @@ def test_a_checkpoint_is_due_by_time_as_well(tmp_path):
         ({"about": ABOUT | {"seed": "2"}}, "seed 1 and not 2"),
         ({"about": {**ABOUT, "parent": "abc"}}, "parent None and not abc"),
         ({"epochs": 4}, "steps 3 x 4 and not 4 x 4"),
-        ({"changed": {"learnt_from": (np.arange(1.0, 5.0),)}}, "data "),
-        ({"changed": {"learnt_from": (np.arange(4.0).reshape(2, 2),)}}, "data "),
+        ({"changed": {"data": (np.arange(1.0, 5.0),)}}, "data "),
+        ({"changed": {"data": (np.arange(4.0).reshape(2, 2),)}}, "data "),
     ],
 )
 @pytest.mark.parametrize("break_at", [5, None])

@@ -47,5 +47,5 @@ def test_on_the_last_day_of_taobao_users():
     path = data_file("taobao_users.parquet")
     events = list(sources.read(path))
     config = Config().replace(epochs=1, per_user=10, cut_ms=TAOBAO_LAST_DAY_MS, test_per_user=1)
-    bundle = train(events, [], config, seed=0, data=path.name, told=sources.Reading(path).touched())
+    bundle = train(events, [], config, seed=0, data=path.name, inferred=sources.Reading(path).touched())
     assert_beats_popularity(bundle.manifest.metrics)

@@ -59,7 +59,7 @@ with joined("cpu") as ranks:
     other = ranks.rank == 1
     for what in ("data", "seed", "weights", "nothing"):
         model = network(seed=int(other and what == "seed"))
-        todo = phase(model)._replace(learnt_from=(np.arange(4 + (other and what == "data")),), settings="small")
+        todo = phase(model)._replace(data=(np.arange(4 + (other and what == "data")),), settings="small")
 
         def tell(now):
             if other and what == "weights" and now.step == 5:

@@ -187,7 +187,7 @@ def test_known_rows_are_taken_over_and_new_ones_start_at_their_mean():
     assert 0 < away.min() <= away.max() < 0.5 * (before - mean)[FIRST:].norm(dim=1).mean()
     assert len(torch.unique(after[50:], dim=0)) == 10
     for other in (tables(49), torch.nn.ModuleDict({**tables(50), "more": torch.nn.Linear(2, 2)})):
-        with pytest.raises(WarmStartError, match="train anew without --from"):
+        with pytest.raises(WarmStartError, match="train again, without --from"):
             take_over(other, old)
 
 

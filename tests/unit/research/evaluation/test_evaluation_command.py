@@ -109,7 +109,7 @@ def test_an_item_that_only_held_out_events_tell_of_cannot_be_found(tmp_path):
         sources.write(path, [*items, *log, late])
         loaded = load_data(EvaluationPlan(str(path), Config()))
         split = temporal(loaded.done, 0.1)
-        found = {item.item_id for item in offered(loaded.described, loaded.told, split, []).catalogue}
+        found = {item.item_id for item in offered(loaded.described, loaded.inferred, split, []).catalogue}
         assert ("late" in found) is described
         known = {event.item for deeds in split.known.values() for event in deeds.events}
         assert found >= known if described else found == known
@@ -144,14 +144,14 @@ def test_items_of_a_table_of_products_keep_what_it_says(tmp_path):
     pyarrow.parquet.write_table(pa.table(columns), tmp_path / "products.parquet")
     reading = sources.Reading(tmp_path / "log.jsonl", products=sources.Products(tmp_path / "products.parquet"))
     loaded = load_data(EvaluationPlan("log.jsonl", Config(), reading))
-    found = offered(loaded.described, loaded.told, temporal(loaded.done, 0.1), []).catalogue
+    found = offered(loaded.described, loaded.inferred, temporal(loaded.done, 0.1), []).catalogue
     assert {item.item_id: item.title for item in found} == {item_id: item.title for item_id, item in described.items()} | {bare: ""}
 
 
 def test_items_described_in_the_file_keep_what_it_says(tmp_path):
     loaded = load_data(EvaluationPlan(str(written(tmp_path / "log.jsonl")), Config()))
     assert {item.title for item in loaded.described} > {"red thing of 0"}
-    assert loaded.told == []
+    assert loaded.inferred == []
     few = load_data(EvaluationPlan(str(tmp_path / "log.jsonl"), Config(), max_users=4))
     assert len(few.done) == 4
     assert few.done.keys() < loaded.done.keys()
