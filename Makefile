@@ -16,7 +16,7 @@ demo: $(VENV)/.installed  ## a shop's clicks, queries and orders become candidat
 	@$(BIN)/everlong demo $(ARGS)
 
 # As many workers as cores, at most four. Tests that start servers share one of them (tests/conftest.py). ARGS="-n 0" runs all in one process.
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadscope
 
 test: $(VENV)/.dev  ## run all tests; one that lacks something says what (ARGS="-m 'not containers'" and the like)
 	@$(PYTEST) $(ARGS)
