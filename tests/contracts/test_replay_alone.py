@@ -52,4 +52,4 @@ def test_a_real_file_becomes_the_rows_that_it_says_and_the_counts_add_up(tmp_pat
         rows, wrong = differing(store, sources.read(file))
         store.close()
     assert wrong == []
-    assert rows > len({event.user for event in events})
+    assert rows > len({event.user_id for event in events})

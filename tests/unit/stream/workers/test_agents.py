@@ -8,7 +8,7 @@ import pytest
 from aiokafka.protocol.fetch import FetchRequest
 
 from stream.kafka.connection import IDLE_S, pace
-from stream.workers.agents import _grouped, _process
+from stream.workers.agents import POLICY, _grouped, _process
 
 
 class Stream:
@@ -101,10 +101,10 @@ def test_a_handler_that_does_not_acknowledge_its_batch_is_a_bug():
     async def good(batch):
         await batch.acknowledge()
 
-    asyncio.run(_process(None, good, SimpleNamespace(ack=ack), [event], None, None))
+    asyncio.run(_process(None, good, SimpleNamespace(ack=ack), [event], POLICY, None))
     assert acknowledged == [event]
     with pytest.raises(RuntimeError, match="without acknowledging"):
-        asyncio.run(_process(None, forgetful, SimpleNamespace(ack=ack), [event], None, None))
+        asyncio.run(_process(None, forgetful, SimpleNamespace(ack=ack), [event], POLICY, None))
     assert acknowledged == [event]
 
 
